@@ -1,0 +1,3 @@
+"""pLSTM: config."""
+
+__version__ = "0.1.0"

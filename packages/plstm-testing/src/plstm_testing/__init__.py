@@ -1,0 +1,3 @@
+"""pLSTM: testing."""
+
+__version__ = "0.1.0"

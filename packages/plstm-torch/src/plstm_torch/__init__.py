@@ -1,0 +1,3 @@
+"""pLSTM: torch."""
+
+__version__ = "0.1.0"
