@@ -1,0 +1,294 @@
+"""Residual structure around one layer, pairs of such blocks, and stacks."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Literal, TypeAlias
+
+from plstm_config.base import Gating, ModuleConfig, child, require, require_divisible, require_positive
+from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
+from plstm_config.norms import IdentityConfig, NormConfig, RMSNormConfig
+from plstm_config.plstm_1d import pLSTM1DLayerConfig
+from plstm_config.plstm_2d import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
+from plstm_config.plstm_graph import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.pointwise import ScaleLayerConfig
+
+LayerConfig: TypeAlias = (
+    pLSTM1DLayerConfig
+    | pLSTM2DLayerFusedConfig
+    | pLSTM2DLayerConfig
+    | pLSTMGraphLayerConfig
+    | pLSTMGraphEdgeLayerConfig
+)
+_DEFAULT_HEADS = 4
+
+
+@dataclass(kw_only=True)
+class ResidualModuleConfig(ModuleConfig):
+    """A module whose output has the width of its input."""
+
+    def _check(self) -> None:
+        same = self.output_dim == self.input_dim
+        require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, a residual keeps its width")
+
+
+@dataclass(kw_only=True)
+class ProjectionBlockConfig(ResidualModuleConfig):
+    """What blocks with an up- and a down-projection share.
+
+    Attributes:
+        bias: whether the block's linear layers have biases.
+        skip: whether there is a residual; without it no drop path and no scale.
+        projection_scaling: inner width over outer width.
+        projection_round: the inner width is rounded up to a multiple of this.
+        gated: project to twice the inner width; one half gates the other.
+        gating_function: gate, or activation if not gated.
+        norm: None: RMS norm.
+    """
+
+    upproj_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    downproj_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    upproj_bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+    downproj_bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+    bias: bool = True
+    skip: bool = True
+    projection_scaling: float = 4
+    projection_round: int = 64
+    gated: bool = False
+    norm: NormConfig | None = None
+
+    @property
+    def inner_dim(self) -> int:
+        """Width between the projections."""
+        wide = self.projection_scaling * self.input_dim
+        return ceil(wide / self.projection_round) * self.projection_round
+
+    def _complete(self) -> None:
+        super()._complete()
+        require_positive(self, "projection_round")
+        require(self.projection_scaling > 0, f"projection_scaling={self.projection_scaling} is not positive")
+        if self.input_dim < 1 or isinstance(self.norm, IdentityConfig):
+            return
+        self.norm = child("norm", self.norm, RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+
+
+@dataclass(kw_only=True)
+class PreUpProjectionBlockConfig(ProjectionBlockConfig):
+    """x + downproj(interaction(upproj(norm(x))) * silu(gate)).
+
+    Attributes:
+        interaction_module: layer at the inner width; None: a sequence layer with 4 heads.
+    """
+
+    class_name: str = field(init=False, default="PreUpProjectionBlock")
+    projection_scaling: float = 2.0
+    gated: bool = True
+    gating_function: Literal["silu"] = "silu"
+    interaction_module: LayerConfig | None = None
+
+    def _complete(self) -> None:
+        super()._complete()
+        if self.input_dim < 1:
+            return
+        auto = {"num_heads": _DEFAULT_HEADS, "sub_heads": self.inner_dim // _DEFAULT_HEADS, "outprojection": False}
+        self.interaction_module = _interaction(self.interaction_module, self.inner_dim, auto | self._types())
+
+
+@dataclass(kw_only=True)
+class PostUpProjectionBlockConfig(ProjectionBlockConfig):
+    """x2 = x + interaction(norm(x)); x2 + downproj(act(upproj(norm2(x2)))).
+
+    Attributes:
+        drop_path_rate: probability to drop a branch of a sample in training.
+        interaction_module: layer; None: a sequence layer with 4 heads.
+        use_scale: scale each branch per channel.
+    """
+
+    class_name: str = field(init=False, default="PostUpProjectionBlock")
+    gating_function: Gating = "gelu"
+    drop_path_rate: float = 0.0
+    interaction_module: LayerConfig | None = None
+    use_scale: bool = False
+    scale: ScaleLayerConfig | None = None
+
+    def _complete(self) -> None:
+        super()._complete()
+        _check_rate(self.drop_path_rate)
+        if self.input_dim < 1:
+            return
+        auto = {"num_heads": _DEFAULT_HEADS, **self._types()}
+        self.interaction_module = _interaction(self.interaction_module, self.input_dim, auto)
+        if self.use_scale:
+            width = {"input_dim": self.input_dim}
+            self.scale = child("scale", self.scale, ScaleLayerConfig, width, self._types())
+        else:
+            require(self.scale is None, "scale: expected None, since use_scale=False")
+
+
+@dataclass(kw_only=True)
+class TransformerBlockConfig(ProjectionBlockConfig):
+    """Softmax attention over all positions, then a feed-forward part: the baseline."""
+
+    class_name: str = field(init=False, default="TransformerBlock")
+    num_heads: int = 1
+    attn_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    out_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    gating_function: Gating = "gelu"
+    scale: ScaleLayerConfig | None = None
+    drop_path_rate: float = 0.0
+
+    def _complete(self) -> None:
+        super()._complete()
+        require_positive(self, "num_heads")
+        _check_rate(self.drop_path_rate)
+        if self.input_dim < 1:
+            return
+        require_divisible(self, "input_dim", "num_heads")
+        self.scale = child("scale", self.scale, ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
+
+
+ProjectionBlock: TypeAlias = PreUpProjectionBlockConfig | PostUpProjectionBlockConfig
+BlockMode = Literal["PD", "DP", "PP", "DD"]
+
+
+@dataclass(kw_only=True)
+class PairBlockConfig(ResidualModuleConfig):
+    """Two blocks in a row, each with its own mode.
+
+    Attributes:
+        num_heads: heads of layers that are made here.
+        block_type: of blocks that are made here.
+        block_mode: modes of block0 and block1.
+    """
+
+    input_dim: int = 32
+    num_heads: int = 8
+    block_type: Literal["pre_up", "post_up"] = "post_up"
+    block_mode: BlockMode = "PD"
+    block0: ProjectionBlock | None = None
+    block1: ProjectionBlock | None = None
+
+    @abstractmethod
+    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+        """Make the layer of one block."""
+
+    def _complete(self) -> None:
+        super()._complete()
+        require_positive(self, "num_heads")
+        if self.input_dim < 1:
+            return
+        self.block0 = self._block("block0", self.block0, self.block_mode[0])
+        self.block1 = self._block("block1", self.block1, self.block_mode[1])
+
+    def _block(self, name: str, given: ProjectionBlock | None, mode: str) -> ProjectionBlock:
+        auto: dict[str, Any] = dict(self._types())
+        if given is None:
+            auto["interaction_module"] = self._layer(mode, dict(self._types()))
+        kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
+        block = child(name, given, kind, {"input_dim": self.input_dim}, auto)
+        layer = block.interaction_module
+        actual = getattr(layer, "mode", None)
+        require(
+            actual == mode,
+            f"{name}.interaction_module.mode={actual!r}: expected {mode!r} by block_mode={self.block_mode!r}",
+        )
+        return block
+
+
+@dataclass(kw_only=True)
+class pLSTMVisionBlockConfig(PairBlockConfig):
+    """A pair of blocks on grids, by default a P and a D block.
+
+    Attributes:
+        drop_path_rate: probability to drop the pair for a sample in training.
+    """
+
+    class_name: str = field(init=False, default="pLSTMVisionBlock")
+    drop_path_rate: float = 0.0
+
+    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+        outprojection = self.block_type == "post_up"
+        return pLSTM2DLayerFusedConfig(mode=mode, num_heads=self.num_heads, outprojection=outprojection, **structure)
+
+    def _check(self) -> None:
+        super()._check()
+        _check_rate(self.drop_path_rate)
+
+
+@dataclass(kw_only=True)
+class pLSTMGraphBlockConfig(PairBlockConfig):
+    """A pair of blocks on graphs with gates from node features.
+
+    Attributes:
+        max_edges: slots for the edges of a node.
+    """
+
+    class_name: str = field(init=False, default="pLSTMGraphBlock")
+    max_edges: int = -1
+
+    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+        return pLSTMGraphLayerConfig(mode=mode, num_heads=self.num_heads, max_edges=self.max_edges, **structure)
+
+
+@dataclass(kw_only=True)
+class pLSTMGraphEdgeBlockConfig(PairBlockConfig):
+    """A pair of blocks on graphs with gates from edge features.
+
+    Attributes:
+        edge_input_dim: features of an edge.
+    """
+
+    class_name: str = field(init=False, default="pLSTMGraphEdgeBlock")
+    edge_input_dim: int = -1
+
+    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+        edge = {"edge_input_dim": self.edge_input_dim}
+        return pLSTMGraphEdgeLayerConfig(mode=mode, num_heads=self.num_heads, **edge, **structure)
+
+
+BlockConfig: TypeAlias = (
+    PreUpProjectionBlockConfig
+    | PostUpProjectionBlockConfig
+    | TransformerBlockConfig
+    | pLSTMVisionBlockConfig
+    | pLSTMGraphBlockConfig
+    | pLSTMGraphEdgeBlockConfig
+)
+
+
+@dataclass(kw_only=True)
+class BlockStackConfig(ResidualModuleConfig):
+    """`num_blocks` equal blocks in a row.
+
+    Attributes:
+        block: one block; None: a pre-up-projection block.
+        scan_blocks: let backends with a compiler scan over the blocks; no effect on the output.
+    """
+
+    class_name: str = field(init=False, default="BlockStack")
+    block: BlockConfig | None = None
+    scan_blocks: bool = False
+    num_blocks: int = -1
+
+    def _complete(self) -> None:
+        super()._complete()
+        if self.input_dim < 1:
+            return
+        width = {"input_dim": self.input_dim}
+        self.block = child("block", self.block, PreUpProjectionBlockConfig, width, self._types())
+
+    def _check(self) -> None:
+        super()._check()
+        valid = self.num_blocks == -1 or self.num_blocks >= 1
+        require(valid, f"num_blocks={self.num_blocks} is not positive")
+
+
+def _interaction(given: LayerConfig | None, width: int, auto: dict[str, Any]) -> LayerConfig:
+    layer = child("interaction_module", given, pLSTM1DLayerConfig, {"input_dim": width}, auto)
+    same = layer.output_dim == width
+    require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
+    return layer
+
+
+def _check_rate(rate: float) -> None:
+    require(0 <= rate < 1, f"drop_path_rate={rate}: expected 0 <= drop_path_rate < 1")

@@ -1,0 +1,136 @@
+"""What the pLSTM layers on sequences and grids share."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from plstm_config.base import ModuleConfig, child, require, require_divisible, require_positive
+from plstm_config.gates import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
+from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
+from plstm_config.norms import IdentityConfig, LayerNormConfig, MultiHeadRMSNormConfig, NormConfig, RMSNormConfig
+from plstm_config.pointwise import PassthroughLayerConfig
+from plstm_config.query_key_value import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
+from plstm_config.transition import LongRangeTransitionLayerConfig
+
+Implementation = Literal["auto", "recurrent", "chunkwise", "parallel", "triton"]
+_LETTERS = "STMDQKVPO"
+
+
+@dataclass(kw_only=True)
+class InteractionLayerConfig(ModuleConfig):
+    """A pLSTM layer: gates, projections, the recurrence, a norm per head, and the projection back.
+
+    Attributes:
+        num_heads: heads H.
+        JQ, JK, JV, JT, JO: state-tracking dimensions; all one: scalar gates.
+        DK: query and key dimension; negative: input_dim // JK // num_heads.
+        DV: value dimension; negative: input_dim // JV // num_heads. num_heads * DV * JO must be the output width.
+        sub_heads: slices of the input in query, key and value; negative: num_heads.
+        additional_passthrough: add scale * x to the output.
+        additional_convolution: convolve what the parts named in `convolution_inputs` read.
+        convolution_inputs: letters of the parts that read the convolution: S T M D Q K V, P passthrough, O orientation.
+        levels: hint for the chunk size, 2**levels; no effect on the output.
+        outprojection: project the heads' outputs back to the output width.
+        tie_query_key: use the query for the key.
+        implementation: of the op; "auto" chooses.
+    """
+
+    num_heads: int = 1
+    JK: int = 1
+    JQ: int = 1
+    JV: int = 1
+    JT: int = 1
+    JO: int = 1
+    DK: int = -1
+    DV: int = -1
+    source: SourceLayerConfig | None = None
+    transition: LongRangeTransitionLayerConfig | None = None
+    mark: MarkLayerConfig | None = None
+    direct: DirectLayerConfig | None = None
+    query: QueryLayerConfig | None = None
+    key: KeyLayerConfig | None = None
+    value: ValueLayerConfig | None = None
+    passthrough: PassthroughLayerConfig | None = None
+    mhnorm: NormConfig | None = None
+    sub_heads: int = -1
+    additional_passthrough: bool = True
+    additional_convolution: bool = True
+    outprojection: bool = True
+    outprojection_bias: bool = False
+    outprojection_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    outprojection_bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+    tie_query_key: bool = False
+    implementation: Implementation = "auto"
+
+    @property
+    def _gate_heads(self) -> int:
+        """Heads of source, transition and mark."""
+        return self.num_heads
+
+    def _complete(self) -> None:
+        super()._complete()
+        require_positive(self, "num_heads", "JK", "JQ", "JV", "JT", "JO")
+        if self.sub_heads < 0:
+            self.sub_heads = self.num_heads
+        if self.input_dim < 1:
+            return  # to be filled by the parent
+        if self.DK < 0:
+            self.DK = self.input_dim // self.JK // self.num_heads
+        if self.DV < 0:
+            self.DV = self.input_dim // self.JV // self.num_heads
+        require(self.DK >= 1, f"DK={self.DK}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
+        require(self.DV >= 1, f"DV={self.DV}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
+        self._check_widths()
+        self._complete_gates()
+        self._complete_projections()
+
+    def _check_widths(self) -> None:
+        require_divisible(self, "input_dim", "num_heads")
+        width = self.num_heads * self.DV * self.JO
+        require(
+            width == self.output_dim,
+            f"num_heads*DV*JO = {self.num_heads}*{self.DV}*{self.JO} = {width}: expected output_dim={self.output_dim}",
+        )
+
+    def _complete_gates(self) -> None:
+        gate = {"num_heads": self._gate_heads, "input_dim": self.input_dim}
+        types = self._types()
+        j = {name: getattr(self, name) for name in ("JQ", "JK", "JV", "JT", "JO")}
+
+        def pick(*names: str) -> dict[str, int]:
+            return {name: j[name] for name in names}
+
+        self.source = child("source", self.source, SourceLayerConfig, gate | pick("JT", "JK", "JV"), types)
+        self.mark = child("mark", self.mark, MarkLayerConfig, gate | pick("JO", "JQ", "JT"), types)
+        transition = gate | {"transition_dim": self.JT}
+        self.transition = child("transition", self.transition, LongRangeTransitionLayerConfig, transition, types)
+        direct = gate | {"num_heads": self.num_heads} | pick("JO", "JQ", "JK", "JV")
+        self.direct = child("direct", self.direct, DirectLayerConfig, direct, types)
+
+    def _complete_projections(self) -> None:
+        heads = {"num_heads": self.num_heads, "input_dim": self.input_dim}
+        auto = {"sub_heads": self.sub_heads, **self._types()}
+        self.query = child("query", self.query, QueryLayerConfig, heads | {"DK": self.DK, "JQ": self.JQ}, auto)
+        if self.tie_query_key:
+            require(self.JQ == self.JK, f"tie_query_key=True: expected JQ == JK, got JQ={self.JQ}, JK={self.JK}")
+            require(self.key is None, "tie_query_key=True: expected key=None, the query serves as key")
+        else:
+            self.key = child("key", self.key, KeyLayerConfig, heads | {"DK": self.DK, "JK": self.JK}, auto)
+        self.value = child("value", self.value, ValueLayerConfig, heads | {"DV": self.DV, "JV": self.JV}, auto)
+        self._complete_norm()
+        if self.additional_passthrough:
+            same = self.output_dim == self.input_dim
+            require(same, f"additional_passthrough=True: expected output_dim={self.output_dim} == {self.input_dim}")
+            width = {"input_dim": self.input_dim}
+            self.passthrough = child("passthrough", self.passthrough, PassthroughLayerConfig, width, self._types())
+        else:
+            require(self.passthrough is None, "passthrough: expected None, since additional_passthrough=False")
+        unknown = sorted(set(self.convolution_inputs) - set(_LETTERS + "st"))
+        require(not unknown, f"convolution_inputs={self.convolution_inputs!r}: expected letters of {_LETTERS}")
+
+    def _complete_norm(self) -> None:
+        if isinstance(self.mhnorm, IdentityConfig):
+            return
+        structure: dict[str, Any] = {"input_dim": self.output_dim}
+        if not isinstance(self.mhnorm, LayerNormConfig | RMSNormConfig):
+            structure["num_heads"] = self.num_heads
+        self.mhnorm = child("mhnorm", self.mhnorm, MultiHeadRMSNormConfig, structure, self._types())

@@ -1,0 +1,268 @@
+"""Language, vision and graph models."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from plstm_config.base import Config, DType, child, require, require_positive
+from plstm_config.blocks import (
+    BlockStackConfig,
+    PostUpProjectionBlockConfig,
+    PreUpProjectionBlockConfig,
+    TransformerBlockConfig,
+    pLSTMGraphBlockConfig,
+    pLSTMGraphEdgeBlockConfig,
+    pLSTMVisionBlockConfig,
+)
+from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
+from plstm_config.norms import IdentityConfig, NormConfig, RMSNormConfig
+from plstm_config.plstm_1d import pLSTM1DLayerConfig
+from plstm_config.pointwise import SoftCapFunctionConfig
+
+Pooling = Literal["corners", "center", "cls", "mean", "sum", "to_image", "features"]
+
+
+@dataclass(kw_only=True)
+class _ModelConfig(Config):
+    dtype: DType = "bfloat16"
+    param_dtype: DType = "float32"
+
+    def _types(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    def _stack(self, name: str, stack: BlockStackConfig | None, width: int, block: Any) -> BlockStackConfig:
+        """Fill a given stack, or make one; a stack that knows its number of blocks decides."""
+        count: int = self.num_blocks  # type: ignore[attr-defined]
+        default = type(self).__dataclass_fields__["num_blocks"].default
+        if stack is not None and stack.num_blocks > 0:
+            agree = count in (default, stack.num_blocks)
+            require(agree, f"num_blocks={count}: expected {name}.num_blocks={stack.num_blocks}")
+            count = self.num_blocks = stack.num_blocks
+        structure = {"input_dim": width, "num_blocks": count}
+        return child(name, stack, BlockStackConfig, structure, {"block": block, **self._types()})
+
+    def _norm(self, name: str, norm: NormConfig | None, width: int) -> NormConfig:
+        if isinstance(norm, IdentityConfig):
+            return norm
+        return child(name, norm, RMSNormConfig, {"input_dim": width}, self._types())
+
+
+@dataclass(kw_only=True)
+class pLSTMLMModelConfig(_ModelConfig):
+    """A language model: token embedding, blocks, norm, head.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embedding_dim: width.
+        tie_weights: the head uses the embedding's table.
+        logit_soft_cap: c * tanh(logits / c); None: no cap.
+        block_type: of blocks that are made here.
+    """
+
+    class_name: str = field(init=False, default="pLSTMLMModel")
+    vocab_size: int = -1
+    embedding_dim: int = -1
+    num_blocks: int = 1
+    tie_weights: bool = False
+    logit_soft_cap: SoftCapFunctionConfig | None = field(default_factory=SoftCapFunctionConfig)
+    block_type: Literal["pre_up", "post_up"] = "pre_up"
+    block_stack: BlockStackConfig | None = None
+    embed_init: InitConfig = field(default_factory=SmallInitConfig)
+    head_init: InitConfig = field(default_factory=SmallInitConfig)
+    post_blocks_norm: NormConfig | None = None
+
+    def _complete(self) -> None:
+        if self.embedding_dim < 0 and self.block_stack is not None:
+            self.embedding_dim = self.block_stack.input_dim
+        require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
+        kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
+        width = self.embedding_dim
+        block = None if self.block_stack is not None else kind(input_dim=width, **self._types())
+        self.block_stack = self._stack("block_stack", self.block_stack, width, block)
+        require(
+            is_sequential(self.block_stack.block) and not isinstance(self.block_stack.block, TransformerBlockConfig),
+            "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer)",
+        )
+        self.post_blocks_norm = self._norm("post_blocks_norm", self.post_blocks_norm, width)
+
+
+@dataclass(kw_only=True)
+class PatchEmbedConfig(Config):
+    """Images to patches by a strided convolution.
+
+    Attributes:
+        dim: width of a patch's features.
+        resolution: (height, width) that the model is made for; others work, too.
+        channels_first: images are [B, C, height, width].
+        stride: None: the patch size.
+    """
+
+    class_name: str = field(init=False, default="PatchEmbed")
+    dim: int = -1
+    num_channels: int = -1
+    resolution: tuple[int, int] | None = None
+    channels_first: bool = False
+    patch_size: int | tuple[int, int] = -1
+    stride: int | tuple[int, int] | None = None
+    weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+    param_dtype: DType = "float32"
+    dtype: DType = "bfloat16"
+
+
+@dataclass(kw_only=True)
+class PosEmbed2DConfig(Config):
+    """A learned embedding of positions [1, X, Y, dim].
+
+    Attributes:
+        seqlens: grid (X, Y) of the table.
+        allow_interpolation: other grids get a bicubic interpolation; otherwise they are refused.
+        learnable: whether it is trained.
+    """
+
+    class_name: str = field(init=False, default="PosEmbed2D")
+    seqlens: tuple[int, int] | None = None
+    dim: int = -1
+    allow_interpolation: bool = True
+    learnable: bool = True
+    embed_init: InitConfig = field(default_factory=SmallInitConfig)
+    param_dtype: DType = "float32"
+    dtype: DType = "bfloat16"
+
+
+@dataclass(kw_only=True)
+class pLSTMVisionModelConfig(_ModelConfig):
+    """A vision model: patches, positions, blocks, norm, pooling, head.
+
+    Attributes:
+        dim: width.
+        patch_size: side of a patch; patches are `stride` apart, by default side by side.
+        num_blocks: blocks of the stack; a pLSTMVisionBlock is a pair and counts as one.
+        output_shape: (number of classes,).
+        pooling: corners, center, cls (blocks on sequences only), mean, sum, or without a head to_image, features.
+        num_heads: heads of blocks that are made here.
+        seqlens: grid (X, Y); None: from the resolution.
+        resolution: (height, width) of the images; others divisible by the patch size work, too.
+        use_pos_embed: whether there is a positional embedding.
+        logit_softcap: c * tanh(logits / c); None: no cap.
+    """
+
+    class_name: str = field(init=False, default="pLSTMVisionModel")
+    dim: int = 128
+    num_channels: int = 3
+    patch_size: int = 16
+    num_blocks: int = 12
+    output_shape: tuple[int, ...] = (1000,)
+    pooling: Pooling = "corners"
+    stride: int | None = None
+    num_heads: int = 8
+    seqlens: tuple[int, int] | None = None
+    resolution: tuple[int, int] = (224, 224)
+    channels_first: bool = False
+    norm: NormConfig | None = None
+    block_stack: BlockStackConfig | None = None
+    patch_embed: PatchEmbedConfig | None = None
+    use_pos_embed: bool = True
+    pos_embed: PosEmbed2DConfig | None = None
+    logit_softcap: SoftCapFunctionConfig | None = None
+    head_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    head_bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+
+    @property
+    def head_input_dim(self) -> int:
+        """Width of the pooled features."""
+        return 4 * self.dim if self.pooling == "corners" else self.dim
+
+    def _complete(self) -> None:
+        require_positive(self, "dim", "num_channels", "patch_size", "num_blocks", "num_heads")
+        one_positive = len(self.output_shape) == 1 and self.output_shape[0] >= 1
+        require(one_positive, f"output_shape={self.output_shape}: expected (number of classes,)")
+        grid = self._grid()
+        require(self.seqlens in (None, grid), f"seqlens={self.seqlens}: expected {grid} by resolution and patch_size")
+        self.seqlens = grid
+        block = None
+        if self.block_stack is None:
+            block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
+        self.block_stack = self._stack("block_stack", self.block_stack, self.dim, block)
+        sequential = is_sequential(self.block_stack.block)
+        require(self.pooling != "cls" or sequential, "pooling='cls': expected blocks on sequences, got blocks on grids")
+        self.norm = self._norm("norm", self.norm, self.dim)
+        self._complete_embeddings(grid)
+
+    def _grid(self) -> tuple[int, int]:
+        stride = self.patch_size if self.stride is None else self.stride
+        require(stride >= 1, f"stride={stride} is not positive")
+        for side in self.resolution:
+            fits = side >= self.patch_size and (side - self.patch_size) % stride == 0
+            require(fits, f"resolution={self.resolution} is not divisible by patch_size={self.patch_size}")
+        x, y = ((side - self.patch_size) // stride + 1 for side in self.resolution)
+        return x, y
+
+    def _complete_embeddings(self, grid: tuple[int, int]) -> None:
+        patches = {
+            "dim": self.dim,
+            "num_channels": self.num_channels,
+            "resolution": self.resolution,
+            "channels_first": self.channels_first,
+            "patch_size": self.patch_size,
+            "stride": self.stride,
+        }
+        self.patch_embed = child("patch_embed", self.patch_embed, PatchEmbedConfig, patches, self._types())
+        if self.use_pos_embed:
+            positions = {"seqlens": grid, "dim": self.dim}
+            self.pos_embed = child("pos_embed", self.pos_embed, PosEmbed2DConfig, positions, self._types())
+        else:
+            require(self.pos_embed is None, "pos_embed: expected None, since use_pos_embed=False")
+
+
+@dataclass(kw_only=True)
+class pLSTMGraphModelConfig(_ModelConfig):
+    """A model on directed acyclic graphs: encoder, blocks (alternating with the reversed graph), pooling, head.
+
+    Attributes:
+        input_dim: features of a node.
+        edge_input_dim: features of an edge; zero: none, gates are made from nodes.
+        dim: width.
+        output_dim: outputs of a graph, or of a node without pooling.
+        pooling: over the nodes of a graph; "none": outputs for every node.
+        degree_encoding: add an embedding of in- and out-degree, up to `max_degree`.
+        max_edges: slots for the edges of a node, where gates are made from nodes.
+    """
+
+    class_name: str = field(init=False, default="pLSTMGraphModel")
+    input_dim: int = -1
+    edge_input_dim: int = 0
+    dim: int = 96
+    output_dim: int = -1
+    num_blocks: int = 2
+    num_heads: int = 4
+    pooling: Literal["mean", "sum", "max", "none"] = "mean"
+    degree_encoding: bool = True
+    max_degree: int = 16
+    max_edges: int = 16
+    block_stack: BlockStackConfig | None = None
+    norm: NormConfig | None = None
+    encoder_init: InitConfig = field(default_factory=SmallInitConfig)
+    head_weight_init: InitConfig = field(default_factory=SmallInitConfig)
+    head_bias_init: InitConfig = field(default_factory=ZerosInitConfig)
+
+    def _complete(self) -> None:
+        require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
+        require(self.edge_input_dim >= 0, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
+        block: Any = None
+        if self.block_stack is None:
+            common = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
+            if self.edge_input_dim:
+                block = pLSTMGraphEdgeBlockConfig(edge_input_dim=self.edge_input_dim, **common)
+            else:
+                block = pLSTMGraphBlockConfig(max_edges=self.max_edges, **common)
+        self.block_stack = self._stack("block_stack", self.block_stack, self.dim, block)
+        on_graphs = isinstance(self.block_stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
+        require(on_graphs, "block_stack.block: expected a pLSTMGraphBlock or pLSTMGraphEdgeBlock")
+        self.norm = self._norm("norm", self.norm, self.dim)
+
+
+def is_sequential(block: Any) -> bool:
+    """Whether a block works on sequences [B, T, D]."""
+    if isinstance(block, TransformerBlockConfig):
+        return True
+    return isinstance(getattr(block, "interaction_module", None), pLSTM1DLayerConfig)
