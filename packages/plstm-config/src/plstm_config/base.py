@@ -4,14 +4,12 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compoconf import ConfigInterface
 
 DType = Literal["float32", "float16", "bfloat16", "float64"]
 Gating = Literal["silu", "gelu", "gelu_tanh"]
-
-AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
 @dataclass(kw_only=True)
@@ -61,7 +59,7 @@ class ModuleConfig(Config):
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
 
@@ -126,11 +124,11 @@ def require_divisible(config: Config, name: str, by: str) -> None:
 
 def child(
     name: str,
-    given: AnyConfig | None,
-    auto: type[AnyConfig],
+    given: Config | None,
+    auto: type[Config],
     structure: Mapping[str, Any],
     defaults: Mapping[str, Any],
-) -> AnyConfig:
+) -> Any:
     """Make a child of a config, or fill a copy of one that was passed in.
 
     Args:

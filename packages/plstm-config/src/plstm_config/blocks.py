@@ -169,7 +169,7 @@ class PairBlockConfig(ResidualModuleConfig):
     block1: ProjectionBlock | None = None
 
     @abstractmethod
-    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+    def _layer(self, mode: Any, structure: dict[str, Any]) -> LayerConfig:
         """Make the layer of one block."""
 
     def _complete(self) -> None:
@@ -185,7 +185,7 @@ class PairBlockConfig(ResidualModuleConfig):
         if given is None:
             auto["interaction_module"] = self._layer(mode, dict(self._types()))
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
-        block = child(name, given, kind, {"input_dim": self.input_dim}, auto)
+        block: ProjectionBlock = child(name, given, kind, {"input_dim": self.input_dim}, auto)
         layer = block.interaction_module
         actual = getattr(layer, "mode", None)
         require(
@@ -206,7 +206,7 @@ class pLSTMVisionBlockConfig(PairBlockConfig):
     class_name: str = field(init=False, default="pLSTMVisionBlock")
     drop_path_rate: float = 0.0
 
-    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+    def _layer(self, mode: Any, structure: dict[str, Any]) -> LayerConfig:
         outprojection = self.block_type == "post_up"
         return pLSTM2DLayerFusedConfig(mode=mode, num_heads=self.num_heads, outprojection=outprojection, **structure)
 
@@ -226,7 +226,7 @@ class pLSTMGraphBlockConfig(PairBlockConfig):
     class_name: str = field(init=False, default="pLSTMGraphBlock")
     max_edges: int = -1
 
-    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
+    def _layer(self, mode: Any, structure: dict[str, Any]) -> LayerConfig:
         return pLSTMGraphLayerConfig(mode=mode, num_heads=self.num_heads, max_edges=self.max_edges, **structure)
 
 
@@ -241,8 +241,8 @@ class pLSTMGraphEdgeBlockConfig(PairBlockConfig):
     class_name: str = field(init=False, default="pLSTMGraphEdgeBlock")
     edge_input_dim: int = -1
 
-    def _layer(self, mode: str, structure: dict[str, Any]) -> LayerConfig:
-        edge = {"edge_input_dim": self.edge_input_dim}
+    def _layer(self, mode: Any, structure: dict[str, Any]) -> LayerConfig:
+        edge: dict[str, Any] = {"edge_input_dim": self.edge_input_dim}
         return pLSTMGraphEdgeLayerConfig(mode=mode, num_heads=self.num_heads, **edge, **structure)
 
 
@@ -284,7 +284,7 @@ class BlockStackConfig(ResidualModuleConfig):
 
 
 def _interaction(given: LayerConfig | None, width: int, auto: dict[str, Any]) -> LayerConfig:
-    layer = child("interaction_module", given, pLSTM1DLayerConfig, {"input_dim": width}, auto)
+    layer: LayerConfig = child("interaction_module", given, pLSTM1DLayerConfig, {"input_dim": width}, auto)
     same = layer.output_dim == width
     require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
     return layer

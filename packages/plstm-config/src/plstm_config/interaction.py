@@ -54,6 +54,7 @@ class InteractionLayerConfig(ModuleConfig):
     sub_heads: int = -1
     additional_passthrough: bool = True
     additional_convolution: bool = True
+    convolution_inputs: str = ""
     outprojection: bool = True
     outprojection_bias: bool = False
     outprojection_weight_init: InitConfig = field(default_factory=SmallInitConfig)

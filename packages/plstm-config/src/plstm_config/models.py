@@ -23,6 +23,7 @@ Pooling = Literal["corners", "center", "cls", "mean", "sum", "to_image", "featur
 
 @dataclass(kw_only=True)
 class _ModelConfig(Config):
+    num_blocks: int = 1
     dtype: DType = "bfloat16"
     param_dtype: DType = "float32"
 
@@ -31,7 +32,7 @@ class _ModelConfig(Config):
 
     def _stack(self, name: str, stack: BlockStackConfig | None, width: int, block: Any) -> BlockStackConfig:
         """Fill a given stack, or make one; a stack that knows its number of blocks decides."""
-        count: int = self.num_blocks  # type: ignore[attr-defined]
+        count = self.num_blocks
         default = type(self).__dataclass_fields__["num_blocks"].default
         if stack is not None and stack.num_blocks > 0:
             agree = count in (default, stack.num_blocks)

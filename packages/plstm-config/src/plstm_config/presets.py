@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from plstm_config.base import Config, DType
 from plstm_config.blocks import (
@@ -95,7 +95,7 @@ def plstm_vis(
     )
 
 
-def _vision_layer(mode: str, num_heads: int, gate_weights: bool, types: dict[str, Any]) -> pLSTM2DLayerFusedConfig:
+def _vision_layer(mode: Any, num_heads: int, gate_weights: bool, types: dict[str, Any]) -> pLSTM2DLayerFusedConfig:
     sub_heads = _ORIENTATIONS * num_heads
 
     def gate(bias: float) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _pair(resolution: Sequence[int]) -> tuple[int, int]:
     return resolution[0], resolution[1]
 
 
-_SIZES: dict[Literal["tiny", "small", "base"], dict[str, int]] = {
+_SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 192, "num_heads": 3},
     "small": {"dim": 384, "num_heads": 6},
     "base": {"dim": 768, "num_heads": 12},

@@ -30,7 +30,7 @@ _MODULES = (
     plstm_1d, plstm_2d, plstm_graph, blocks, models,
 )  # fmt: skip
 CONFIG_CLASSES: dict[str, type[Config]] = {
-    cls.__dataclass_fields__["class_name"].default: cls
+    str(cls.__dataclass_fields__["class_name"].default): cls
     for module in _MODULES
     for cls in vars(module).values()
     if isinstance(cls, type) and issubclass(cls, Config) and cls.__dataclass_fields__["class_name"].default
