@@ -206,3 +206,9 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config.json: expected JSON"):
         pc.load(path)
+
+
+def test_yaml_numbers_may_have_an_exponent_without_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "norm.yaml"
+    path.write_text("class_name: RMSNorm\neps: 1e-6\n", encoding="utf-8")
+    assert pc.load(path).eps == 1e-6

@@ -22,7 +22,7 @@ class Config(ConfigInterface):
 
     def __post_init__(self) -> None:
         """Check the fields' types, fill what is derived, then check what must fit together."""
-        for name, hint in _hints(type(self)).items():
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             _check_type(name, getattr(self, name), hint)
         self._complete()
         self._check()

@@ -1,6 +1,7 @@
 """Configs from and to dicts, JSON and YAML."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +36,15 @@ CONFIG_CLASSES: dict[str, type[Config]] = {
     for cls in vars(module).values()
     if isinstance(cls, type) and issubclass(cls, Config) and cls.__dataclass_fields__["class_name"].default
 }
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Reads 1e-5 as a number, as YAML 1.2 and JSON do; the safe loader alone reads a text."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def config_class(class_name: str) -> type[Config]:
@@ -122,7 +132,7 @@ def read_mapping(path: str | Path) -> Any:
     kind = _kind(path)
     text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text) if kind == "json" else yaml.safe_load(text)
+        return json.loads(text) if kind == "json" else yaml.load(text, Loader=_YamlLoader)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: expected {kind.upper()}, got {error}") from error
 
