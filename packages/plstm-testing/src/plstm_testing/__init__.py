@@ -1,3 +1,6 @@
-"""pLSTM: testing."""
+"""Numpy reference and conformance suite of pLSTM."""
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+__version__ = version("plstm-testing")
+__all__ = ["__version__"]

@@ -1,0 +1,222 @@
+"""All checks as plain functions: each one passes silently or raises AssertionError."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import golden
+from ..tolerances import assert_close, assert_within, rms
+from . import composition, errors, long_range, signatures, truth
+from .adapter import Adapter, OpCall, Result, Value
+from .cases import OPS, cases
+from .draws import Case
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named check.
+
+    Attributes:
+        name: name within its group.
+        run: raises AssertionError if the backend fails.
+    """
+
+    name: str
+    run: Callable[[], None]
+
+
+def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
+    """Every check of a backend.
+
+    Args:
+        adapter: the backend.
+
+    Returns:
+        Checks by group: "signatures", "values", "layouts", "composition", "long_range", "errors", "golden_ops",
+        "golden_modules".
+    """
+    groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
+        "signatures": _signature_checks,
+        "values": _value_checks,
+        "layouts": _layout_checks,
+        "composition": _composition_checks,
+        "long_range": _long_range_checks,
+        "errors": _error_checks,
+        "golden_ops": _golden_op_checks,
+        "golden_modules": _golden_module_checks,
+    }
+    return {group: list(generate(adapter)) for group, generate in groups.items()}
+
+
+def implementations(adapter: Adapter, op: str) -> tuple[str, ...]:
+    """Implementations of an op, "auto" last."""
+    return (*adapter.implementations.get(op, ()), "auto")
+
+
+def compare(result: Result, expected: Result, call: OpCall) -> None:
+    """Compare everything that came back with the reference.
+
+    Args:
+        result: what the backend answered.
+        expected: what the reference answered.
+        call: the question.
+
+    Raises:
+        AssertionError: on the first disagreement.
+    """
+    value_dtype, state_dtype = call.dtype, truth.state_dtype(call.dtype)
+    if result.output_dtype != value_dtype:
+        raise AssertionError(f"output: expected dtype {value_dtype}, that of value, got {result.output_dtype}")
+    assert_close(result.output, expected.output, call.dtype, "output", "output")
+    if expected.last_state is not None:
+        if result.state_dtype != state_dtype:
+            raise AssertionError(f"last_state: expected dtype {state_dtype}, got {result.state_dtype}")
+        _compare_values(result.last_state, expected.last_state, call.dtype, "state", "last_state")
+    if set(result.gradients) != set(expected.gradients):
+        raise AssertionError(f"gradients: expected {sorted(expected.gradients)}, got {sorted(result.gradients)}")
+    for name, gradient in expected.gradients.items():
+        _compare_values(result.gradients[name], gradient, call.dtype, "gradient", f"gradient of {name}")
+
+
+def check_case(adapter: Adapter, case: Case, implementation: str, dtype: str, device: str) -> None:
+    """Compare one generated case with the reference: output, states, all gradients, dtypes."""
+    call = truth.call(case, implementation, dtype, device)
+    compare(adapter.run_op(call), truth.expected(case.op, case.name, dtype), call)
+
+
+def check_layout(adapter: Adapter, case: Case, implementation: str, device: str) -> None:
+    """The same with arrays that are not contiguous."""
+    call = truth.call(case, implementation, "float64", device, strided=True)
+    compare(adapter.run_op(call), truth.expected(case.op, case.name, "float64"), call)
+
+
+def check_golden_op(adapter: Adapter, name: str, implementation: str) -> None:
+    """Compare an op with what the original project computed."""
+    case = golden.load(name)
+    if GOLDEN_OPS[case.kind] not in adapter.ops:
+        raise AssertionError(f"{name}: expected the backend {adapter.name!r} to have {GOLDEN_OPS[case.kind]}")
+    inputs: dict[str, Any] = dict(case.inputs)
+    cotangent, cotangent_state = inputs.pop("cotangent"), inputs.pop("cotangent_state", None)
+    keywords: dict[str, Any] = {"implementation": implementation, "return_last_state": cotangent_state is not None}
+    if case.kind == "op_graph":
+        edges, line_edges = inputs.pop("edges"), inputs.pop("line_edges")
+        keywords["topology"] = signatures.Topology(inputs["query"].shape[1], edges, line_edges)
+    if case.kind in ("op_2d", "op_2d_four_orientations"):
+        for absent in ("transition_dl", "transition_ru"):
+            inputs.setdefault(absent, None)
+    device = adapter.devices[0]
+    call = OpCall(GOLDEN_OPS[case.kind], inputs, {}, keywords, cotangent, cotangent_state, device=device)
+    compare_golden(adapter.run_op(call), case)
+
+
+def compare_golden(result: Result, case: golden.GoldenCase) -> None:
+    """Compare outputs and recorded gradients at ten times the accuracy of the recording."""
+    assert_within(result.output, case.outputs["output"], case.limit, f"{case.name}: output")
+    if "last_state" in case.outputs:
+        if not isinstance(result.last_state, np.ndarray):
+            raise AssertionError(f"{case.name}: expected a last state, got {type(result.last_state).__name__}")
+        assert_within(result.last_state, case.outputs["last_state"], case.limit, f"{case.name}: last_state")
+    missing = sorted(set(case.gradients) - set(result.gradients))
+    if missing:
+        raise AssertionError(f"{case.name}: expected gradients of {missing}, got {sorted(result.gradients)}")
+    for name, gradient in case.gradients.items():
+        assert_within(np.asarray(result.gradients[name]), gradient, case.limit, f"{case.name}: gradient of {name}")
+    if case.gradients and rms(result.output) == 0:
+        raise AssertionError(f"{case.name}: the output is zero everywhere")
+
+
+GOLDEN_OPS = {
+    "op_1d": "plstm_1d",
+    "op_2d": "plstm_2d",
+    "op_2d_four_orientations": "plstm_2d_oriented",
+    "op_graph": "plstm_graph",
+}
+
+
+def _compare_values(actual: Value | None, reference: Value, dtype: str, kind: str, label: str) -> None:
+    if isinstance(reference, tuple):
+        if not isinstance(actual, tuple) or len(actual) != len(reference):
+            raise AssertionError(f"{label}: expected a pair of arrays, got {type(actual).__name__}")
+        for position, (one, other) in enumerate(zip(actual, reference, strict=True)):
+            assert_close(one, other, dtype, kind, f"{label}[{position}]")  # type: ignore[arg-type]
+    else:
+        assert_close(actual, reference, dtype, kind, label)  # type: ignore[arg-type]
+
+
+def _signature_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        yield Check(op, partial(signatures.check_signature, adapter, op))
+
+
+def _value_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        if op not in adapter.ops:
+            continue
+        for device in adapter.devices:
+            prefix = op if device == adapter.devices[0] else f"{op}-{device}"
+            for implementation in implementations(adapter, op):
+                for dtype in adapter.dtypes:
+                    for case in cases(op):
+                        name = f"{prefix}-{implementation}-{dtype}-{case.name}"
+                        yield Check(name, partial(check_case, adapter, case, implementation, dtype, device))
+
+
+LAYOUT_CASES = {
+    "plstm_1d": ("state_tracking", "packed"),
+    "plstm_2d": ("full_state_tracking", "P_odd_sides", "L_odd_sides"),
+    "plstm_2d_oriented": ("full_state_tracking", "P_odd_sides", "L_odd_sides"),
+    "plstm_graph": ("dense_states",),
+}
+
+
+def _layout_checks(adapter: Adapter) -> Iterator[Check]:
+    for op, chosen in LAYOUT_CASES.items():
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for case in cases(op):
+                if case.name in chosen:
+                    run = partial(check_layout, adapter, case, implementation, adapter.devices[0])
+                    yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _composition_checks(adapter: Adapter) -> Iterator[Check]:
+    for op, cut in composition.CUTS.items():
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for name in cut.cases:
+                run = partial(cut.check, adapter, name, implementation)
+                yield Check(f"{op}-{implementation}-{name}", run)
+
+
+def _long_range_checks(adapter: Adapter) -> Iterator[Check]:
+    for op, found in long_range.CHECKS.items():
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for name, check in found.items():
+                yield Check(f"{op}-{implementation}-{name}", partial(check, adapter, implementation))
+
+
+def _error_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for case in errors.error_cases(op):
+                run = partial(errors.check_error, adapter, case, implementation)
+                yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _golden_op_checks(adapter: Adapter) -> Iterator[Check]:
+    for kind, op in GOLDEN_OPS.items():
+        for name in golden.names(kind):
+            for implementation in implementations(adapter, op):
+                yield Check(f"{name}-{implementation}", partial(check_golden_op, adapter, name, implementation))
+
+
+def _golden_module_checks(adapter: Adapter) -> Iterator[Check]:
+    for kind in adapter.golden_kinds:
+        for name in golden.names(kind):
+            yield Check(name, partial(_check_golden_module, adapter, name))
+
+
+def _check_golden_module(adapter: Adapter, name: str) -> None:
+    case = golden.load(name)
+    compare_golden(adapter.run_module(case), case)

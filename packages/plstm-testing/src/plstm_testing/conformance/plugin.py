@@ -1,0 +1,105 @@
+"""Pytest plugin of the suite: its options, its checks, and the expected failures of a backend."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .adapter import load_adapter
+from .checks import Check, all_checks
+
+_CHECKS = pytest.StashKey[dict[str, list[Check]]]()
+_SUITE = "plstm_testing.conformance.suite"
+
+
+@dataclass(frozen=True)
+class ExpectedFailure:
+    """Checks that are known to fail.
+
+    Attributes:
+        test: name of a test as pytest shows it, such as "test_values[plstm_1d-recurrent-float16-odd_length]"; a star
+            stands for any text.
+        reason: why they fail.
+    """
+
+    test: str
+    reason: str
+
+    def matches(self, name: str) -> bool:
+        """Whether this entry speaks of the test `name`."""
+        return re.fullmatch(".*".join(map(re.escape, self.test.split("*"))), name) is not None
+
+
+def read_expected_failures(path: str | Path) -> list[ExpectedFailure]:
+    """Read a file of expected failures.
+
+    Args:
+        path: TOML file with tables ``[[xfail]]``, each with the keys `test` and `reason`.
+
+    Returns:
+        The entries.
+
+    Raises:
+        ValueError: if the file is missing, is no TOML, or an entry lacks a reason.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"conformance xfail: expected a TOML file, got {str(path)!r}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"conformance xfail: expected TOML in {str(path)!r}: {error}") from error
+    entries = content.pop("xfail", [])
+    if content:
+        raise ValueError(f"conformance xfail: expected tables [[xfail]] only in {str(path)!r}, got {sorted(content)}")
+    for entry in entries:
+        if set(entry) != {"test", "reason"} or not all(isinstance(text, str) and text for text in entry.values()):
+            raise ValueError(f"conformance xfail: expected a test and a reason in {str(path)!r}, got {entry}")
+    return [ExpectedFailure(**entry) for entry in entries]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options."""
+    group = parser.getgroup("conformance", "pLSTM conformance suite")
+    group.addoption("--conformance-adapter", help="Python file that defines `adapter`")
+    group.addoption("--conformance-xfail", help="TOML file of expected failures, each with a reason")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the adapter."""
+    path = config.getoption("--conformance-adapter")
+    if path is None:
+        raise pytest.UsageError("the conformance suite needs --conformance-adapter FILE")
+    try:
+        config.stash[_CHECKS] = all_checks(load_adapter(path))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test function of the suite the checks of its group."""
+    if metafunc.module.__name__ == _SUITE and "check" in metafunc.fixturenames:
+        group = metafunc.function.__name__.removeprefix("test_")
+        checks = metafunc.config.stash[_CHECKS][group]
+        metafunc.parametrize("check", checks, ids=[check.name for check in checks])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark expected failures strictly: one that passes, or that names no test at all, is stale and fails the run."""
+    path = config.getoption("--conformance-xfail")
+    if path is None:
+        return
+    try:
+        entries = read_expected_failures(path)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    for entry in entries:
+        matched = [item for item in items if entry.matches(item.name)]
+        # a run of single tests by their ids does not see the others
+        if not matched and not any("::" in argument for argument in config.args):
+            raise pytest.UsageError(f"conformance xfail: no test is named {entry.test!r} (reason: {entry.reason})")
+        for item in matched:
+            item.add_marker(pytest.mark.xfail(reason=entry.reason, strict=True))

@@ -1,0 +1,49 @@
+"""The suite under pytest; the plugin gives each function the checks of its group.
+
+Run it as::
+
+    python -m pytest -p plstm_testing.conformance.plugin --pyargs plstm_testing.conformance.suite \
+        --conformance-adapter conformance/adapter.py --conformance-xfail conformance/xfail.toml
+"""
+
+from .checks import Check
+
+
+def test_signatures(check: Check) -> None:
+    """Every op exists under its name, with the parameters that outside code relies on."""
+    check.run()
+
+
+def test_values(check: Check) -> None:
+    """Outputs, last states and all gradients of the generated cases, in every dtype."""
+    check.run()
+
+
+def test_layouts(check: Check) -> None:
+    """The same for arrays that are not contiguous."""
+    check.run()
+
+
+def test_composition(check: Check) -> None:
+    """A sequence in pieces equals the whole, a grid in tiles equals the full pass."""
+    check.run()
+
+
+def test_long_range(check: Check) -> None:
+    """Signals over long paths stay bounded and decay as the paper says."""
+    check.run()
+
+
+def test_errors(check: Check) -> None:
+    """Bad input is refused with an error that names the argument."""
+    check.run()
+
+
+def test_golden_ops(check: Check) -> None:
+    """Ops agree with what the original project computed, gradients too."""
+    check.run()
+
+
+def test_golden_modules(check: Check) -> None:
+    """Modules built from the original project's configs and weights agree with it, gradients too."""
+    check.run()

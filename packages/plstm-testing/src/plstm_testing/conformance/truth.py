@@ -1,0 +1,102 @@
+"""What the reference says about a case, computed once per session and dtype."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import reference
+from .adapter import Array, OpCall, Result, Value
+from .cases import cases
+from .draws import Case
+
+_FORWARD = {name: getattr(reference, name) for name in ("plstm_1d", "plstm_2d", "plstm_2d_oriented", "plstm_graph")}
+_GRADIENTS = {name: getattr(reference, f"{name}_gradients") for name in _FORWARD}
+# The reference has one form: what chooses or tunes an implementation is nothing to it.
+TUNING = frozenset({"implementation", "chunk_size", "block_size"})
+
+
+def round_to(array: Array, dtype: str) -> Array:
+    """Round to what a dtype can hold, to nearest with ties to even; still float64.
+
+    Args:
+        array: float64 array.
+        dtype: "float64", "float32", "bfloat16" or "float16".
+
+    Returns:
+        The rounded array.
+    """
+    if dtype != "bfloat16":
+        return np.asarray(array, np.float64).astype(dtype).astype(np.float64)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    halfway = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + halfway) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64).reshape(np.shape(array))
+
+
+def rounded(value: Any, dtype: str) -> Any:
+    """`round_to` for arrays and pairs of arrays; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(rounded(part, dtype) for part in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return round_to(value, dtype)
+    return value
+
+
+def state_dtype(dtype: str) -> str:
+    """States stay in float32 or higher."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def call(case: Case, implementation: str, dtype: str, device: str, *, strided: bool = False) -> OpCall:
+    """The call that asks a backend for a case, everything rounded to the dtype it computes in."""
+    states = state_dtype(dtype)
+    arguments = {
+        name: rounded(value, states if name == "initial_state" else dtype) for name, value in case.arguments.items()
+    }
+    return OpCall(
+        op=case.op,
+        arguments=arguments,
+        same=case.same,
+        keywords={**case.keywords, "implementation": implementation},
+        cotangent=rounded(case.cotangent, dtype),
+        cotangent_state=rounded(case.cotangent_state, states),
+        dtype=dtype,
+        device=device,
+        strided=strided,
+    )
+
+
+@cache
+def expected(op: str, name: str, dtype: str) -> Result:
+    """Output, last state and gradients of a generated case on its rounded arguments."""
+    (case,) = (case for case in cases(op) if case.name == name)
+    return evaluate(call(case, "auto", dtype, "cpu"))
+
+
+def evaluate(call: OpCall) -> Result:
+    """Answer a call with the reference."""
+    keywords = {name: value for name, value in call.keywords.items() if name not in TUNING}
+    arguments = with_same(call.arguments, call.same)
+    result = _FORWARD[call.op](**arguments, **keywords)
+    last = keywords.pop("return_last_state", False)
+    output, state = result if last else (result, None)
+    if call.cotangent is None:
+        return Result(output, state)
+    gradients = _GRADIENTS[call.op](
+        **arguments, **keywords, cotangent=call.cotangent, cotangent_state=call.cotangent_state
+    )
+    return Result(output, state, collect(gradients, call))
+
+
+def with_same(arguments: Mapping[str, Any], same: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments with the very same array under each of its names."""
+    return dict(arguments) | {name: arguments[source] for name, source in same.items()}
+
+
+def collect(gradients: Mapping[str, Value], call: OpCall) -> dict[str, Value]:
+    """Gradients of the arguments that were given: one that has two names gets the sum of both."""
+    found: dict[str, Any] = {name: gradients[name] for name, value in call.arguments.items() if value is not None}
+    for name, source in call.same.items():
+        found[source] = found[source] + gradients[name]
+    return found

@@ -1,0 +1,126 @@
+"""Golden data: arrays that the original research code wrote in float64, where it is right.
+
+`cases` reads them one by one; what the files hold is described in ``data/golden/README.md``.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+DEFAULT_RTOL = 1e-9
+# The comparisons of this project accept this multiple of a case's `rtol`.
+MARGIN = 10.0
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One recorded evaluation.
+
+    Attributes:
+        name: name of the case and of its file.
+        kind: what was evaluated: "op_1d", "op_2d", "op_2d_four_orientations", "op_graph", or a kind of module.
+        rtol: relative RMS error to which the recording itself can be trusted.
+        config: the original project's configuration tree, None for ops.
+        inputs: arguments by name, among them `cotangent` and perhaps `cotangent_state`.
+        parameters: the module's parameters, under the original project's names.
+        outputs: `output`, and perhaps `last_state`.
+        gradients: gradients of ``sum(output * cotangent) + sum(last_state * cotangent_state)`` to inputs and, as
+            ``param/<name>``, to parameters; empty where the original's backward pass is only an approximation.
+        about: everything else that the index says about the case.
+    """
+
+    name: str
+    kind: str
+    rtol: float
+    config: dict[str, Any] | None
+    inputs: Arrays
+    parameters: Arrays
+    outputs: Arrays
+    gradients: Arrays
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """Largest accepted relative RMS error."""
+        return MARGIN * self.rtol
+
+
+def names(kind: str | None = None) -> tuple[str, ...]:
+    """Names of the recorded cases.
+
+    Args:
+        kind: only cases of this kind; all if None.
+
+    Returns:
+        The names in the order of the index.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+    kinds = sorted({entry["kind"] for entry in _index().values()})
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"kind: expected one of {kinds}, got {kind!r}")
+    return tuple(name for name, entry in _index().items() if kind in (None, entry["kind"]))
+
+
+def load(name: str) -> GoldenCase:
+    """Read one case.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The case.
+
+    Raises:
+        ValueError: if there is no such case.
+    """
+    if name not in _index():
+        raise ValueError(f"name: expected one of {list(_index())}, got {name!r}")
+    entry = json.loads(json.dumps(_index()[name]))  # callers may change what they get
+    groups: dict[str, Arrays] = {"in": {}, "param": {}, "out": {}, "grad": {}}
+    with resources.as_file(_folder() / f"{name}.npz") as path, np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            group, _, argument = key.partition("/")
+            groups[group][argument] = arrays[key]
+    return GoldenCase(
+        name=entry.pop("name"),
+        kind=entry.pop("kind"),
+        rtol=entry.pop("rtol", DEFAULT_RTOL),
+        config=entry.pop("config", None),
+        inputs=groups["in"],
+        parameters=groups["param"],
+        outputs=groups["out"],
+        gradients=groups["grad"],
+        about=entry,
+    )
+
+
+def cases(kind: str | None = None) -> Iterator[GoldenCase]:
+    """Read cases one after the other.
+
+    Args:
+        kind: only cases of this kind; all if None.
+
+    Yields:
+        Each case.
+    """
+    for name in names(kind):
+        yield load(name)
+
+
+@cache
+def _index() -> Mapping[str, dict[str, Any]]:
+    entries = json.loads((_folder() / "index.json").read_text(encoding="utf-8"))
+    return {entry["name"]: entry for entry in entries}
+
+
+def _folder() -> Any:
+    return resources.files("plstm_testing") / "data" / "golden"

@@ -1,0 +1,44 @@
+"""What is right: pLSTM in float64 numpy, by plain loops over steps, cells and edges.
+
+Every function follows one equation of the paper and takes plain arrays. Nothing here is meant to be fast, and nothing
+is shared with a backend: a fast form that agrees with these loops agrees for a reason.
+"""
+
+from ._activations import ACTIVATIONS, activation, soft_cap
+from ._convolutions import convolution_1d, convolution_2d
+from ._gates import direct, gate, mark, projection, source
+from ._norms import layer_norm, multi_head_norm, rms_norm
+from ._orthogonal import NORMALIZATIONS, normalize
+from ._plstm_1d import plstm_1d, plstm_1d_gradients
+from ._plstm_2d import plstm_2d, plstm_2d_gradients
+from ._plstm_2d_oriented import plstm_2d_oriented, plstm_2d_oriented_gradients
+from ._plstm_graph import plstm_graph, plstm_graph_gradients
+from ._transition import EIGENVALUES, transition
+
+__all__ = [
+    "ACTIVATIONS",
+    "EIGENVALUES",
+    "NORMALIZATIONS",
+    "activation",
+    "convolution_1d",
+    "convolution_2d",
+    "direct",
+    "gate",
+    "layer_norm",
+    "mark",
+    "multi_head_norm",
+    "normalize",
+    "plstm_1d",
+    "plstm_1d_gradients",
+    "plstm_2d",
+    "plstm_2d_gradients",
+    "plstm_2d_oriented",
+    "plstm_2d_oriented_gradients",
+    "plstm_graph",
+    "plstm_graph_gradients",
+    "projection",
+    "rms_norm",
+    "soft_cap",
+    "source",
+    "transition",
+]

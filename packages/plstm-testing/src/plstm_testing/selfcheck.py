@@ -1,0 +1,117 @@
+"""Is this installation right? Every op against the reference, on the devices and dtypes that are there.
+
+Unlike the conformance suite this needs no test runner: a backend's command line passes the one function that runs an
+op, and prints the rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .conformance import truth
+from .conformance.adapter import OpCall, Result, Value
+from .conformance.cases import cases
+from .conformance.draws import Case
+from .tolerances import rms_error, tolerance
+
+# A few cases per op that between them touch every mode, odd sizes, borders of chunks, states and packing.
+CASES: Mapping[str, tuple[str, ...]] = {
+    "plstm_1d": ("initial_state", "default_chunk", "special_gates", "state_tracking", "packed"),
+    "plstm_2d": ("full_odd_sides", "L_odd_sides", "R_state_tracking", "P_odd_sides", "P_state_tracking"),
+    "plstm_2d_oriented": ("full_state_tracking", "L_odd_sides", "R_odd_sides", "P_odd_sides"),
+    "plstm_graph": ("dense_states", "chain", "forest_with_lone_nodes"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the worst errors over the cases of an op.
+
+    Attributes:
+        op: name of the op.
+        implementation: name of the implementation.
+        device: where it ran.
+        dtype: dtype of its arrays.
+        output_error: largest relative RMS error of an output or last state, NaN if the op raised.
+        gradient_error: the same of a gradient.
+        passed: whether all errors are within the tolerances and nothing was raised.
+        message: what was raised, empty otherwise.
+    """
+
+    op: str
+    implementation: str
+    device: str
+    dtype: str
+    output_error: float
+    gradient_error: float
+    passed: bool
+    message: str = ""
+
+
+def check(
+    run_op: Callable[[OpCall], Result],
+    implementations: Mapping[str, Sequence[str]],
+    *,
+    devices: Sequence[str] = ("cpu",),
+    dtypes: Sequence[str] = ("float64", "float32", "bfloat16"),
+) -> Iterator[Row]:
+    """Compare every op with the reference.
+
+    Args:
+        run_op: runs one op, see `conformance.adapter.Adapter.run_op`.
+        implementations: names of the implementations to check, by op.
+        devices: devices to check.
+        dtypes: dtypes to check.
+
+    Yields:
+        A row per op, implementation, device and dtype, as soon as it is known.
+    """
+    for op, names in implementations.items():
+        chosen = [case for case in cases(op) if case.name in CASES[op]]
+        for implementation in names:
+            for device in devices:
+                for dtype in dtypes:
+                    yield _row(run_op, chosen, op, implementation, device, dtype)
+
+
+def _row(
+    run_op: Callable[[OpCall], Result], chosen: list[Case], op: str, implementation: str, device: str, dtype: str
+) -> Row:
+    output_error, gradient_error, passed = 0.0, 0.0, True
+    for case in chosen:
+        expected = truth.expected(op, case.name, dtype)
+        try:
+            result = run_op(truth.call(case, implementation, dtype, device))
+            output = rms_error(result.output, expected.output)
+            state = _worst(0.0, *_errors(result.last_state, expected.last_state))
+            pairs = ((result.gradients[name], gradient) for name, gradient in expected.gradients.items())
+            gradient = _worst(0.0, *(error for pair in pairs for error in _errors(*pair)))
+        except Exception as error:  # whatever goes wrong is what the user wants to see
+            message = f"{case.name}: {type(error).__name__}: {error}"
+            return Row(op, implementation, device, dtype, float("nan"), float("nan"), False, message)
+        within = (
+            output <= tolerance(dtype, "output")
+            and state <= tolerance(dtype, "state")
+            and gradient <= tolerance(dtype, "gradient")
+        )
+        passed = passed and within
+        output_error, gradient_error = _worst(output_error, output, state), _worst(gradient_error, gradient)
+    return Row(op, implementation, device, dtype, output_error, gradient_error, passed)
+
+
+def _errors(actual: Value | None, reference: Value | None) -> Iterator[float]:
+    if reference is None:
+        return
+    if isinstance(reference, tuple):
+        if not isinstance(actual, tuple):
+            raise ValueError(f"expected a pair of arrays, got {type(actual).__name__}")
+        for one, other in zip(actual, reference, strict=True):
+            yield rms_error(one, other)
+    else:
+        yield rms_error(np.asarray(actual), reference)
+
+
+def _worst(*errors: float) -> float:
+    """The largest; NaN counts as larger than anything."""
+    return float(np.max(errors))

@@ -1,0 +1,41 @@
+"""The package stands on numpy alone, and its golden data travel with it."""
+
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import plstm_testing
+
+SOURCES = sorted(Path(plstm_testing.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_framework_is_mentioned(path):
+    assert not re.search(r"\b(torch|jax|flax|tensorflow)\b", path.read_text(encoding="utf-8"))
+
+
+def test_importing_brings_in_no_framework_and_no_test_runner():
+    code = (
+        "import sys, plstm_testing.reference, plstm_testing.selfcheck, plstm_testing.golden, plstm_testing.conformance;"
+        "sys.exit(str([name for name in ('torch', 'jax', 'flax', 'pytest') if name in sys.modules] or ''))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip() == ""
+
+
+def test_golden_data_are_package_data():
+    folder = resources.files("plstm_testing") / "data" / "golden"
+    assert (folder / "index.json").is_file()
+    assert (folder / "README.md").is_file()
+
+
+def test_readme_example_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert example is not None
+    exec(example.group(1), {})
