@@ -1,0 +1,141 @@
+"""How the conformance suite calls the torch backend."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plstm_config.original import MigrationWarning
+from plstm_testing import golden
+from plstm_testing.conformance import OpCall, Result
+from plstm_torch import load_original, ops
+
+OPS = ("plstm_1d", "plstm_2d", "plstm_2d_oriented", "plstm_graph")
+GRID = ("recurrent", "chunkwise", "parallel")
+
+
+class TorchAdapter:
+    """Converts numpy arrays to tensors, calls, differentiates, and converts back."""
+
+    name: str = "torch"
+    ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in OPS if hasattr(ops, name)}
+    implementations: Mapping[str, Sequence[str]] = {
+        "plstm_1d": ("recurrent", "chunkwise"),
+        "plstm_2d": GRID,
+        "plstm_2d_oriented": GRID,
+        "plstm_graph": ("recurrent", "parallel"),
+    }
+    dtypes: Sequence[str] = ("float64", "float32", "bfloat16", "float16")
+    devices: Sequence[str] = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    golden_kinds: Sequence[str] = tuple(
+        dict.fromkeys(case.kind for case in golden.cases() if not case.kind.startswith("op_"))
+    )
+
+    def run_op(self, call: OpCall) -> Result:
+        """Run one op, and its gradients where a cotangent is given."""
+        arguments = {name: self._argument(name, value, call) for name, value in call.arguments.items()}
+        keywords = {name: _keyword(value, call.device) for name, value in call.keywords.items()}
+        same = {name: arguments[source] for name, source in call.same.items()}
+        result = self.ops[call.op](**arguments, **same, **keywords)
+        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        gradients = self._gradients(call, arguments, output, state) if call.cotangent is not None else {}
+        states = _tensors(state)
+        return Result(
+            output=_numpy(output),
+            last_state=None if state is None else _like(state, [_numpy(part) for part in states]),
+            gradients=gradients,
+            output_dtype=_dtype_name(output),
+            state_dtype="+".join(sorted({_dtype_name(part) for part in states})) or None,
+        )
+
+    def run_module(self, case: golden.GoldenCase) -> Result:
+        """Build the module of a golden case, run it in evaluation mode, and differentiate it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MigrationWarning)  # dropped options are the config package's own tests
+            module = load_original(case.config, case.parameters)
+        inputs = {name: array for name, array in case.inputs.items() if not name.startswith("cotangent")}
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        leaves |= {f"param/{name}": parameter for name, parameter in module.named_parameters()}
+        output = module(*tensors.values())
+        cotangent = torch.from_numpy(case.inputs["cotangent"])
+        found = torch.autograd.grad(output, list(leaves.values()), cotangent, allow_unused=True, materialize_grads=True)
+        gradients = {name: _numpy(gradient) for name, gradient in zip(leaves, found, strict=True)}
+        for name, recorded in case.gradients.items():
+            if name in gradients and gradients[name].size == recorded.size:
+                # the original stores orientations before heads, but reads the numbers in our order
+                gradients[name] = gradients[name].reshape(recorded.shape)
+        return Result(_numpy(output), gradients=gradients, output_dtype=_dtype_name(output))
+
+    def _argument(self, name: str, value: Any, call: OpCall) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._argument(name, part, call) for part in value)
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+            return value
+        dtype = _state_dtype(call.dtype) if name == "initial_state" else getattr(torch, call.dtype)
+        tensor = torch.from_numpy(np.array(value)).to(call.device, dtype)
+        if call.strided:
+            tensor = _strided(tensor)
+        return tensor.requires_grad_(call.cotangent is not None)
+
+    def _gradients(self, call: OpCall, arguments: Mapping[str, Any], output: Tensor, state: Any) -> dict[str, Any]:
+        if output.dtype != getattr(torch, call.dtype):
+            raise AssertionError(f"output: expected dtype {call.dtype}, got {output.dtype}")
+        weighted = [(output, call.cotangent), *zip(_tensors(state), _tensors(call.cotangent_state), strict=True)]
+        weighted = [(result, _weight(weight, result, call)) for result, weight in weighted if result.requires_grad]
+        leaves = [tensor for value in arguments.values() for tensor in _tensors(value)]
+        if weighted:
+            results, weights = zip(*weighted, strict=True)
+            found = torch.autograd.grad(results, leaves, weights, materialize_grads=True, allow_unused=True)
+        else:  # nothing that was asked for depends on an argument, as the output of no steps
+            found = tuple(torch.zeros_like(leaf) for leaf in leaves)
+        remaining = iter(found)
+        gradients: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if value is not None:
+                gradients[name] = _like(value, [_numpy(next(remaining)) for _ in _tensors(value)])
+        return gradients
+
+
+def _tensors(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def _like(value: Any, parts: Iterable[Any]) -> Any:
+    """The parts in the structure of `value`: a tuple or the only one."""
+    parts = tuple(parts)
+    return parts if isinstance(value, tuple) else parts[0]
+
+
+def _state_dtype(dtype: str) -> torch.dtype:
+    return torch.float64 if dtype == "float64" else torch.float32
+
+
+def _weight(array: Any, result: Tensor, call: OpCall) -> Tensor:
+    weight = torch.from_numpy(np.array(array)).to(result.device, result.dtype)
+    return _strided(weight) if call.strided else weight
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    """The same numbers at every second place of a buffer whose other places hold NaN."""
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+
+
+def _keyword(value: Any, device: str) -> Any:
+    return torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+adapter = TorchAdapter()

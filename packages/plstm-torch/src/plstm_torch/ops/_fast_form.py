@@ -1,0 +1,205 @@
+"""Ops with a hand-written backward that still compose with every transform of torch.
+
+A hand-written pass may write into preallocated buffers and keep no intermediate result, which autograd cannot; but
+forward mode and derivatives of derivatives need a differentiable formula. `FastForm` holds both. For the compiler the
+hand-written pass is one opaque operator: to trace it would unroll every loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class FastForm:
+    """One function of tensors in two forms; every tensor that enters or leaves has the same leading batch axis.
+
+    Attributes:
+        name: of the operator that the compiler sees.
+        formula: the function in differentiable operations without side effects.
+        forward: returns (outputs, saved); saved are batch-first tensors for `gradients`. None of them may share
+            memory with another or with an input.
+        gradients: (inputs, saved, cotangents of the outputs) -> one gradient for each input.
+        allocate: inputs -> empty tensors in the shapes of outputs and saved.
+        num_outputs: number of outputs.
+    """
+
+    name: str
+    formula: Callable[..., Tensors]
+    forward: Callable[..., tuple[Tensors, Tensors]]
+    gradients: Callable[[Tensors, Tensors, Tensors], Tensors]
+    allocate: Callable[..., Tensors]
+    num_outputs: int
+    operator: Callable[[list[Tensor]], list[Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", _operator(self))
+
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        """The outputs."""
+        if torch.compiler.is_compiling():
+            results = self.operator(list(inputs))
+        else:
+            results = _Forward.apply(self, *inputs)
+        return tuple(results[: self.num_outputs])
+
+
+def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Both passes as operators with known shapes and a known backward."""
+    library = torch.library
+
+    @library.custom_op(f"plstm_torch::{form.name}", mutates_args=(), schema="(Tensor[] inputs) -> Tensor[]")
+    def forward(inputs: list[Tensor]) -> list[Tensor]:
+        outputs, saved = form.forward(*inputs)
+        return [*outputs, *saved]
+
+    signature = "(Tensor[] inputs, Tensor[] saved, Tensor[] cotangents) -> Tensor[]"
+
+    @library.custom_op(f"plstm_torch::{form.name}_gradients", mutates_args=(), schema=signature)
+    def gradients(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+        return list(form.gradients(tuple(inputs), tuple(saved), tuple(cotangents)))
+
+    @forward.register_fake
+    def _(inputs: list[Tensor]) -> list[Tensor]:
+        return list(form.allocate(*inputs))
+
+    @gradients.register_fake
+    def _(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+        return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+
+    def setup_context(ctx: Any, inputs: tuple[list[Tensor]], output: list[Tensor]) -> None:
+        ctx.num_inputs = len(inputs[0])
+        ctx.save_for_backward(*inputs[0], *output)
+
+    def backward(ctx: Any, grads: list[Tensor | None]) -> list[Tensor]:
+        tensors = list(ctx.saved_tensors)
+        inputs, outputs = tensors[: ctx.num_inputs], tensors[ctx.num_inputs :]
+        cotangents = [
+            torch.zeros_like(output) if grad is None else grad
+            for output, grad in zip(outputs[: form.num_outputs], grads, strict=False)
+        ]
+        return gradients(inputs, outputs[form.num_outputs :], cotangents)
+
+    forward.register_autograd(backward, setup_context=setup_context)
+    return forward
+
+
+class _Forward(torch.autograd.Function):
+    """The hand-written forward pass; returns the outputs and what `gradients` wants saved."""
+
+    @staticmethod
+    def forward(form: FastForm, *inputs: Tensor) -> Tensors:
+        outputs, saved = form.forward(*inputs)
+        return (*outputs, *saved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        form, *tensors = inputs
+        outputs, saved = output[: form.num_outputs], output[form.num_outputs :]
+        ctx.form, ctx.num_inputs, ctx.num_saved = form, len(tensors), len(saved)
+        ctx.output_shapes = [result.shape for result in outputs]
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)  # would fill zeros as large as everything saved
+        ctx.save_for_backward(*tensors, *saved)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        tensors = ctx.saved_tensors
+        cotangents = [
+            tensors[0].new_zeros(shape) if grad is None else grad
+            for shape, grad in zip(ctx.output_shapes, grads, strict=False)
+        ]
+        return (None, *_Gradients.apply(ctx.form, ctx.num_inputs, ctx.num_saved, *tensors, *cotangents))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
+        primals = ctx.saved_tensors[: ctx.num_inputs]
+        results = _push(ctx.form.formula, primals, tangents[1:])
+        return (*results, *[None] * ctx.num_saved)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], form: FastForm, *inputs: Tensor) -> tuple[Any, Any]:
+        folded = _fold(info.batch_size, in_dims[1:], inputs)
+        results = _unfold(info.batch_size, _Forward.apply(form, *folded))
+        return results, tuple([0] * len(results))
+
+
+class _Gradients(torch.autograd.Function):
+    """The hand-written backward pass as a function in its own right, so that it can be transformed again."""
+
+    @staticmethod
+    def forward(form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor) -> tuple[Any, ...]:
+        inputs, saved = tensors[:num_inputs], tensors[num_inputs : num_inputs + num_saved]
+        return form.gradients(inputs, saved, tensors[num_inputs + num_saved :])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        form, num_inputs, num_saved, *tensors = inputs
+        ctx.form, ctx.num_inputs, ctx.num_saved = form, num_inputs, num_saved
+        del tensors[num_inputs : num_inputs + num_saved]  # they follow from the inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def _formula(ctx: Any) -> Callable[..., Tensors]:
+        def gradients(*tensors: Tensor) -> Tensors:
+            _, pull = torch.func.vjp(ctx.form.formula, *tensors[: ctx.num_inputs])
+            return pull(tuple(tensors[ctx.num_inputs :]))
+
+        return gradients
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        _, pull = torch.func.vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
+        results = pull(tuple(grads))
+        of_inputs, of_cotangents = results[: ctx.num_inputs], results[ctx.num_inputs :]
+        return (None, None, None, *of_inputs, *[None] * ctx.num_saved, *of_cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        given = list(tangents[3:])
+        del given[ctx.num_inputs : ctx.num_inputs + ctx.num_saved]
+        return _push(_Gradients._formula(ctx), ctx.saved_tensors, given)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor
+    ) -> tuple[Any, Any]:
+        folded = _fold(info.batch_size, in_dims[3:], tensors)
+        results = _unfold(info.batch_size, _Gradients.apply(form, num_inputs, num_saved, *folded))
+        return results, tuple([0] * len(results))
+
+
+def _push(function: Callable[..., Tensors], primals: Sequence[Tensor], tangents: Sequence[Any]) -> Tensors:
+    """Derivative along `tangents` by reverse mode alone, because torch does not nest forward mode.
+
+    The pullback is linear in the cotangents; its own pullback is the pushforward.
+    """
+    outputs, pull = torch.func.vjp(function, *primals)
+    _, push = torch.func.vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
+    known = (
+        torch.zeros_like(primal) if tangent is None else tangent
+        for primal, tangent in zip(primals, tangents, strict=True)
+    )
+    return push(tuple(known))
+
+
+def _fold(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Merge the mapped axis into the batch axis, which every tensor has."""
+    moved = (
+        tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    )
+    return [tensor.flatten(0, 1) for tensor in moved]
+
+
+def _unfold(size: int, tensors: Sequence[Tensor]) -> Tensors:
+    return tuple(tensor.unflatten(0, (size, tensor.shape[0] // size)) for tensor in tensors)

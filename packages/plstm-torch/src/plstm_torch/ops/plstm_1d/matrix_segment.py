@@ -1,0 +1,256 @@
+"""One segment of chunks with matrix gates, forward and backward by hand. README.md derives what is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plstm_torch.ops.plstm_1d.chain import advance_matrix, chain_backward, chain_forward
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of n = B * N chunks of C steps, and what both passes derive from its inputs.
+
+    Attributes:
+        dims: n, C, JO, JQ, JK, JV, JT.
+        queries: [n,C*JQ,DK].
+        keys: [n,C*JK,DK].
+        values: [n,C*JV,DV].
+        moves: transition over mark [n,C,JT+JO*JQ,JT].
+        rows: next state over output of every step, in response to the entering state and to every source (direct
+            included) of the chunk [C,n,JT+JO*JQ,JT+C*JK*JV].
+        scores: [n,C,JQ,C,JK].
+        attention: gating times scores [n,C,JO,C,JV].
+        written_values: values as they arrive at the end of the chunk [n,JT,C,JK,DV].
+        entering: states that enter the chunks [n,JT,DK,DV].
+        last_state: state that leaves the segment [B,JT,DK,DV].
+    """
+
+    dims: tuple[int, ...]
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    moves: Tensor
+    rows: Tensor
+    scores: Tensor
+    attention: Tensor
+    written_values: Tensor
+    entering: Tensor
+    last_state: Tensor
+
+
+def run_segment(inputs: Sequence[Tensor], state: Tensor) -> Segment:
+    """Everything but the output.
+
+    Args:
+        inputs: query, key, value, source, transition, mark, direct, each [n,C,...] as in `plstm_1d`.
+        state: state that enters the segment [B,JT,DK,DV].
+    """
+    q, k, v, source, transition, mark, direct = inputs
+    dims = (*direct.shape, transition.shape[-1])
+    count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = dims
+    queries, keys, values = (x.mT.flatten(1, 2).contiguous() for x in (q, k, v))
+    moves = torch.cat([transition, mark.flatten(2, 3)], 2)
+    rows = _respond(moves, source.flatten(-2))
+    _own_entries(rows[:, :, dim_t:], dims).copy_(direct.flatten(2, 3).flatten(3))
+    _, gating, total, source_end = _split(rows, dims)
+
+    scores = torch.bmm(queries, keys.mT).view(count, chunk, dim_q, chunk, dim_k)
+    attention = scores.new_empty(count, chunk, dim_o, chunk, dim_v)
+    if dim_q == dim_k == 1:
+        torch.mul(gating[:, :, :, 0, :, 0], scores.view(count, chunk, 1, chunk, 1), out=attention)
+    else:
+        attention.copy_(torch.einsum("nioqjkv,niqjk->niojv", gating, scores))
+
+    written_values = _mix(source_end, values.view(count, 1, chunk, dim_v, -1))
+    slots = keys.new_empty(count + 1, dim_t, keys.shape[-1], values.shape[-1])
+    written = slots[1:].flatten(0, 1)
+    torch.bmm(_per_state(keys, dim_t).mT, written_values.view(count * dim_t, chunk * dim_k, -1), out=written)
+    last_state = chain_forward(slots, total.unflatten(0, (state.shape[0], -1)), state, advance_matrix)
+    return Segment(
+        dims, queries, keys, values, moves, rows, scores, attention, written_values, slots[:-1], last_state
+    )  # fmt: skip
+
+
+def segment_output(segment: Segment) -> Tensor:
+    """Output of a segment [n,C,DV,JO]."""
+    count, chunk, dim_o, dim_q = segment.dims[:4]
+    mark_start = _split(segment.rows, segment.dims)[0]
+    output = torch.bmm(segment.attention.flatten(3).flatten(1, 2), segment.values).view(count, chunk, dim_o, -1)
+    read = _read(segment)
+    for q in range(dim_q):
+        _mix(mark_start[:, :, :, q], read[:, :, q], output)
+    return output.mT
+
+
+def segment_gradients(segment: Segment, d_output: Tensor, d_last_state: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Gradients of the inputs of a segment, and of the state that enters it.
+
+    Args:
+        segment: what `run_segment` returned.
+        d_output: [n,C,DV,JO].
+        d_last_state: [B,JT,DK,DV].
+    """
+    count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = segment.dims
+    d_output = d_output.mT.contiguous()  # [n,C,JO,DV]
+    d_rows = torch.empty_like(segment.rows)
+    d_queries, d_leaving, d_initial_state = _reading_gradients(segment, d_output, d_last_state, d_rows)
+    d_keys, d_values = _attention_gradients(segment, d_output, d_queries, d_rows)
+    _writing_gradients(segment, d_leaving, d_keys, d_values, d_rows)
+
+    d_source, d_moves = _respond_gradients(segment, d_rows)
+    d_direct = _own_entries(d_rows[:, :, dim_t:], segment.dims).unflatten(3, (dim_k, dim_v))
+    gradients = [
+        d_queries.view(count, chunk, dim_q, -1).mT,
+        d_keys.view(count, chunk, dim_k, -1).mT,
+        d_values.view(count, chunk, dim_v, -1).mT,
+        d_source.unflatten(3, (dim_k, dim_v)),
+        d_moves[:, :, :dim_t],
+        d_moves[:, :, dim_t:].unflatten(2, (dim_o, dim_q)),
+        d_direct.unflatten(2, (dim_o, dim_q)),
+    ]
+    return gradients, d_initial_state
+
+
+def _split(rows: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Views of `Segment.rows`, or of its gradient.
+
+    Returns:
+        Mark to the chunk's start [n,C,JO,JQ,JT], gating [n,C,JO,JQ,C,JK,JV], total [n,JT,JT],
+        source to the chunk's end [n,JT,C,JK,JV].
+    """
+    _, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = dims
+    outputs = rows[:, :, dim_t:].transpose(0, 1).unflatten(2, (dim_o, dim_q))
+    last = rows[-1][:, :dim_t]
+    sources = (chunk, dim_k, dim_v)
+    gating, source_end = (part[..., dim_t:].unflatten(-1, sources) for part in (outputs, last))
+    return outputs[..., :dim_t], gating, last[..., :dim_t], source_end
+
+
+def _own_entries(rows: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """View of the response of every step to its own source, [n,C,r,JK*JV] of [C,n,r,JT+C*JK*JV]."""
+    chunk, dim_t = dims[1], dims[-1]
+    return rows[..., dim_t:].unflatten(3, (chunk, -1)).diagonal(0, 0, 3).permute(0, 3, 1, 2)
+
+
+def _no_response(source: Tensor) -> Tensor:
+    """The state at the start of a chunk in response to the entering state and the sources, [n,JT,JT+C*W]."""
+    count, chunk, dim_t, width = source.shape
+    state = source.new_zeros(count, dim_t, dim_t + chunk * width)
+    state.diagonal(0, 1, 2).fill_(1)
+    return state
+
+
+def _respond(moves: Tensor, source: Tensor) -> Tensor:
+    """`Segment.rows` without the direct term: a scan over the steps of all chunks at once; `source` [n,C,JT,W]."""
+    count, chunk, dim_t, width = source.shape
+    rows = source.new_empty(chunk, count, moves.shape[2], dim_t + chunk * width)
+    state = _no_response(source)
+    for step in range(chunk):
+        torch.bmm(moves[:, step], state, out=rows[step])
+        state = rows[step][:, :dim_t]
+        start = dim_t + step * width
+        state[..., start : start + width] = source[:, step]
+    return rows
+
+
+def _respond_gradients(segment: Segment, d_rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The scan in reverse; returns the gradients of sources [n,C,JT,W] and moves."""
+    chunk, dim_t = segment.dims[1], segment.dims[-1]
+    d_moves = torch.empty_like(segment.moves)
+    for step in reversed(range(chunk)):
+        if step:
+            before = segment.rows[step - 1][:, :dim_t]
+            d_rows[step - 1][:, :dim_t] = torch.bmm(segment.moves[:, step].mT, d_rows[step])
+            d_moves[:, step] = torch.bmm(d_rows[step], before.mT)
+        else:  # before the first step there is the identity, and no response to any source
+            d_moves[:, 0] = d_rows[0][..., :dim_t]
+    return _own_entries(d_rows[:, :, :dim_t], segment.dims), d_moves
+
+
+def _mix(weights: Tensor, vectors: Tensor, result: Tensor | None = None) -> Tensor:
+    """``result[..., r, :] + sum_s weights[..., r, s] vectors[..., s, :]`` with few r and s, in place.
+
+    A loop over s is several times faster than a batch of tiny matrix products.
+    """
+    for s in range(weights.shape[-1]):
+        weight, vector = weights[..., s : s + 1], vectors[..., s : s + 1, :]
+        if result is None:
+            shape = torch.broadcast_shapes(weight.shape, vector.shape)
+            result = torch.mul(weight, vector, out=weights.new_empty(shape))
+        else:
+            result.addcmul_(weight, vector)
+    return weights.new_zeros(0) if result is None else result
+
+
+def _per_state(tensor: Tensor, dim_t: int) -> Tensor:
+    """Repeat [n,r,c] for every entry of the state-tracking dimension, [n*JT,r,c]."""
+    return tensor.unsqueeze(1).expand(-1, dim_t, -1, -1).flatten(0, 1)
+
+
+def _read(segment: Segment) -> Tensor:
+    """What each query reads from each entry of the entering state, [n,C,JQ,JT,DV]."""
+    count, chunk, _, dim_q, _, _, dim_t = segment.dims
+    read = torch.bmm(_per_state(segment.queries, dim_t), segment.entering.flatten(0, 1))
+    return read.view(count, dim_t, chunk, dim_q, -1).permute(0, 2, 3, 1, 4)
+
+
+def _reading_gradients(
+    segment: Segment, d_output: Tensor, d_last_state: Tensor, d_rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the queries so far, of the leaving states, and of the segment's initial state."""
+    count, chunk, dim_o, dim_q, _, _, dim_t = segment.dims
+    mark_start, _, total, _ = _split(segment.rows, segment.dims)
+    d_mark_start, _, d_total, _ = _split(d_rows, segment.dims)
+    entering, queries = segment.entering, _per_state(segment.queries, dim_t)
+
+    d_read = _mix(mark_start.permute(0, 4, 1, 3, 2), d_output.unsqueeze(1))  # [n,JT,C,JQ,DV]
+    d_read = d_read.view(count * dim_t, chunk * dim_q, -1)
+    slots = entering.new_empty(count + 1, *entering.shape[1:])
+    torch.bmm(queries.mT, d_read, out=slots[:-1].flatten(0, 1))
+    totals = total.mT.unflatten(0, (d_last_state.shape[0], -1))
+    d_initial_state = chain_backward(slots, totals, d_last_state, advance_matrix)
+    d_leaving = slots[1:]
+
+    d_total.copy_(torch.bmm(d_leaving.flatten(2), entering.flatten(2).mT))
+    d_queries = torch.bmm(d_read, entering.flatten(0, 1).mT).view(count, dim_t, chunk * dim_q, -1).sum(1)
+    read = _read(segment).reshape(count * chunk, dim_q * dim_t, -1)
+    d_mark_start.copy_(torch.bmm(d_output.flatten(0, 1), read.mT).view(count, chunk, dim_o, dim_q, dim_t))
+    return d_queries, d_leaving, d_initial_state
+
+
+def _attention_gradients(
+    segment: Segment, d_output: Tensor, d_queries: Tensor, d_rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of keys and values so far; adds to `d_queries`."""
+    _, gating, _, _ = _split(segment.rows, segment.dims)
+    _, d_gating, _, _ = _split(d_rows, segment.dims)
+    d_output = d_output.flatten(1, 2)
+    d_values = torch.bmm(segment.attention.flatten(3).flatten(1, 2).mT, d_output)
+    d_attention = torch.bmm(d_output, segment.values.mT).view_as(segment.attention)
+    d_attention = d_attention[:, :, :, None, :, None]  # [n,C,JO,1,C,1,JV]
+    torch.mul(d_attention, segment.scores[:, :, None, ..., None], out=d_gating)
+    d_scores = (d_attention * gating).sum((2, 6)).flatten(3).flatten(1, 2)
+    d_queries.baddbmm_(d_scores, segment.keys)
+    return torch.bmm(d_scores.mT, segment.queries), d_values
+
+
+def _writing_gradients(segment: Segment, d_leaving: Tensor, d_keys: Tensor, d_values: Tensor, d_rows: Tensor) -> None:
+    """Adds to `d_keys` and `d_values`, fills what `d_rows` holds of the sources at the chunk's end."""
+    count, chunk, _, _, dim_k, dim_v, dim_t = segment.dims
+    _, _, _, source_end = _split(segment.rows, segment.dims)
+    _, _, _, d_source_end = _split(d_rows, segment.dims)
+    d_leaving = d_leaving.flatten(0, 1)
+    values, d_values = segment.values.view(count * chunk, dim_v, -1), d_values.view(count, chunk, dim_v, -1)
+
+    through_keys = torch.bmm(segment.written_values.view(count * dim_t, chunk * dim_k, -1), d_leaving.mT)
+    d_keys.add_(through_keys.view(count, dim_t, chunk * dim_k, -1).sum(1))
+    d_written = torch.bmm(_per_state(segment.keys, dim_t), d_leaving).view_as(segment.written_values)
+    for t in range(dim_t):
+        _mix(source_end[:, t].mT, d_written[:, t], d_values)
+    d_written = d_written.transpose(1, 2).reshape(count * chunk, dim_t * dim_k, -1)
+    d_source_end.copy_(torch.bmm(d_written, values.mT).view(count, chunk, dim_t, dim_k, dim_v).transpose(1, 2))

@@ -1,0 +1,48 @@
+"""The pLSTM on a sequence as a loop over its steps: the definition, and the cheapest form of a few steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def plstm_1d_recurrent(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    source: Tensor,
+    transition: Tensor,
+    mark: Tensor,
+    direct: Tensor,
+    initial_state: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Output and last state, step by step.
+
+    Args:
+        query: [B,T,DK,JQ] in the compute dtype, like all others; shapes as in `plstm_1d`.
+        key: [B,T,DK,JK].
+        value: [B,T,DV,JV].
+        source: [B,T,JT,JK,JV].
+        transition: [B,T,JT,JT].
+        mark: [B,T,JO,JQ,JT], scaled.
+        direct: [B,T,JO,JQ,JK,JV], scaled.
+        initial_state: [B,DK,DV,JT].
+
+    Returns:
+        [B,T,DV,JO] and [B,DK,DV,JT].
+    """
+    state = initial_state
+    if query.shape[1] == 0:
+        return query.new_zeros(*value.shape[:3], mark.shape[2]), state
+    # what does not depend on the state is computed for all steps at once
+    written_value = torch.einsum("btakc,btvc->btvak", source, value)
+    reading_query = torch.einsum("btoqa,btdq->btoda", mark, query)
+    scores = torch.einsum("btdq,btdk->btqk", query, key)
+    direct_output = torch.einsum("btoqkc,btqk,btvc->btvo", direct, scores, value)
+
+    outputs = []
+    steps = zip(*(tensor.unbind(1) for tensor in (key, written_value, transition, reading_query)), strict=True)
+    for key_t, value_t, transition_t, query_t in steps:
+        outputs.append(torch.einsum("boda,bdva->bvo", query_t, state))
+        state = torch.einsum("bac,bdvc->bdva", transition_t, state) + torch.einsum("bdk,bvak->bdva", key_t, value_t)
+    return torch.stack(outputs, 1) + direct_output, state

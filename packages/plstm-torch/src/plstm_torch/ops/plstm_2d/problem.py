@@ -1,0 +1,102 @@
+"""What every implementation of the 2D op works on: inputs in the compute dtype, gates with an orientation axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Mode = Literal["general", "P", "L", "R"]
+Flips = tuple[tuple[bool, bool], ...]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Gates [B, O, X, Y, ...] in image coordinates; a transition of None is zero."""
+
+    source_r: Tensor
+    source_d: Tensor
+    transition_rl: Tensor
+    transition_du: Tensor
+    transition_dl: Tensor | None
+    transition_ru: Tensor | None
+    mark_l: Tensor
+    mark_u: Tensor
+
+    @property
+    def mode(self) -> Mode:
+        """The structure that the gates have by identity of their tensors, never by their values."""
+        if self.transition_dl is None:
+            return "L"
+        if self.transition_ru is None:
+            return "R"
+        shared = self.transition_ru is self.transition_rl and self.transition_dl is self.transition_du
+        return "P" if shared and self.mark_u is self.mark_l else "general"
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether all of JT, JK, JV, JO and JQ are one."""
+        return self.source_r.shape[4:] == (1, 1, 1) and self.mark_l.shape[4:] == (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call of the op, after validation: the query is scaled, everything has the compute dtype.
+
+    `flips[o]` says which axes (X, Y) orientation o walks backwards. Boundary states [B, O, Y or X, DK, DV, JT] are
+    indexed in image coordinates, too; `left` and `top` name the upstream sides of the orientation.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    gates: Gates
+    direct: Tensor
+    flips: Flips
+    initial_state: tuple[Tensor, Tensor] | None
+    return_last_state: bool
+
+    def zero_state(self) -> tuple[Tensor, Tensor]:
+        """Boundary states of zeros: (left, top)."""
+        batch, x, y, dk, _ = self.key.shape
+        dv, jt, orientations = self.value.shape[3], self.gates.source_r.shape[4], len(self.flips)
+        return (
+            self.key.new_zeros(batch, orientations, y, dk, dv, jt),
+            self.key.new_zeros(batch, orientations, x, dk, dv, jt),
+        )
+
+
+Result = tuple[Tensor, tuple[Tensor, Tensor] | None]
+
+
+def map_gates(gates: Gates, function) -> Gates:  # type: ignore[no-untyped-def]
+    """Applies a function to every gate that is there, once per distinct tensor, so that shared gates stay shared."""
+    done: dict[int, Tensor] = {}
+    changed = {}
+    for field in fields(gates):
+        gate = getattr(gates, field.name)
+        if gate is not None:
+            if id(gate) not in done:
+                done[id(gate)] = function(gate)
+            changed[field.name] = done[id(gate)]
+    return replace(gates, **changed)
+
+
+def direct_term(problem: Problem) -> Tensor:
+    """What a node's own input gives its output: Q D (K ⊗ V), [B, X, Y, DV, JO]."""
+    scores = torch.einsum("bxydq,bxydk->bxyqk", problem.query, problem.key)
+    weights = torch.einsum("bxyqk,bxyoqkv->bxyov", scores, problem.direct)
+    return torch.einsum("bxyov,bxyev->bxyeo", weights, problem.value)
+
+
+def flip_each(tensor: Tensor, flips: Flips, x_axis: int | None, y_axis: int | None) -> Tensor:
+    """Flips the spatial axes of every orientation (axis 1) that walks backwards: its own inverse."""
+    if not any(fx or fy for fx, fy in flips):
+        return tensor
+    parts = []
+    for part, (flip_x, flip_y) in zip(tensor.unbind(1), flips, strict=True):
+        axes = [axis - 1 for axis, flip in ((x_axis, flip_x), (y_axis, flip_y)) if flip and axis is not None]
+        parts.append(part.flip(axes) if axes else part)
+    return torch.stack(parts, 1)
