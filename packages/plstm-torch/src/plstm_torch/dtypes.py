@@ -1,0 +1,47 @@
+"""Dtype names of the configs, and where precision must not fall below float32."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of a config's dtype name.
+
+    Raises:
+        ValueError: If the name is none of the known ones, which the message lists.
+    """
+    try:
+        return _DTYPES[name]
+    except KeyError:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {name!r}") from None
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype for gates, states and statistics: float32 for anything narrower, else the dtype itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in its accumulation dtype: at least float32, float64 left alone."""
+    return tensor.to(accumulation_dtype(tensor.dtype))
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context in which the caller's autocast has no effect on the tensor's kind of device.
+
+    Gates, states and statistics lie outside of what autocast may narrow: a product of hundreds of bfloat16 gates
+    is wrong in its first digit.
+    """
+    device_type = tensor.device.type
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # devices that have no autocast, "meta" among them

@@ -1,0 +1,191 @@
+"""Depthwise convolutions over sequences and grids."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
+from plstm_torch.build import register
+from plstm_torch.dtypes import torch_dtype
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.module import Module
+
+
+def _padding(kernel_size: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after an axis: all before where causal, else as centred as the size allows."""
+    before = kernel_size - 1 if causal else (kernel_size - 1) // 2
+    return before, kernel_size - 1 - before
+
+
+def sequence_index(cu_seqlens: Int[Tensor, " S1"], length: int) -> Int[Tensor, " T"]:
+    """The number of the packed sequence that each position belongs to.
+
+    Args:
+        cu_seqlens: Sequence borders [S + 1], from 0 to `length`.
+        length: Number of positions T.
+
+    Returns:
+        Indices [T] into the S sequences.
+    """
+    positions = torch.arange(length, device=cu_seqlens.device)
+    return torch.searchsorted(cu_seqlens[1:].contiguous(), positions, right=True)
+
+
+@register(Convolution1DLayerConfig)
+class Convolution1DLayer(Module):
+    """Causal depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+
+    Parameters: `_conv.weight` [D, 1, k] and, if the config's `bias` is set, `_conv.bias` [D].
+    """
+
+    def __init__(self, config: Convolution1DLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        self.kernel_size = config.kernel_size
+        dim = config.input_dim
+        self._conv = nn.Conv1d(
+            dim, dim, self.kernel_size, groups=dim, bias=config.bias, dtype=torch_dtype(config.param_dtype)
+        )
+
+    def init_window(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "B W D"]:
+        """The window before the first step: zeros [batch_size, k - 1, D], in the config's dtype unless told."""
+        shape = (batch_size, self.kernel_size - 1, self.config.input_dim)
+        return torch.zeros(shape, dtype=dtype or self.dtype, device=device or self._conv.weight.device)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], *, cu_seqlens: Int[Tensor, " S1"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Convolve sequences, with zeros before their starts.
+
+        Args:
+            x: Sequences [B, T, input_dim] of any floating dtype.
+            cu_seqlens: Borders [S + 1] of sequences packed along T; no sequence sees its neighbours.
+
+        Returns:
+            Output of the same shape in the config's dtype.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B T D", self.config.input_dim)
+        rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
+        return self.extend(x, self.init_window(rows, x.device), cu_seqlens=cu_seqlens)[0]
+
+    def extend(
+        self,
+        x: Float[Tensor, "B T D"],
+        window: Float[Tensor, "BS W D"],
+        *,
+        cu_seqlens: Int[Tensor, " S1"] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "BS W D"]]:
+        """Convolve the continuation of sequences.
+
+        Args:
+            x: The next T inputs [B, T, input_dim].
+            window: The k - 1 inputs before them [B, k - 1, input_dim]; before each of the packed sequences
+                [B * S, k - 1, input_dim].
+            cu_seqlens: Borders [S + 1] of sequences packed along T, or None.
+
+        Returns:
+            Output [B, T, input_dim] in the config's dtype, and the windows of the last k - 1 inputs.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B T D", self.config.input_dim)
+        inputs, before = x.to(self.dtype), window.to(self.dtype)
+        if cu_seqlens is None:
+            extended = torch.cat([before, inputs], dim=1)
+            output, after = self._convolve(extended), extended[:, x.shape[1] :]
+        else:
+            output, after = self._extend_packed(inputs, before, cu_seqlens.to(x.device))
+        return output, after.to(window.dtype)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Convolve [B, k - 1 + T, D] to [B, T, D]."""
+        length = x.shape[1] - self.kernel_size + 1
+        if length < 1 or x.shape[0] == 0:
+            return x[:, : max(length, 0)]  # nothing to compute, and torch refuses to
+        bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
+        weight = self._conv.weight.to(self.dtype)
+        return F.conv1d(x.transpose(1, 2), weight, bias, groups=self.config.input_dim).transpose(1, 2)
+
+    def _extend_packed(self, x: Tensor, window: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+        # Each window goes in front of its sequence; the outputs inside of the windows, which mix neighbours, are left
+        # out again.
+        batch, length, dim = x.shape
+        count, width = cu_seqlens.shape[0] - 1, self.kernel_size - 1
+        places = torch.arange(length, device=x.device)
+        places = places + (sequence_index(cu_seqlens, length) + 1) * width
+        offsets = torch.arange(count, device=x.device)[:, None] * width + torch.arange(width, device=x.device)
+        starts, ends = ((borders[:, None] + offsets).flatten() for borders in (cu_seqlens[:-1], cu_seqlens[1:]))
+        extended = x.new_zeros(batch, length + count * width, dim).index_copy(1, places, x)
+        extended = extended.index_copy(1, starts, window.reshape(batch, count * width, dim))
+        after = extended.index_select(1, ends).reshape(batch * count, width, dim)
+        return self._convolve(extended).index_select(1, places - width), after
+
+    def step(
+        self, x: Float[Tensor, "B D"], window: Float[Tensor, "B W D"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B W D"]]:
+        """One step: the output for one new input, and the moved window.
+
+        Args:
+            x: Next input [B, input_dim].
+            window: The k - 1 inputs before it [B, k - 1, input_dim].
+
+        Returns:
+            Output [B, input_dim] in the config's dtype, and the next window.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B D", self.config.input_dim)
+        extended = torch.cat([window, x.unsqueeze(1).to(window.dtype)], dim=1)
+        weight = self._conv.weight.squeeze(1).to(self.dtype)
+        output = (extended.to(self.dtype) * weight.t()).sum(1)
+        if self._conv.bias is not None:
+            output = output + self._conv.bias.to(self.dtype)
+        return output, extended[:, 1:]
+
+
+@register(Convolution2DLayerConfig)
+class Convolution2DLayer(Module):
+    """Depthwise convolution over a grid, centred, or seeing only x' <= x and y' <= y if the config's `causal` is set.
+
+    Parameters: `_conv.weight` [D, 1, kx, ky] and, if the config's `bias` is set, `_conv.bias` [D].
+    """
+
+    def __init__(self, config: Convolution2DLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        dim = config.input_dim
+        self._conv = nn.Conv2d(
+            dim, dim, config.kernel_size, groups=dim, bias=config.bias, dtype=torch_dtype(config.param_dtype)
+        )
+
+    def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
+        """Convolve grids, with zeros beyond their borders.
+
+        Args:
+            x: Grids [B, X, Y, input_dim] of any floating dtype.
+
+        Returns:
+            Output of the same shape in the config's dtype.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B X Y D", self.config.input_dim)
+        x = x.to(self.dtype)
+        if x.numel() == 0:
+            return x
+        (left, right), (up, down) = (_padding(size, self.config.causal) for size in self.config.kernel_size)
+        padded = F.pad(x, (0, 0, up, down, left, right)).permute(0, 3, 1, 2)
+        bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
+        output = F.conv2d(padded, self._conv.weight.to(self.dtype), bias, groups=self.config.input_dim)
+        return output.permute(0, 2, 3, 1)

@@ -1,0 +1,172 @@
+"""Normalisation over the features, or over the features of each head."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plstm_config import (
+    IdentityConfig,
+    LayerNormConfig,
+    MultiHeadLayerNormConfig,
+    MultiHeadRMSNormConfig,
+    RMSNormConfig,
+)
+from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
+from plstm_torch.build import register
+from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.module import Module, empty_parameter
+
+
+def rms_normalize(z: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
+    """Z / sqrt(mean z**2 + eps), the mean over the last axis."""
+    return z * torch.rsqrt(z.square().mean(-1, keepdim=True) + eps)
+
+
+def layer_normalize(z: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
+    """(z - mean z) / sqrt(var z + eps) over the last axis, with the biased variance."""
+    return rms_normalize(z - z.mean(-1, keepdim=True), eps)
+
+
+class _Norm(Module):
+    """What all norms share: parameters, and statistics and scale in float32 or higher."""
+
+    config: NormLayerConfig
+    normalize: Callable[[Tensor, float], Tensor]
+
+    def __init__(self, config: NormLayerConfig, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        param_dtype = torch_dtype(config.param_dtype)
+        self.scale = empty_parameter(shape, param_dtype) if config.scale else None
+        self.bias = empty_parameter(shape, param_dtype) if config.bias else None
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        if self.scale is not None:
+            initialize_(self.scale, self.config.scale_init)
+        if self.bias is not None:
+            initialize_(self.bias, self.config.bias_init)
+
+    def _apply_norm(self, x: Tensor) -> Tensor:
+        """Normalise [..., *shape] over its last axis."""
+        with without_autocast(x):
+            work = torch.promote_types(accumulation_dtype(x.dtype), self.dtype)
+            z = self.normalize(x.to(work), self.config.eps)
+            if self.scale is not None:
+                z = z * self.scale.to(work)
+            if self.bias is not None:
+                z = z + self.bias.to(work)
+        return z.to(self.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes, for the printed module."""
+        return f"{self.config.input_dim}, scale={self.scale is not None}, bias={self.bias is not None}"
+
+
+class _FeatureNorm(_Norm):
+    def __init__(self, config: NormLayerConfig) -> None:
+        super().__init__(config, (config.input_dim,))
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Normalise the last axis.
+
+        Args:
+            x: Input [..., input_dim] of any floating dtype.
+
+        Returns:
+            Output of the same shape in the config's dtype.
+
+        Raises:
+            ValueError: If the last axis of x has another size.
+        """
+        check_features(x, "... D", self.config.input_dim)
+        return self._apply_norm(x)
+
+
+class _HeadNorm(_Norm):
+    config: MultiHeadNormLayerConfig
+
+    def __init__(self, config: MultiHeadNormLayerConfig) -> None:
+        self.num_heads = config.num_heads
+        self.head_dim = config.input_dim // config.num_heads
+        super().__init__(config, (self.num_heads, self.head_dim))
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Normalise the features of each head.
+
+        Args:
+            x: Input with the heads on the config's `axis` and input_dim / num_heads features on the last axis, such
+                as [B, H, ..., D / H] for axis 1; or [..., D] for axis None.
+
+        Returns:
+            Output of the same shape in the config's dtype.
+
+        Raises:
+            ValueError: If x has other sizes on these axes.
+        """
+        axis = self.config.axis
+        if axis is None:
+            check_features(x, "... D", self.config.input_dim)
+            return self._apply_norm(x.unflatten(-1, (self.num_heads, self.head_dim))).flatten(-2)
+        if not -x.ndim <= axis < x.ndim or axis % x.ndim == x.ndim - 1 or x.shape[axis] != self.num_heads:
+            raise ValueError(f"x must hold num_heads={self.num_heads} on axis {axis}, got shape {list(x.shape)}")
+        check_features(x, "... D", self.head_dim)
+        return self._apply_norm(x.movedim(axis, -2)).movedim(-2, axis)
+
+
+@register(RMSNormConfig)
+class RMSNorm(_FeatureNorm):
+    """z / sqrt(mean z**2 + eps) * scale (+ bias), over the last axis.
+
+    Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
+    """
+
+    normalize = staticmethod(rms_normalize)
+
+
+@register(LayerNormConfig)
+class LayerNorm(_FeatureNorm):
+    """(z - mean z) / sqrt(var z + eps) * scale (+ bias), over the last axis, with the biased variance.
+
+    Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
+    """
+
+    normalize = staticmethod(layer_normalize)
+
+
+@register(MultiHeadRMSNormConfig)
+class MultiHeadRMSNorm(_HeadNorm):
+    """RMS normalisation of each head's features.
+
+    Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
+    """
+
+    normalize = staticmethod(rms_normalize)
+
+
+@register(MultiHeadLayerNormConfig)
+class MultiHeadLayerNorm(_HeadNorm):
+    """Layer normalisation of each head's features.
+
+    Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
+    """
+
+    normalize = staticmethod(layer_normalize)
+
+
+@register(IdentityConfig)
+class Identity(Module):
+    """No normalisation at all."""
+
+    def __init__(self, config: IdentityConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the input itself."""
+        return x

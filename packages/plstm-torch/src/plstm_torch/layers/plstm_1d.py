@@ -1,0 +1,198 @@
+"""The pLSTM layer on sequences: parallel over time, or step by step."""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plstm_config import pLSTM1DLayerConfig
+from plstm_torch.build import build, register
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
+from plstm_torch.functional import plstm_1d_step
+from plstm_torch.layers.convolution import Convolution1DLayer
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
+from plstm_torch.ops import plstm_1d
+
+Cache = dict[str, Any]
+
+
+@register(pLSTM1DLayerConfig)
+class pLSTM1DLayer(InteractionLayer):
+    """Causal multi-head pLSTM over a sequence (paper eq. 5 and 6 on a path graph).
+
+    c = conv(x); each letter of `convolution_inputs` among S T M D Q K V P lets that part read c in place of x.
+    out = outprojection(norm(plstm_1d(query, key, value, source, transition, mark, direct))) + passthrough.
+
+    Submodules: `conv`, `source`, `transition`, `mark`, `direct`, `query`, `key`, `value_`, `mhnorm`, `outprojection`,
+    `passthrough`, those that the config switches on.
+
+    A cache is a dict of `state` [B, H, DK, DV, JT], float32 or higher, and `window` [B, k - 1, D], the last inputs of
+    the convolution (absent without one). After a packed pass its B rows are the sequences of all batch rows,
+    row b * S + s for sequence s of row b.
+    """
+
+    config: pLSTM1DLayerConfig
+    is_sequence = True  # has a cache and a step; blocks look for it
+
+    def __init__(self, config: pLSTM1DLayerConfig) -> None:
+        super().__init__(config)
+        self.conv: Convolution1DLayer | None = None
+        if config.additional_convolution:
+            self.conv = cast(Convolution1DLayer, build(config.convolution))
+        self.source = build(config.source)
+        self.transition = build(config.transition)
+        self.mark = build(config.mark)
+
+    @property
+    def _cache_names(self) -> tuple[str, ...]:
+        return ("state",) if self.conv is None else ("state", "window")
+
+    def init_cache(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Cache:
+        """The cache before the first step: no state and zeros in the convolution's window.
+
+        Args:
+            batch_size: Number of sequences.
+            device: Where to make it; by default where the parameters are.
+            dtype: Dtype of the window, by default the config's; the state has the same, but at least float32.
+
+        Returns:
+            A new cache.
+        """
+        config = self.config
+        shape = (batch_size, config.num_heads, config.DK, config.DV, config.JT)
+        place = device if device is not None else self.device
+        state_dtype = accumulation_dtype(torch.promote_types(dtype or self.dtype, self.dtype))
+        cache: Cache = {"state": torch.zeros(shape, dtype=state_dtype, device=place)}
+        if self.conv is not None:
+            cache["window"] = self.conv.init_window(batch_size, place, dtype)
+        return cache
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        cache: Cache | None = None,
+        return_cache: bool = False,
+        cu_seqlens: Int[Tensor, " S1"] | None = None,
+    ) -> Float[Tensor, "B T D"] | tuple[Float[Tensor, "B T D"], Cache]:
+        """Process whole sequences, or the next piece of each.
+
+        Args:
+            x: Inputs [B, T, input_dim] of any floating dtype and any length T.
+            cache: Where to continue, from `init_cache`, `step`, or another call. It is not modified.
+            return_cache: Whether to return the cache after the last input, too.
+            cu_seqlens: Borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
+
+        Returns:
+            Output [B, T, output_dim] in the config's dtype, or (output, cache).
+
+        Raises:
+            ValueError: If x has another rank or number of features, or the cache another batch size.
+        """
+        check_features(x, "B T D", self.config.input_dim)
+        rows = x.shape[0] * (1 if cu_seqlens is None else cu_seqlens.shape[0] - 1)
+        if cache is not None:
+            check_cache(cache, self._cache_names, rows)
+        elif return_cache:
+            cache = self.init_cache(rows, x.device)
+        convolved, window = self._convolve(x, cache, cu_seqlens)
+        heads, state = self._recur(x, convolved, None if cache is None else cache["state"], cu_seqlens)
+        output = self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved)
+        if not return_cache:
+            return output
+        return output, self._cache(state, window)
+
+    def step(self, x: Float[Tensor, "B D"], cache: Cache) -> tuple[Float[Tensor, "B D"], Cache]:
+        """Process the next input of each sequence by the recurrence itself, in constant time.
+
+        Args:
+            x: Inputs [B, input_dim] of any floating dtype.
+            cache: From `init_cache`, a previous step, or `forward(..., return_cache=True)`. It is not modified.
+
+        Returns:
+            Output [B, output_dim] in the config's dtype, and the next cache.
+
+        Raises:
+            ValueError: If x has another rank or number of features, or the cache another batch size.
+        """
+        check_features(x, "B D", self.config.input_dim)
+        check_cache(cache, self._cache_names, x.shape[0])
+        convolved, window = x, None
+        if self.conv is not None:
+            convolved, window = self.conv.step(x, cache["window"])
+        arguments = {name: tensor.flatten(0, 1) for name, tensor in self._arguments(x, convolved).items()}
+        with without_autocast(x):
+            heads, state = plstm_1d_step(**arguments, state=cache["state"].flatten(0, 1))
+        batch_heads = (x.shape[0], self.num_heads)
+        heads = heads.unflatten(0, batch_heads).flatten(-2)
+        output = self._project(normalize_heads(self.mhnorm, heads), x, convolved)
+        return output, self._cache(state.unflatten(0, batch_heads), window)
+
+    def _cache(self, state: Tensor, window: Tensor | None) -> Cache:
+        return {"state": state} if window is None else {"state": state, "window": window}
+
+    def _arguments(self, x: Tensor, convolved: Tensor) -> dict[str, Any]:
+        """Inputs and gates of the recurrence, [..., H, ...] with the axes of x in front."""
+        query, key, value = self._query_key_value(x, convolved)
+        return {
+            "query": query,
+            "key": key,
+            "value": value,
+            "source": self.source(self._pick("S", x, convolved)),
+            "transition": self.transition(self._pick("T", x, convolved)),
+            "mark": self.mark(self._pick("M", x, convolved)),
+            "direct": self.direct(self._pick("D", x, convolved)),
+        }
+
+    def _convolve(self, x: Tensor, cache: Cache | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.conv is None:
+            return x, None
+        if cache is None:
+            return self.conv(x, cu_seqlens=cu_seqlens), None
+        return self.conv.extend(x, cache["window"], cu_seqlens=cu_seqlens)
+
+    def _recur(
+        self, x: Tensor, convolved: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Heads' outputs [B, H, T, DV, JO] and state [rows, H, DK, DV, JT], from a state of that shape or None."""
+        batch_heads = (x.shape[0], self.num_heads)
+        arguments: dict[str, Any] = {
+            name: merge_heads(tensor, 1) for name, tensor in self._arguments(x, convolved).items()
+        }
+        if state is not None and cu_seqlens is not None:
+            # The op holds the sequences of a head side by side, the cache the heads of a sequence.
+            state = state.unflatten(0, (x.shape[0], cu_seqlens.shape[0] - 1)).movedim(2, 1).flatten(0, 1)
+        elif state is not None:
+            state = state.flatten(0, 1)
+        with without_autocast(x):
+            output, last = plstm_1d(
+                **arguments,
+                initial_state=state,
+                return_last_state=True,
+                implementation=self.config.implementation,
+                cu_seqlens=cu_seqlens,
+            )
+        last = last.unflatten(0, batch_heads)
+        return output.unflatten(0, batch_heads), last if cu_seqlens is None else last.movedim(2, 1).flatten(0, 1)
+
+
+def check_cache(cache: Cache, names: tuple[str, ...], rows: int) -> None:
+    """Check that a cache fits a layer and the number of sequences.
+
+    Args:
+        cache: The cache.
+        names: The entries that the layer reads.
+        rows: The number of sequences.
+
+    Raises:
+        ValueError: If the cache has other entries, or holds another number of sequences.
+    """
+    if set(cache) != set(names):
+        raise ValueError(f"cache must have the entries {', '.join(names)}, got {', '.join(sorted(cache)) or 'none'}")
+    for name in names:
+        if cache[name].shape[0] != rows:
+            raise ValueError(f"cache must hold {rows} sequences, one for each of x, got {cache[name].shape[0]} in {name}")

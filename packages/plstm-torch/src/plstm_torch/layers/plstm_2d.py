@@ -1,0 +1,238 @@
+"""The pLSTM layers on grids: all four orientations in one operation, or any list of orientations one by one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
+from plstm_config.plstm_2d import GridLayerConfig
+from plstm_torch.build import build, register
+from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
+from plstm_torch.module import empty_parameter
+from plstm_torch.ops import plstm_2d, plstm_2d_oriented
+
+_GRID_AXES = 2
+_X_AXIS, _Y_AXIS = 2, 3  # of tensors [B, H, X, Y, ...]
+
+
+class _GridLayer(InteractionLayer):
+    """Gates of several orientations, in both modes."""
+
+    config: GridLayerConfig
+
+    def __init__(self, config: GridLayerConfig, orientations: tuple[int, ...]) -> None:
+        super().__init__(config)
+        self.orientations = orientations
+        self.convolution = build(config.convolution) if config.additional_convolution else None
+        if config.mode == "P":
+            shape = (config.num_heads, len(orientations))
+            param_dtype = torch_dtype(config.param_dtype)
+            self.orientation_bias = empty_parameter(shape, param_dtype)
+            self.orientation_weight = empty_parameter((*shape, config.input_dim), param_dtype)
+            self.source = build(config.source)
+            self.transition = build(config.transition)
+            self.mark = build(config.mark)
+        else:
+            self.source_r = build(config.source)
+            self.source_d = build(config.source)
+            self.transition_r = build(config.transition)
+            self.transition_d = build(config.transition)
+            self.transition_rd = build(config.transition)
+            self.mark_l = build(config.mark)
+            self.mark_u = build(config.mark)
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        if self.config.mode == "P":
+            # The initialisers' axes count [O, H] and [O, H, D]: a linspace over the last axis runs over the heads.
+            initialize_(self.orientation_bias.transpose(0, 1), self.config.pmode_orientation_bias_init)
+            initialize_(self.orientation_weight.transpose(0, 1), self.config.pmode_orientation_weight_init)
+
+    def _per_orientation(self, gate: Tensor) -> Tensor:
+        """From head-major gates [B, X, Y, H * O, ...] to [B, H, O, X, Y, ...]."""
+        gate = gate.unflatten(1 + _GRID_AXES, (self.num_heads, len(self.orientations)))
+        return gate.movedim((3, 4), (1, 2))
+
+    def _angle(self, x: Tensor) -> Tensor:
+        """The share alpha in (0, 1) that goes right rather than down: [B, H, O, X, Y]."""
+        config = self.config
+        work = accumulation_dtype(self.dtype)
+        with without_autocast(x):
+            weight = self.orientation_weight.to(self.dtype)
+            z = torch.einsum("bxyd,hod->bhoxy", x.to(self.dtype), weight).to(work)
+            bias = self.orientation_bias.to(work)[:, :, None, None]
+            return torch.sigmoid(bias + z * (config.pmode_orientation_scale / config.input_dim))
+
+    def _gates(self, x: Tensor, convolved: Tensor, arrange: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The gates by the op's argument names, each brought from [B, H, O, X, Y, ...] into the op's form."""
+        at_source, at_transition, at_mark = (self._pick(letter, x, convolved) for letter in "STM")
+        if self.config.mode == "P":
+            return self._directed_gates(
+                self._angle(self._pick("O", x, convolved)),
+                self._per_orientation(self.source(at_source)),
+                self._per_orientation(self.transition(at_transition)),
+                arrange(self._per_orientation(self.mark(at_mark))),
+                arrange,
+            )
+        mixed = "transition_ru" if self.config.dmode_chirality == "L" else "transition_dl"
+        gates = {
+            "source_r": self.source_r(at_source),
+            "source_d": self.source_d(at_source),
+            "transition_rl": self.transition_r(at_transition),
+            "transition_du": self.transition_d(at_transition),
+            mixed: self.transition_rd(at_transition),
+            "mark_l": self.mark_l(at_mark),
+            "mark_u": self.mark_u(at_mark),
+        }
+        return {name: arrange(self._per_orientation(gate)) for name, gate in gates.items()}
+
+    def _directed_gates(
+        self, angle: Tensor, source: Tensor, transition: Tensor, mark: Tensor, arrange: Callable[[Tensor], Tensor]
+    ) -> dict[str, Any]:
+        """P-mode: everything splits into a share to the right and one down.
+
+        The pairs of equal gates are one tensor each: by that the op recognises the mode, in which the sum of the two
+        incoming edges is all that a node needs to know.
+        """
+        share = angle[..., None, None]
+        source_right, right = share.unsqueeze(-1) * source, share * transition
+        if self.config.pmode_complement == "scaled":
+            source_down, down = (1.0 - share).unsqueeze(-1) * source, (1.0 - share) * transition
+        else:
+            source_down, down = 1.0 - source_right, 1.0 - right
+        right, down = arrange(right), arrange(down)
+        return {
+            "source_r": arrange(source_right),
+            "source_d": arrange(source_down),
+            "transition_rl": right,
+            "transition_ru": right,
+            "transition_du": down,
+            "transition_dl": down,
+            "mark_l": mark,
+            "mark_u": mark,
+        }
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return x if self.convolution is None else self.convolution(x)
+
+
+@register(pLSTM2DLayerFusedConfig)
+class pLSTM2DLayerFused(_GridLayer):
+    """Multi-head pLSTM over a grid from all four corners at once (paper eq. 5, 6 and 10).
+
+    P-mode: with the angle alpha = sigmoid(orientation_bias + c (orientation_weight . x) / D) per head and orientation,
+    S_r = alpha s, S_d = (1 - alpha) s, T_rl = T_ru = alpha t, T_du = T_dl = (1 - alpha) t, and one mark.
+    `pmode_complement="original"` has S_d = 1 - alpha s and T_du = T_dl = 1 - alpha t, which is not bounded.
+    D-mode: gates of their own for each direction, and one mixed transition: down into right for chirality "L", right
+    into down for "R".
+
+    out = outprojection(norm(sum over orientations)) + passthrough. `convolution_inputs` says by the letters S T M D Q
+    K V P and O (angle) which parts read the convolved input. Works at any resolution.
+
+    Submodules: `convolution`, `query`, `key`, `value_`, `direct`, `mhnorm`, `outprojection`, `passthrough`; in P-mode
+    `source`, `transition`, `mark`; in D-mode `source_r`, `source_d`, `transition_r`, `transition_d`, `transition_rd`,
+    `mark_l`, `mark_u`. The gates have 4 H heads, index 4 h + o; o & 1 flips X, o & 2 flips Y.
+    Parameters: in P-mode `orientation_bias` [H, 4], `orientation_weight` [H, 4, D].
+    """
+
+    config: pLSTM2DLayerFusedConfig
+
+    def __init__(self, config: pLSTM2DLayerFusedConfig) -> None:
+        super().__init__(config, (0, 1, 2, 3))
+
+    def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
+        """Process whole grids.
+
+        Args:
+            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+
+        Returns:
+            Output [B, X, Y, output_dim] in the config's dtype.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B X Y D", self.config.input_dim)
+        convolved = self._convolve(x)
+        query, key, value = self._query_key_value(x, convolved)
+        direct = self.direct(self._pick("D", x, convolved))
+        gates = self._gates(x, convolved, lambda gate: gate.flatten(0, 1))
+        with without_autocast(x):
+            output = plstm_2d_oriented(
+                merge_heads(query, _GRID_AXES),
+                merge_heads(key, _GRID_AXES),
+                merge_heads(value, _GRID_AXES),
+                direct=merge_heads(direct, _GRID_AXES),
+                implementation=self.config.implementation,
+                **gates,
+            )
+        heads = output.unflatten(0, (x.shape[0], self.num_heads)).flatten(-2)
+        return self._project(normalize_heads(self.mhnorm, heads), x, convolved)
+
+
+@register(pLSTM2DLayerConfig)
+class pLSTM2DLayer(_GridLayer):
+    """Multi-head pLSTM over a grid with any list of orientations, each normalised by itself (paper eq. 5, 6 and 10).
+
+    The gates are those of [pLSTM2DLayerFused][plstm_torch.layers.pLSTM2DLayerFused], with one set of heads per entry
+    of `orientation_combinations` (index h * O + o). Each orientation's output, its direct term included, goes through
+    the norm; out = outprojection(mean over orientations) + passthrough.
+
+    Submodules and parameters: as in the fused layer, with O in place of 4.
+    """
+
+    config: pLSTM2DLayerConfig
+
+    def __init__(self, config: pLSTM2DLayerConfig) -> None:
+        super().__init__(config, tuple(config.orientation_combinations))
+
+    def _flip(self, tensor: Tensor) -> Tensor:
+        """Turn [B, H, O, X, Y, ...] so that each orientation runs right and down; its own inverse."""
+        flipped = []
+        for grid, orientation in zip(tensor.unbind(2), self.orientations, strict=True):
+            axes = [axis for bit, axis in ((1, _X_AXIS), (2, _Y_AXIS)) if orientation & bit]
+            flipped.append(grid.flip(axes) if axes else grid)
+        return torch.stack(flipped, dim=2)
+
+    def _turn(self, tensor: Tensor) -> Tensor:
+        return self._flip(tensor).flatten(0, 2)
+
+    def _repeat(self, tensor: Tensor) -> Tensor:
+        """From [B, X, Y, H, ...] to turned copies for all orientations."""
+        tensor = tensor.movedim(1 + _GRID_AXES, 1).unsqueeze(2)
+        return self._turn(tensor.expand(-1, -1, len(self.orientations), *tensor.shape[3:]))
+
+    def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
+        """Process whole grids.
+
+        Args:
+            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+
+        Returns:
+            Output [B, X, Y, output_dim] in the config's dtype.
+
+        Raises:
+            ValueError: If x has another rank or number of features.
+        """
+        check_features(x, "B X Y D", self.config.input_dim)
+        convolved = self._convolve(x)
+        query, key, value = self._query_key_value(x, convolved)
+        direct = self.direct(self._pick("D", x, convolved))
+        gates = self._gates(x, convolved, self._turn)
+        with without_autocast(x):
+            output = plstm_2d(
+                self._repeat(query),
+                self._repeat(key),
+                self._repeat(value),
+                direct=self._repeat(direct),
+                implementation=self.config.implementation,
+                **gates,
+            )
+        heads = self._flip(output.unflatten(0, (x.shape[0], self.num_heads, len(self.orientations)))).flatten(-2)
+        return self._project(normalize_heads(self.mhnorm, heads).mean(2), x, convolved)

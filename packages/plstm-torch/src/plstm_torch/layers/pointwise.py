@@ -1,0 +1,150 @@
+"""Layers that act on each number by itself: scales, drop path, scalar functions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plstm_config import (
+    DropPathConfig,
+    ExpExpFunctionConfig,
+    PassthroughLayerConfig,
+    ScaleLayerConfig,
+    SigmoidFunctionConfig,
+    SoftCapFunctionConfig,
+    TanhFunctionConfig,
+)
+from plstm_torch.build import register
+from plstm_torch.dtypes import torch_dtype
+from plstm_torch.functional import eigenvalue_activation
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.module import Module, empty_parameter
+
+
+class _FeatureScale(Module):
+    def __init__(self, config: PassthroughLayerConfig | ScaleLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        self.scale = empty_parameter((config.input_dim,), torch_dtype(config.param_dtype))
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        initialize_(self.scale, self.config.scale_init)
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Multiply every feature by its scale.
+
+        Args:
+            x: Input [..., input_dim] of any floating dtype.
+
+        Returns:
+            Output of the same shape in the config's dtype.
+
+        Raises:
+            ValueError: If the last axis of x has another size.
+        """
+        check_features(x, "... D", self.config.input_dim)
+        return x.to(self.dtype) * self.scale.to(self.dtype)
+
+
+@register(PassthroughLayerConfig)
+class PassthroughLayer(_FeatureScale):
+    """scale * x: the way around the recurrence inside of a pLSTM layer.
+
+    Parameters: `scale` [D].
+    """
+
+
+@register(ScaleLayerConfig)
+class ScaleLayer(_FeatureScale):
+    """scale * x: the layer scale of a residual branch.
+
+    Parameters: `scale` [D].
+    """
+
+
+@register(DropPathConfig)
+class DropPath(Module):
+    """Stochastic depth: in training, a sample's branch is zero with probability drop_prob.
+
+    With `scale_by_keep` the branches that stay are divided by 1 - drop_prob, so that the mean is kept. In evaluation
+    the input passes unchanged. Random numbers come from torch's global state.
+    """
+
+    def __init__(self, config: DropPathConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Drop whole samples.
+
+        Args:
+            x: A branch's output; samples on the first axis.
+
+        Returns:
+            Output of the same shape and dtype.
+        """
+        drop_prob = self.config.drop_prob
+        if not self.training or drop_prob == 0.0:
+            return x
+        keep_prob = 1.0 - drop_prob
+        kept = torch.rand(x.shape[:1] + (1,) * (x.ndim - 1), device=x.device) < keep_prob
+        divisor = keep_prob if self.config.scale_by_keep else 1.0
+        return torch.where(kept, x / divisor, torch.zeros_like(x))
+
+    def extra_repr(self) -> str:
+        """The probability, for the printed module."""
+        return f"drop_prob={self.config.drop_prob}"
+
+
+@register(TanhFunctionConfig)
+class TanhFunctionLayer(Module):
+    """tanh(x)."""
+
+    def __init__(self, config: TanhFunctionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the function; shape and dtype are kept."""
+        return torch.tanh(x)
+
+
+@register(SigmoidFunctionConfig)
+class SigmoidFunctionLayer(Module):
+    """1 / (1 + exp(-x))."""
+
+    def __init__(self, config: SigmoidFunctionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the function; shape and dtype are kept."""
+        return torch.sigmoid(x)
+
+
+@register(ExpExpFunctionConfig)
+class ExpExpFunctionLayer(Module):
+    """exp(-c exp(-x)) with the config's scale c."""
+
+    def __init__(self, config: ExpExpFunctionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the function; shape and dtype are kept."""
+        return eigenvalue_activation(x, "expexp", self.config.scale)
+
+
+@register(SoftCapFunctionConfig)
+class SoftCapFunctionLayer(Module):
+    """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude."""
+
+    def __init__(self, config: SoftCapFunctionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the function; shape and dtype are kept."""
+        return self.config.scale * torch.tanh(x / self.config.scale)

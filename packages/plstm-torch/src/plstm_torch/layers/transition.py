@@ -1,0 +1,126 @@
+"""Transition layer: how a node passes the state on, with a bounded matrix."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from plstm_config import LongRangeTransitionLayerConfig
+from plstm_torch.build import register
+from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
+from plstm_torch.functional import (
+    eigenvalue_activation,
+    orthogonalize_exponential,
+    orthogonalize_householder,
+    orthogonalize_qr,
+    restrict_eigenvalues,
+    restrict_singular_values,
+)
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.gates import head_projection
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.module import Module, empty_parameter
+
+
+@register(LongRangeTransitionLayerConfig)
+class LongRangeTransitionLayer(Module):
+    """Transition T: input-dependent J x J matrices of limited eigenvalues (paper section on state tracking).
+
+    T = U diag(lam) V with lam = act(eigenvalues), V = normalise(inproj), and U = normalise(outproj), or V^T if
+    `symmetric`. For J = 1, T = lam. Each of eigenvalues, inproj and outproj is bias + weight x, with the heads and
+    groups of features of the gates.
+
+    The three orthogonalisations (qr, householder, exponential) bound the spectral norm of T by max |lam| <= 1.
+    singularvalue_restriction does so to the accuracy of a power iteration; eigenvalue_restriction does not bound the
+    norm at all (norms of 3.5 occur), and neither does the truncated series of the exponential far from zero.
+
+    Parameters: `eigenvalues_bias` [H, J], `eigenvalues_weight` [H / s, s, J, D / s]; for J > 1 also `inproj_bias`
+    [H, J, J], `inproj_weight` [H / s, s, J, J, D / s] and, unless symmetric, `outproj_bias`, `outproj_weight` alike.
+    No weights if the config's `weight` is False.
+    """
+
+    def __init__(self, config: LongRangeTransitionLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        dim = config.transition_dim
+        self.eigenvalues_bias, self.eigenvalues_weight = self._projection(dim)
+        self.inproj_bias = self.inproj_weight = self.outproj_bias = self.outproj_weight = None
+        if dim > 1:
+            self.inproj_bias, self.inproj_weight = self._projection(dim, dim)
+            if not config.symmetric:
+                self.outproj_bias, self.outproj_weight = self._projection(dim, dim)
+        self._reset_own_parameters()
+
+    def _projection(self, *axes: int) -> tuple[nn.Parameter, nn.Parameter | None]:
+        config = self.config
+        param_dtype = torch_dtype(config.param_dtype)
+        bias = empty_parameter((config.num_heads, *axes), param_dtype)
+        if not config.weight:
+            return bias, None
+        sub_heads = config.sub_heads
+        shape = (config.num_heads // sub_heads, sub_heads, *axes, config.input_dim // sub_heads)
+        return bias, empty_parameter(shape, param_dtype)
+
+    def _reset_own_parameters(self) -> None:
+        config = self.config
+        for parameter, initializer in (
+            (self.eigenvalues_bias, config.eigenvalue_bias_init),
+            (self.eigenvalues_weight, config.eigenvalue_weight_init),
+            (self.inproj_bias, config.inproj_bias_init),
+            (self.inproj_weight, config.inproj_weight_init),
+            (self.outproj_bias, config.outproj_bias_init),
+            (self.outproj_weight, config.outproj_weight_init),
+        ):
+            if parameter is not None:
+                initialize_(parameter, initializer)
+
+    def _project(self, x: Tensor, bias: Tensor, weight: Tensor | None) -> Tensor:
+        z = bias.to(accumulation_dtype(self.dtype))
+        return z if weight is None else z + head_projection(x, weight, self.dtype)
+
+    def _normalize(self, matrix: Tensor) -> Tensor:
+        config = self.config
+        order = config.orthogonalization_order
+        match config.normalization_mode:
+            case "qr":
+                return orthogonalize_qr(matrix)
+            case "householder_orthogonalization":
+                return orthogonalize_householder(matrix)
+            case "exponential_orthogonalization":
+                terms = None if config.matrix_exponential == "exact" else order
+                return orthogonalize_exponential(matrix, config.orthogonalization_factor, terms)
+            case "eigenvalue_restriction":
+                return restrict_eigenvalues(matrix, order)
+            case "singularvalue_restriction":
+                return restrict_singular_values(matrix, order)
+        raise ValueError(f"normalization_mode must be a known normalisation, got {config.normalization_mode!r}")
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch H J J"]:
+        """Compute the transitions of all nodes.
+
+        Args:
+            x: Node features [..., input_dim] of any floating dtype.
+
+        Returns:
+            Transitions [..., num_heads, J, J] in float32 or higher: a narrower dtype would spoil their long products.
+
+        Raises:
+            ValueError: If the last axis of x has another size.
+        """
+        config = self.config
+        check_features(x, "... D", config.input_dim)
+        shape = (*x.shape[:-1], config.num_heads, config.transition_dim, config.transition_dim)
+        with without_autocast(x):
+            z = self._project(x, self.eigenvalues_bias, self.eigenvalues_weight)
+            eigenvalues = eigenvalue_activation(z, config.eigenvalue_representation, config.eigenvalue_factor)
+            if self.inproj_bias is None:
+                return eigenvalues.unsqueeze(-1).expand(shape)
+            right = self._normalize(self._project(x, self.inproj_bias, self.inproj_weight))
+            if self.outproj_bias is None:
+                left = right.mT
+            else:
+                left = self._normalize(self._project(x, self.outproj_bias, self.outproj_weight))
+            return ((left * eigenvalues.unsqueeze(-2)) @ right).expand(shape)
+
+    def extra_repr(self) -> str:
+        """Sizes, for the printed module."""
+        return f"{list(self.eigenvalues_bias.shape)}, {self.config.normalization_mode}"

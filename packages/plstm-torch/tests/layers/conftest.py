@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+import torch
+
+from plstm_testing import tolerances
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def assert_close():
+    """Compare two tensors by the project's table; the dtype is the one that was computed in."""
+
+    def compare(actual, reference, dtype="float64", kind="output", label="value"):
+        def array(value):
+            return value.detach().double().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+        tolerances.assert_close(array(actual), array(reference), dtype, kind, label)
+
+    return compare
+
+
+@pytest.fixture
+def randomize():
+    """Give every parameter random values, so that nothing hides behind a constant initialisation."""
+
+    def fill(module, scale=0.5):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.copy_(torch.randn_like(parameter) * scale)
+        return module
+
+    return fill
