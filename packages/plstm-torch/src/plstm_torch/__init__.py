@@ -1,3 +1,20 @@
-"""pLSTM: torch."""
+"""pLSTM in PyTorch: parallelizable linear source-transition-mark networks on sequences and images."""
 
-__version__ = "0.1.0"
+from plstm_torch import blocks, layers, models, ops
+from plstm_torch.build import build
+from plstm_torch.original import load_original
+from plstm_torch.pretrained import from_pretrained, load_weights, save_pretrained
+from plstm_torch.version import __version__
+
+__all__ = [
+    "__version__",
+    "blocks",
+    "build",
+    "from_pretrained",
+    "layers",
+    "load_original",
+    "load_weights",
+    "models",
+    "ops",
+    "save_pretrained",
+]

@@ -1,0 +1,134 @@
+"""Sampling text from a model that has a cache and a step."""
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What `generate` needs of a model; pLSTMLMModel is one."""
+
+    training: bool
+
+    def __call__(self, token_ids: Tensor, *, return_cache: bool) -> tuple[Tensor, Any]:
+        """Map tokens [B, T] to logits [B, T, V] and the cache after them."""
+
+    def step(self, token_ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Map tokens [B] to logits [B, V] and the new cache."""
+
+    def train(self, mode: bool) -> Any:
+        """Switch between training and evaluation."""
+
+
+def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature: expected a finite number >= 0 (0 is greedy), got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k: expected None or an integer >= 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected None or a number in (0, 1], got {top_p}")
+
+
+def sample_tokens(
+    logits: Float[Tensor, "B V"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, " B"]:
+    """Draw one token per row.
+
+    Args:
+        logits: Logits [B, V].
+        temperature: Divides the logits; 0 takes the most likely token.
+        top_k: Keep only the k most likely tokens.
+        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
+        generator: Source of randomness on the device of `logits`; default: torch's own.
+
+    Returns:
+        Tokens [B].
+
+    Raises:
+        ValueError: an option outside its range.
+    """
+    _check_sampling(temperature, top_k, top_p)
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    # narrow dtypes have too few digits for a cumulative sum over a vocabulary
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    if top_k is not None and top_k < scaled.shape[-1]:
+        kept = scaled.topk(top_k, dim=-1)
+        scaled = torch.full_like(scaled, -math.inf).scatter(-1, kept.indices, kept.values)
+    probabilities = scaled.softmax(dim=-1)
+    if top_p is not None and top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        # a token stays while those before it have not reached p, so the first always does
+        before = ordered.cumsum(dim=-1) - ordered
+        probabilities = probabilities.scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def generate(
+    model: Decoder,
+    token_ids: Int[Tensor, "B T"],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Int[Tensor, "B T2"]:
+    """Continue token sequences: the prompt in one parallel pass, then one step per new token.
+
+    The model runs in evaluation mode and is put back afterwards. Randomness comes from a generator of its own, so
+    neither the global random state matters nor is it changed.
+
+    Args:
+        model: A model with `__call__(token_ids, return_cache=True)` and `step`.
+        token_ids: Prompt [B, T] with T >= 1.
+        max_new_tokens: Number of tokens to append.
+        temperature: Divides the logits; 0 takes the most likely token.
+        top_k: Keep only the k most likely tokens.
+        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
+        seed: Seed of the draws; None draws a fresh one.
+
+    Returns:
+        Tokens [B, T + max_new_tokens], the prompt included.
+
+    Raises:
+        ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+    """
+    _check_sampling(temperature, top_k, top_p)
+    if token_ids.ndim != 2 or token_ids.shape[1] == 0:
+        raise ValueError(f"token_ids: expected a prompt [B, T] with T >= 1, got shape {tuple(token_ids.shape)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens: expected an integer >= 0, got {max_new_tokens}")
+    if max_new_tokens == 0:
+        return token_ids
+    generator = torch.Generator(device=token_ids.device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    was_training = model.training
+    if was_training:
+        model.train(False)
+    try:
+        logits, cache = model(token_ids, return_cache=True)
+        last = logits[:, -1]
+        tokens = [token_ids]
+        for index in range(max_new_tokens):
+            drawn = sample_tokens(last, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+            tokens.append(drawn.to(token_ids.dtype).unsqueeze(1))
+            if index + 1 < max_new_tokens:
+                last, cache = model.step(drawn, cache)
+    finally:
+        if was_training:
+            model.train(True)
+    return torch.cat(tokens, dim=1)

@@ -1,0 +1,92 @@
+"""Positional embedding of a patch grid that follows the grid's size."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plstm_config import PosEmbed2DConfig
+from plstm_torch.build import register
+from plstm_torch.dtypes import torch_dtype
+from plstm_torch.initializers import initialize_
+from plstm_torch.module import Module
+
+
+def resize_pos_embed(embed: Float[Tensor, "1 X Y D"], grid: tuple[int, int]) -> Float[Tensor, "1 X2 Y2 D"]:
+    """Resample a positional embedding to another grid, bicubic and without antialiasing.
+
+    Args:
+        embed: Embedding [1, X, Y, D], any floating dtype; resampled in float32 or higher.
+        grid: New sizes (X2, Y2).
+
+    Returns:
+        Embedding [1, X2, Y2, D] in the dtype of `embed`; `embed` itself if the grid is the same.
+    """
+    if tuple(embed.shape[1:3]) == tuple(grid):
+        return embed
+    wide = embed.permute(0, 3, 1, 2).to(torch.promote_types(embed.dtype, torch.float32))
+    resized = functional.interpolate(wide, size=tuple(grid), mode="bicubic", align_corners=False, antialias=False)
+    return resized.permute(0, 2, 3, 1).to(embed.dtype)
+
+
+@register(PosEmbed2DConfig)
+class PosEmbed2D(Module):
+    r"""Add one embedding per grid position.
+
+    .. math:: y_{xy} = x_{xy} + e_{xy}
+
+    With `allow_interpolation` a grid of another size, and weights that come from another size, are met by bicubic
+    interpolation without antialiasing; without it both are errors. Without `learnable` the embedding is fixed.
+
+    Args:
+        config: Grid (`seqlens`), width, initialiser and the two switches.
+
+    Raises:
+        ValueError: the config leaves grid or width open.
+    """
+
+    def __init__(self, config: PosEmbed2DConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        if config.seqlens is None or config.dim < 1:
+            raise ValueError(f"seqlens, dim: expected a grid and a width, got {config.seqlens} and {config.dim}")
+        self.grid = config.seqlens
+        shape = (1, *config.seqlens, config.dim)
+        self.embed = nn.Parameter(
+            torch.empty(shape, dtype=torch_dtype(config.param_dtype)), requires_grad=config.learnable
+        )
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        initialize_(self.embed, self.config.embed_init)
+
+    def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
+        """Add the embedding, resampled if the grid is another one.
+
+        Args:
+            x: Patch grid [B, X, Y, D].
+
+        Returns:
+            The grid plus the embedding, in the config's dtype.
+
+        Raises:
+            ValueError: another grid although `allow_interpolation` is False.
+        """
+        grid = (x.shape[1], x.shape[2])
+        if grid != self.grid and not self.config.allow_interpolation:
+            raise ValueError(f"x: expected the grid {self.grid} (allow_interpolation is False), got {grid}")
+        return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
+
+    def accepts_shape(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether stored weights of this shape can be loaded, by interpolation if need be."""
+        same_width = len(shape) == 4 and shape[0] == 1 and shape[3] == self.config.dim and min(shape) > 0
+        return same_width and (self.config.allow_interpolation or tuple(shape) == tuple(self.embed.shape))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        stored = state_dict.get(prefix + "embed")
+        if isinstance(stored, Tensor) and self.accepts_shape(tuple(stored.shape)):
+            state_dict[prefix + "embed"] = resize_pos_embed(stored, (self.embed.shape[1], self.embed.shape[2]))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

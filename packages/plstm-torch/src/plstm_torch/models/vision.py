@@ -1,0 +1,117 @@
+"""The vision model: patches, positional embedding, blocks, pooling, head."""
+
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plstm_config import pLSTMVisionModelConfig
+from plstm_torch.blocks.block_stack import BlockStack
+from plstm_torch.build import build, register
+from plstm_torch.dtypes import torch_dtype
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.linear import Linear
+from plstm_torch.models.pooling import HEADLESS_POOLINGS, pool_grid
+from plstm_torch.module import Module, empty_parameter
+
+
+@register(pLSTMVisionModelConfig)
+class pLSTMVisionModel(Module):
+    """Image classifier or feature extractor on a grid of patches.
+
+    Images of every size that the patches tile are welcome: the positional embedding interpolates. X is the image
+    height and Y its width. Blocks around 1D layers see the patches row by row as one sequence.
+
+    Poolings: "corners" concatenates the four corner patches, "center" takes [sx//2, sy//2], "mean" and "sum" run over
+    all patches, "cls" reads a learned token that stands before the patch sequence (blocks on sequences only; useful
+    with attention, since a causal layer shows the first position nothing else), "to_image" [B, dim, sx, sy] and
+    "features" [B, sx, sy, dim] return the normed grid without a head.
+
+    Args:
+        config: Sizes, patch embedding, blocks, pooling and head.
+    """
+
+    def __init__(self, config: pLSTMVisionModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        self.patch_embed = build(config.patch_embed)
+        self.pos_embed = build(config.pos_embed) if config.use_pos_embed else None
+        self.cls_token = None
+        if config.pooling == "cls":
+            self.cls_token = empty_parameter((config.dim,), torch_dtype(config.param_dtype))
+        self.block_stack = cast(BlockStack, build(config.block_stack))
+        self.norm = build(config.norm)
+        self.head = None
+        if config.pooling not in HEADLESS_POOLINGS:
+            self.head = Linear(
+                config.head_input_dim,
+                config.output_shape[0],
+                weight_init=config.head_weight_init,
+                bias_init=config.head_bias_init,
+                dtype=self.dtype,
+                param_dtype=torch_dtype(config.param_dtype),
+            )
+        self.logit_softcap = (
+            build(config.logit_softcap) if config.logit_softcap is not None and self.head is not None else None
+        )
+        self._flatten = config.pooling == "cls" or self.block_stack.is_sequence
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        if self.cls_token is not None:
+            initialize_(self.cls_token, self.config.head_weight_init)
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
+        self.block_stack.gradient_checkpointing = enabled
+
+    def features(
+        self, pixels: Float[Tensor, "B height width C"]
+    ) -> tuple[Float[Tensor, "B X Y D"], Float[Tensor, "B D"] | None]:
+        """Compute the normed patch features.
+
+        Args:
+            pixels: Images as in `forward`.
+
+        Returns:
+            Grid [B, X, Y, dim] and, with pooling "cls", the token [B, dim].
+
+        Raises:
+            TypeError: the pixels are integers.
+            ValueError: wrong rank or number of channels, or a size that the patches do not tile.
+        """
+        x = self.patch_embed(pixels)
+        if self.pos_embed is not None:
+            x = self.pos_embed(x)
+        if not self._flatten:
+            return self.norm(self.block_stack(x)), None
+        grid = x.shape[1:3]
+        x = x.flatten(1, 2)
+        if self.cls_token is None:
+            return self.norm(self.block_stack(x)).unflatten(1, grid), None
+        token = self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = self.norm(self.block_stack(torch.cat([token, x], dim=1)))
+        return x[:, 1:].unflatten(1, grid), x[:, 0]
+
+    def forward(self, pixels: Float[Tensor, "B height width C"]) -> Tensor:
+        """Classify images, or compute their features.
+
+        Args:
+            pixels: Images [B, height, width, channels], or [B, channels, height, width] with `channels_first`;
+                floating point.
+
+        Returns:
+            Logits [B, classes]; for the poolings "to_image" and "features" the grid.
+
+        Raises:
+            TypeError: the pixels are integers.
+            ValueError: wrong rank or number of channels, or a size that the patches do not tile.
+        """
+        grid, token = self.features(pixels)
+        pooled = pool_grid(grid, self.config.pooling) if token is None else token
+        if self.head is None:
+            return pooled
+        logits = self.head(pooled)
+        return logits if self.logit_softcap is None else self.logit_softcap(logits)

@@ -1,0 +1,86 @@
+"""Models under torch.compile, DistributedDataParallel and torch.func."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+
+from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
+from plstm_testing.tolerances import assert_close
+from plstm_torch import build
+
+DTYPES = {"dtype": "float64", "param_dtype": "float64"}
+CONFIGS = {
+    "vision": pLSTMVisionModelConfig(
+        dim=8, num_heads=2, num_blocks=1, patch_size=4, resolution=(16, 12), output_shape=(3,), **DTYPES
+    ),
+    "language": pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1, **DTYPES),
+}
+
+
+def model_input(name: str) -> Tensor:
+    return torch.rand(2, 16, 12, 3, dtype=torch.float64) if name == "vision" else torch.randint(0, 11, (2, 6))
+
+
+@pytest.fixture(params=CONFIGS)
+def case(request: pytest.FixtureRequest, randomize: Callable[[nn.Module], nn.Module]) -> tuple[nn.Module, Tensor]:
+    return randomize(build(CONFIGS[request.param])), model_input(request.param)
+
+
+def gradients(model: nn.Module, x: Tensor, wrapped: nn.Module | None = None) -> dict[str, Tensor]:
+    model.zero_grad()
+    (model if wrapped is None else wrapped)(x).square().sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch.compile's own
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_without_graph_breaks(case: tuple[nn.Module, Tensor], backend: str) -> None:
+    model, x = case
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    assert_close(compiled(x).detach(), model(x).detach())
+    eager = gradients(model, x)
+    for name, gradient in gradients(model, x, compiled).items():
+        assert_close(gradient, eager[name], kind="gradient", label=name)
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_distributed_data_parallel_finds_no_unused_parameter(case: tuple[nn.Module, Tensor]) -> None:
+    model, x = case
+    eager = gradients(model, x)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    # the second pass raises if the first one left a parameter without a gradient
+    for _ in range(2):
+        for name, gradient in gradients(model, x, wrapped).items():
+            assert_close(gradient, eager[name], kind="gradient", label=name)
+
+
+def test_per_sample_gradients_by_vmap(case: tuple[nn.Module, Tensor]) -> None:
+    model, x = case
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def loss(values: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return torch.func.functional_call(model, values, (sample.unsqueeze(0),)).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    eager = gradients(model, x)
+    for name, gradient in per_sample.items():
+        assert_close(gradient.sum(0), eager[name], kind="gradient", label=name)
+
+
+def test_checkpointing_changes_no_gradient(case: tuple[nn.Module, Tensor]) -> None:
+    model, x = case
+    eager = gradients(model, x)
+    model.set_gradient_checkpointing()
+    for name, gradient in gradients(model, x).items():
+        assert_close(gradient, eager[name], kind="gradient", label=name)
