@@ -1,0 +1,168 @@
+"""Is this installation right? Every op against the numpy reference, on the devices and dtypes of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from plstm_testing import selfcheck
+from plstm_testing.conformance import OpCall, Result
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from plstm_torch import ops
+
+IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
+    "plstm_1d": ("recurrent", "chunkwise"),
+    "plstm_2d": ("recurrent", "chunkwise", "parallel"),
+    "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
+}
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def run_checks(
+    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, console: Console | None = None
+) -> int:
+    """Compare every op with the reference and print a table.
+
+    Args:
+        devices: devices to check; all of this machine if None.
+        dtypes: dtypes to check; all that the ops support if None.
+        console: where to print; standard output if None.
+
+    Returns:
+        Exit code: 0 if every row passes, else 1.
+
+    Raises:
+        ValueError: if a device or dtype is unknown.
+    """
+    console = console or Console()
+    rows = []
+    with console.status("checking") as status:
+        for row in check_rows(devices, dtypes):
+            rows.append(row)
+            status.update(f"checked {row.op} {row.implementation} on {row.device} in {row.dtype}")
+    console.print(_table(rows))
+    failed = [row for row in rows if not row.passed]
+    for row in failed:
+        if row.message:
+            console.print(f"{row.op} {row.implementation} {row.device} {row.dtype}: {row.message}", markup=False)
+    console.print(f"{len(failed)} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
+    return 1 if failed else 0
+
+
+def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
+    """Compare every op with the reference, one row per op, implementation, device and dtype.
+
+    Args:
+        devices: devices to check; all of this machine if None.
+        dtypes: dtypes to check; all that the ops support if None.
+
+    Yields:
+        Each row as soon as it is known.
+
+    Raises:
+        ValueError: if a device or dtype is unknown.
+    """
+    available = available_devices()
+    for device in devices or ():
+        if device not in available:
+            raise ValueError(f"devices: expected some of {', '.join(map(repr, available))}, got {device!r}")
+    for dtype in dtypes or ():
+        if dtype not in DTYPES:
+            raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
+    yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
+
+
+def available_devices() -> tuple[str, ...]:
+    """The CPU, and the CUDA device where there is one."""
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def run_op(call: OpCall) -> Result:
+    """Answer a call of the conformance suite: run an op, and its gradients where a cotangent is given.
+
+    Args:
+        call: op, arguments as float64 arrays, dtype and device.
+
+    Returns:
+        Output, last state and gradients as float64 arrays.
+    """
+    arguments = {name: _argument(name, value, call) for name, value in call.arguments.items()}
+    same = {name: arguments[source] for name, source in call.same.items()}
+    keywords = {
+        name: torch.from_numpy(value).to(call.device) if isinstance(value, np.ndarray) else value
+        for name, value in call.keywords.items()
+    }
+    result = getattr(ops, call.op)(**arguments, **same, **keywords)
+    output, state = result if call.keywords.get("return_last_state") else (result, None)
+    return Result(
+        output=_array(output),
+        last_state=_map(_array, state),
+        gradients={} if call.cotangent is None else _gradients(call, arguments, output, state),
+        output_dtype=_name(output.dtype),
+        state_dtype=None if state is None else _name(_parts(state)[0].dtype),
+    )
+
+
+def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: Any) -> dict[str, Any]:
+    results = [output, *_parts(state)]
+    weights = [call.cotangent, *_parts(call.cotangent_state)]
+    pairs = [
+        (result, torch.from_numpy(np.array(weight)).to(result.device, result.dtype))
+        for result, weight in zip(results, weights, strict=True)
+        if result.requires_grad
+    ]
+    leaves = {name: value for name, value in arguments.items() if value is not None}
+    flat = [tensor for value in leaves.values() for tensor in _parts(value)]
+    found = iter(
+        torch.autograd.grad(*map(list, zip(*pairs, strict=True)), allow_unused=True, materialize_grads=True, inputs=flat)
+        if pairs
+        else [torch.zeros_like(tensor) for tensor in flat]
+    )
+    return {name: _map(lambda _: _array(next(found)), value) for name, value in leaves.items()}
+
+
+def _argument(name: str, value: Any, call: OpCall) -> Any:
+    dtype = call.dtype if name != "initial_state" or call.dtype == "float64" else "float32"
+
+    def tensor(array: np.ndarray) -> Tensor:
+        moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, dtype))
+        return moved.requires_grad_(call.cotangent is not None)
+
+    return _map(tensor, value)
+
+
+def _map(function: Any, value: Any) -> Any:
+    """Apply to a value or to each of a pair; None stays None."""
+    if isinstance(value, tuple):
+        return tuple(function(part) for part in value)
+    return None if value is None else function(value)
+
+
+def _parts(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _table(rows: Sequence[selfcheck.Row]) -> Table:
+    table = Table(title=f"torch {torch.__version__} against the reference, relative RMS error")
+    for column in ("op", "implementation", "device", "dtype", "output", "gradient", ""):
+        table.add_column(column, justify="right" if column in ("output", "gradient") else "left")
+    for row in rows:
+        verdict = "[green]passed[/]" if row.passed else "[red]FAILED[/]"
+        errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"
+        table.add_row(row.op, row.implementation, row.device, row.dtype, *errors, verdict)
+    return table

@@ -1,0 +1,5 @@
+"""The command line `plstm-torch`."""
+
+from plstm_torch.cli.app import app
+
+__all__ = ["app"]

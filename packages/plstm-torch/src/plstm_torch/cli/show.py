@@ -1,0 +1,39 @@
+"""`plstm-torch show`: pictures of what the layers do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plstm_torch.optional import UserError
+
+app = typer.Typer(help="Draw what the layers do.", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def show() -> None:
+    """Draw what the layers do."""
+
+
+@app.command("receptive-field")
+def receptive_field(
+    out: Annotated[Path, typer.Option(help="Where to write the picture (.png, .svg or .pdf).")] = Path(
+        "receptive_field.png"
+    ),
+    size: Annotated[int, typer.Option(help="Side of the grid.")] = 64,
+    angle: Annotated[list[float] | None, typer.Option(help="Angle of a P panel; may be repeated.")] = None,
+    decay: Annotated[float, typer.Option(help="Decay of the P panels, at most 1.")] = 1.0,
+) -> None:
+    """Impulse responses of a P and a D layer over a grid: what one node's signal reaches, and how strongly."""
+    from plstm_torch.show import receptive_field_figure
+
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
+    try:
+        figure = receptive_field_figure(size=size, angles=tuple(angle) if angle else (0.2, 0.5, 0.75), decay=decay)
+        figure.savefig(out)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    print(out)

@@ -1,0 +1,130 @@
+"""Any text file as bytes: a head for training, a tail that the model never sees in training."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from plstm_torch.data.random_numbers import derive_seed
+from plstm_torch.optional import UserError
+
+VOCABULARY = 256
+
+
+@dataclass(frozen=True)
+class ByteText:
+    """A text, cut into head and tail.
+
+    Attributes:
+        head: [N] uint8, for training.
+        tail: [M] uint8, held out.
+        digest: SHA-256 of the whole file, to notice that it changed between two runs.
+    """
+
+    head: Tensor
+    tail: Tensor
+    digest: str
+
+
+def load_text(path: Path, *, context_length: int, held_out: float) -> ByteText:
+    """Read a file and cut off its tail.
+
+    Args:
+        path: the file; any bytes will do.
+        context_length: bytes in a training window.
+        held_out: share of the file that becomes the tail, between 0 and 1.
+
+    Returns:
+        Head and tail.
+
+    Raises:
+        UserError: if the file cannot be read or is too short for one training window and one held-out byte.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    tail_length = max(1, int(len(data) * held_out))
+    head_length = len(data) - tail_length
+    if head_length < context_length + 1:
+        needed = context_length + 1
+        raise UserError(
+            f"{path} has {len(data)} bytes, which leaves {max(head_length, 0)} for training;"
+            f" a context length of {context_length} needs at least {needed}"
+        )
+    values = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+    return ByteText(values[:head_length], values[head_length:], hashlib.sha256(data).hexdigest())
+
+
+def windows_per_epoch(length: int, context_length: int) -> int:
+    """Count the windows of an epoch: the most that fit whatever offset the epoch starts at.
+
+    Args:
+        length: bytes in the head.
+        context_length: bytes in a window.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, (length - context_length) // context_length)
+
+
+def training_windows(
+    head: Tensor, indices: Sequence[int], *, context_length: int, seed: int, epoch: int
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Cut windows out of the head; each epoch starts the row of windows at another offset.
+
+    Args:
+        head: [N] uint8.
+        indices: which windows.
+        context_length: T, bytes in a window.
+        seed: seed of the run.
+        epoch: which epoch.
+
+    Returns:
+        Inputs [B, T] and targets [B, T], int64: each target is the byte after its input.
+    """
+    room = len(head) - 1 - windows_per_epoch(len(head), context_length) * context_length
+    offset = derive_seed(seed, epoch) % (min(room, context_length - 1) + 1)
+    start = torch.as_tensor(list(indices), dtype=torch.int64)[:, None] * context_length + offset
+    windows = head[start + torch.arange(context_length + 1)].to(torch.int64)
+    return windows[:, :-1], windows[:, 1:]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """A text cut into equal pieces that are read side by side.
+
+    Attributes:
+        values: [S, W + L] int64, each row W bytes of what came before and then L bytes of its own piece.
+        counts: [S, W + L] bool, which bytes of a row are to be predicted (each byte of the text once).
+    """
+
+    values: Tensor
+    counts: Tensor
+
+
+def evaluation_streams(text: ByteText, *, streams: int, warm_up: int) -> Streams:
+    """Cut the tail into rows, each preceded by the bytes before it, so that no byte is predicted from nothing.
+
+    Args:
+        text: head and tail.
+        streams: number of rows S.
+        warm_up: bytes W read before the first predicted byte of a row, at most the length of the head.
+
+    Returns:
+        The rows; together their counted bytes are the tail, each byte once.
+    """
+    warm_up = max(1, min(warm_up, len(text.head)))
+    streams = min(streams, len(text.tail))
+    length = -(-len(text.tail) // streams)
+    context = torch.cat([text.head[len(text.head) - warm_up :], text.tail]).to(torch.int64)
+    start = torch.arange(streams)[:, None] * length
+    position = start + torch.arange(warm_up + length)
+    counts = (torch.arange(warm_up + length) >= warm_up) & (position < len(context))
+    return Streams(context[position.clamp(max=len(context) - 1)], counts)

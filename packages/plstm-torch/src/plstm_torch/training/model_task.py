@@ -1,0 +1,72 @@
+"""What all tasks of this package share: a model from a config, and scores by cross entropy."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plstm_torch.build import build
+from plstm_torch.pretrained import from_pretrained, save_pretrained
+from plstm_torch.training.distributed import World
+from plstm_torch.training.order import Batch
+from plstm_torch.training.task import Score
+
+
+class ModelTask(ABC):
+    """Builds, saves, loads and scores the model; the subclasses bring data and config."""
+
+    @abstractmethod
+    def model_config(self, dtype: str) -> Any:
+        """Return the model's config."""
+
+    def build_model(self, dtype: str) -> nn.Module:
+        """Make the model; torch's random state decides its initial weights."""
+        return build(self.model_config(dtype))
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder."""
+        save_pretrained(model, folder)
+
+    def load_model(self, folder: Path) -> nn.Module:
+        """Read what `save_model` wrote."""
+        return from_pretrained(folder)
+
+    def score(self, model: nn.Module, batch: Batch) -> Score:
+        """Run the model on a batch and measure its predictions."""
+        inputs, targets = batch
+        return score_logits(model(inputs), targets)
+
+
+def score_logits(logits: Tensor, targets: Tensor) -> Score:
+    """Compare logits with the right answers, in float32 or higher.
+
+    Args:
+        logits: [..., V].
+        targets: [...] int64.
+
+    Returns:
+        Sums over all predictions.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
+    targets = targets.flatten()
+    loss = functional.cross_entropy(logits, targets, reduction="sum")
+    correct = (logits.argmax(-1) == targets).sum()
+    return Score(loss, correct, targets.numel())
+
+
+def means(sums: Mapping[str, float], world: World) -> tuple[float, float]:
+    """Return mean loss and accuracy over all processes.
+
+    Args:
+        sums: "loss", "correct" and "count" of this process.
+        world: the processes.
+
+    Returns:
+        Mean loss in nats, and the share of right predictions.
+    """
+    total = world.sum(sums)
+    return total["loss"] / total["count"], total["correct"] / total["count"]

@@ -1,0 +1,128 @@
+"""Pictures of a run. They draw on figures of their own, so no global state of matplotlib is touched."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from plstm_torch.optional import require
+
+_INK, _GRID, _LEFT, _RIGHT, _WRONG = "#22272e", "#d8dde3", "#2f6db5", "#c8553d", "#c0392b"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure without a window.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    return require("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def curves(step_losses: Sequence[float], epochs: Sequence[Mapping[str, float]], headline: str) -> Any:
+    """Draw the loss of every step and epoch beside the measures on held-out data.
+
+    Args:
+        step_losses: mean loss of every step.
+        epochs: metrics of every epoch.
+        headline: name of the main measure.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(9, 3.6)
+    loss_axes, measure_axes = figure.subplots(1, 2)
+    steps = np.arange(1, len(step_losses) + 1)
+    loss_axes.plot(steps, step_losses, color=_LEFT, alpha=0.25, linewidth=0.8, label="training, each step")
+    at = [line["step"] for line in epochs]
+    loss_axes.plot(at, [line["train_loss"] for line in epochs], color=_LEFT, marker="o", ms=3, label="training, epoch")
+    held_out = [line["test_loss"] for line in epochs if "test_loss" in line]
+    if held_out:
+        loss_axes.plot(at, held_out, color=_RIGHT, marker="o", ms=3, label="held out")
+    positive = [loss for loss in (*step_losses, *held_out) if loss > 0]
+    if positive and max(positive) > 8 * min(positive):
+        loss_axes.set_yscale("log")
+    _finish(loss_axes, "loss (nats)")
+    names = [name for name in (epochs[-1] if epochs else {}) if name == headline or name.startswith(f"{headline}_")]
+    for name in names:
+        values = [line[name] for line in epochs]
+        label = f"{name.replace('_', ' ')}: {values[-1]:.4f}"
+        measure_axes.plot(at, values, marker="o", ms=3, label=label)
+    _finish(measure_axes, headline.replace("_", " "))
+    return figure
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, color=_INK, fontsize=11, loc="left")
+    axes.set_xlabel("step")
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def image_grid(images: ArrayLike, answers: Sequence[str], truths: Sequence[str], columns: int) -> Any:
+    """Draw images with the model's answers; wrong ones are red and name the truth.
+
+    Args:
+        images: [N, height, width] or [N, height, width, 3] between 0 and 1.
+        answers: what the model says about each.
+        truths: what is right.
+        columns: images in a row.
+
+    Returns:
+        The figure.
+    """
+    pictures = np.asarray(images)
+    rows = math.ceil(len(pictures) / columns)
+    figure = new_figure(1.15 * columns, 1.4 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, picture, answer, truth in zip(grid, pictures, answers, truths, strict=False):
+        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        right = answer == truth
+        axes.set_title(
+            answer if right else f"{answer}, not {truth}", fontsize=8, color=_INK if right else _WRONG, pad=3
+        )
+    return figure
+
+
+def text_heat(values: bytes, bits: NDArray[np.floating], columns: int = 72) -> Any:
+    """Draw a text on a ground that shows how many bits each byte cost the model.
+
+    Args:
+        values: the bytes.
+        bits: [N] cost of each.
+        columns: bytes in a row.
+
+    Returns:
+        The figure.
+    """
+    colors = require("matplotlib.colors", "matplotlib")
+    rows = max(1, math.ceil(len(values) / columns))
+    figure = new_figure(11, 1.1 + 0.26 * rows)
+    axes = figure.subplots()
+    cost = np.full(rows * columns, np.nan)
+    cost[: len(values)] = bits
+    palette = colors.LinearSegmentedColormap.from_list("bits", ["#ffffff", "#fbe3b5", "#f2994b", "#c8402f"])
+    image = axes.imshow(cost.reshape(rows, columns), cmap=palette, vmin=0, vmax=8, aspect="auto")
+    for position, value in enumerate(values):
+        sign = chr(value) if 33 <= value < 127 else {10: "¶", 32: " "}.get(value, "·")
+        x, y = position % columns, position // columns
+        # "$" would start a formula
+        axes.text(x, y, sign.replace("$", r"\$"), ha="center", va="center", family="monospace", fontsize=9, color=_INK)
+    axes.set_axis_off()
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.08, aspect=60, pad=0.02)
+    bar.set_label("bits to encode the byte, given everything before it (held-out text)", fontsize=9)
+    bar.outline.set_visible(False)
+    return figure

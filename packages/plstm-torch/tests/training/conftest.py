@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from plstm_torch.training import RunFolder, RunSettings, TrainingSettings
+from plstm_torch.training.distributed import World
+from plstm_torch.training.loop import Trainer
+from plstm_torch.training.report import Report
+from plstm_torch.training.settings import MachineSettings
+from plstm_torch.training.task import Score
+
+
+class InterruptedRunError(RuntimeError):
+    """Stands for a process that is killed."""
+
+
+class StandInTask:
+    """A tiny classification task with dropout, so that random numbers matter; dies at the batch `die_at`."""
+
+    name = "stand-in"
+    headline = "test_accuracy"
+    predictions_per_sample = 1
+
+    def __init__(self, *, num_samples: int = 23, dropout: float = 0.3, die_at: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.inputs = torch.randn(num_samples, 6, generator=generator)
+        self.targets = (self.inputs @ torch.randn(6, 3, generator=generator)).argmax(-1)
+        self.num_samples, self.dropout, self.die_at = num_samples, dropout, die_at
+        self.scored = 0
+        self.finished = False
+
+    data_settings = property(lambda self: {})
+
+    def batch(self, epoch, indices):
+        chosen = torch.tensor(list(indices))
+        return self.inputs[chosen], self.targets[chosen]
+
+    def build_model(self, dtype):
+        return nn.Sequential(nn.Linear(6, 16), nn.Dropout(self.dropout), nn.GELU(), nn.Linear(16, 3))
+
+    def save_model(self, model, folder: Path):
+        torch.save(model.state_dict(), folder / "model.safetensors")
+
+    def load_model(self, folder: Path):
+        return self.build_model("float32")
+
+    def score(self, model, batch):
+        if model.training:
+            if self.scored == self.die_at:
+                raise InterruptedRunError
+            self.scored += 1
+        logits = model(batch[0])
+        loss = nn.functional.cross_entropy(logits, batch[1], reduction="sum")
+        return Score(loss, (logits.argmax(-1) == batch[1]).sum(), len(batch[1]))
+
+    def evaluate(self, model, world):
+        score = self.score(model, (self.inputs, self.targets))
+        return {"test_loss": score.loss.item() / score.count, "test_accuracy": score.correct.item() / score.count}
+
+    def finish(self, model, device, folder):
+        self.finished = True
+
+
+class Bench:
+    """Runs stand-in tasks in folders of their own."""
+
+    Interrupted = InterruptedRunError
+    Task = StandInTask
+    settings = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.01, warmup_epochs=0.5, seed=3)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def folder(self, name: str) -> RunFolder:
+        folder = RunFolder(self.path / name)
+        if not folder.path.exists():
+            folder.create(RunSettings(task="stand-in", training=self.settings), overwrite=False)
+        return folder
+
+    def trainer(self, name, task, *, settings=None, checkpoint_every=4, workers=0) -> Trainer:
+        machine = MachineSettings(checkpoint_every=checkpoint_every, workers=workers)
+        world = World(0, 1, torch.device("cpu"))
+        return Trainer(task, settings or self.settings, machine, self.folder(name), world)
+
+    def train(self, name, task, **options) -> Trainer:
+        trainer = self.trainer(name, task, **options)
+        trainer.summary = trainer.run(Report())
+        return trainer
+
+    def metrics(self, name):
+        return [json.loads(line) for line in (self.path / name / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)

@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+
+from plstm_torch.optional import UserError
+from plstm_torch.training import plots
+from plstm_torch.training.loop import TrainingDivergedError
+from plstm_torch.training.settings import TrainingSettings
+
+
+class BlankPicture:
+    def savefig(self, path):
+        path.write_bytes(b"picture")
+
+
+@pytest.fixture(autouse=True)
+def _no_drawing(monkeypatch):
+    """Pictures have tests of their own and would take most of the time here."""
+    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def without_time(lines):
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_a_run_learns_and_writes_a_line_per_epoch(bench):
+    settings = TrainingSettings(epochs=40, batch_size=8, learning_rate=0.02)
+    trainer = bench.train("run", bench.Task(dropout=0.0), settings=settings)
+    lines = bench.metrics("run")
+    assert [line["epoch"] for line in lines[:-1]] == list(range(1, 41))
+    assert lines[-1] == trainer.summary
+    assert lines[-1]["summary"] is True
+    assert lines[-1]["test_accuracy"] > 0.9
+    assert lines[-1]["parameters"] == 6 * 16 + 16 + 16 * 3 + 3
+    assert lines[0]["train_loss"] > 2 * lines[-2]["train_loss"]
+    assert {path.name for path in (bench.path / "run").iterdir()} == {
+        "training.json",
+        "checkpoint.pt",
+        "metrics.jsonl",
+        "model.safetensors",
+        "curves.png",
+    }
+    assert trainer.task.finished
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(bench):
+    first, again = (bench.train(name, bench.Task()) for name in ("a", "b"))
+    assert torch.equal(weights(first), weights(again))
+    other = bench.train("c", bench.Task(), settings=TrainingSettings(**{**vars(bench.settings), "seed": 4}))
+    assert not torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("die_at", [0, 1, 3, 4, 5, 6, 11, 12, 17])
+def test_an_interrupted_run_ends_with_the_same_weights(bench, die_at):
+    whole = bench.train("whole", bench.Task())
+    with pytest.raises(bench.Interrupted):
+        bench.train("cut", bench.Task(die_at=die_at))
+    resumed = bench.train("cut", bench.Task())
+    assert torch.equal(weights(whole), weights(resumed))
+    assert without_time(bench.metrics("whole")) == without_time(bench.metrics("cut"))
+    assert whole.progress.step_losses == resumed.progress.step_losses
+
+
+def test_a_run_may_be_interrupted_again_and_again(bench):
+    whole = bench.train("whole", bench.Task())
+    for _ in range(30):
+        try:
+            resumed = bench.train("cut", bench.Task(die_at=3), checkpoint_every=2)
+            break
+        except bench.Interrupted:
+            continue
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_resumed_run_does_not_repeat_steps_before_its_checkpoint(bench):
+    with pytest.raises(bench.Interrupted):
+        bench.train("cut", bench.Task(die_at=11))
+    task = bench.Task()
+    bench.train("cut", task)
+    # checkpoints are after steps 4, 6 (end of the epoch), 8; the run has 18 steps
+    assert task.scored == 18 - 8
+
+
+def test_resuming_a_finished_run_restores_what_is_missing_and_trains_no_more(bench):
+    whole = bench.train("run", bench.Task())
+    (bench.path / "run" / "metrics.jsonl").unlink()
+    task = bench.Task()
+    again = bench.train("run", task)
+    assert task.scored == 0
+    assert task.finished
+    assert without_time([whole.summary]) == without_time(bench.metrics("run")[-1:])
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_workers_change_nothing(bench):
+    alone = bench.train("alone", bench.Task())
+    helped = bench.train("helped", bench.Task(), workers=2)
+    assert torch.equal(weights(alone), weights(helped))
+
+
+def test_steps_end_the_run_in_the_middle_of_an_epoch(bench):
+    settings = TrainingSettings(**{**vars(bench.settings), "steps": 8})
+    trainer = bench.train("run", bench.Task(), settings=settings)
+    lines = bench.metrics("run")
+    assert trainer.progress.step == 8
+    assert len(trainer.progress.step_losses) == 8
+    assert [line["step"] for line in lines] == [6, 8, 8]
+
+
+def test_the_epoch_loss_is_the_mean_over_samples_not_over_batches(bench):
+    settings = TrainingSettings(epochs=1, batch_size=4, learning_rate=1e-12, warmup_epochs=0)
+    trainer = bench.train("run", bench.Task(dropout=0.0), settings=settings)
+    line = bench.metrics("run")[0]
+    assert line["train_loss"] == pytest.approx(line["test_loss"], rel=1e-6)
+    assert line["train_accuracy"] == line["test_accuracy"]
+    assert trainer.progress.epoch_count == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(bench):
+    task = bench.Task()
+    task.inputs[7] = math.nan
+    with pytest.raises(TrainingDivergedError, match=r"the loss became nan at step \d; try a lower --learning-rate"):
+        bench.train("run", task, checkpoint_every=1)
+    checkpoint = bench.folder("run").load_checkpoint()
+    assert checkpoint is None or all(torch.isfinite(value).all() for value in checkpoint["model"].values())
+
+
+def test_a_checkpoint_of_another_model_is_refused(bench):
+    bench.train("run", bench.Task())
+    folder = bench.folder("run")
+    checkpoint = folder.load_checkpoint()
+    checkpoint["model"]["0.weight"] = checkpoint["model"]["0.weight"][:, :2]
+    folder.save_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"the checkpoint in .*run does not fit its settings"):
+        bench.trainer("run", bench.Task())
