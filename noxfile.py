@@ -41,7 +41,8 @@ if "PIP_FIND_LINKS" in os.environ:
 
 
 def install(session: nox.Session, *arguments: str) -> None:
-    session.install("--constraint", str(ROOT / "constraints.txt"), *arguments)
+    # compiled once here rather than in each of the many processes that the tests start
+    session.install("--constraint", str(ROOT / "constraints.txt"), "--compile-bytecode", *arguments)
 
 
 def editable(*packages: str, extras: dict[str, str] | None = None) -> list[str]:

@@ -236,8 +236,9 @@ def test_wrong_inputs_are_refused(randomize):
         module.step(torch.zeros(2, 16), module.init_cache(1))
     with pytest.raises(ValueError, match="cache must have the entries state, window, got state"):
         module.step(torch.zeros(2, 16), {"state": module.init_cache(2)["state"]})
-    with pytest.raises(ValueError, match="cu_seqlens"):
-        module(torch.zeros(2, 5, 16), cu_seqlens=torch.tensor([0, 3, 2, 5]))
+    for borders in ([0, 3, 2, 5], [0, 3], [1, 5], [0, 9], [-1, 5], [[0, 5]]):
+        with pytest.raises(ValueError, match="cu_seqlens"):
+            module(torch.zeros(2, 5, 16), cu_seqlens=torch.tensor(borders))
 
 
 def test_the_heads_are_independent(randomize):

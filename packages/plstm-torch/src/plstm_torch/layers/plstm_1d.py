@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plstm_config import pLSTM1DLayerConfig
+from plstm_config.shapes import check_cu_seqlens
 from plstm_torch.build import build, register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.functional import plstm_1d_step
@@ -91,10 +92,14 @@ class pLSTM1DLayer(InteractionLayer):
             Output [B, T, output_dim] in the config's dtype, or (output, cache).
 
         Raises:
-            ValueError: If x has another rank or number of features, or the cache another batch size.
+            ValueError: If x has another rank or number of features, the cache another batch size, or cu_seqlens are no
+                borders of x.
         """
         check_features(x, "B T D", self.config.input_dim)
-        rows = x.shape[0] * (1 if cu_seqlens is None else cu_seqlens.shape[0] - 1)
+        rows = x.shape[0]
+        if cu_seqlens is not None:
+            rows *= len(check_cu_seqlens(cu_seqlens, x.shape[1])) - 1
+            cu_seqlens = torch.as_tensor(cu_seqlens, device=x.device)
         if cache is not None:
             check_cache(cache, self._cache_names, rows)
         elif return_cache:
@@ -195,4 +200,6 @@ def check_cache(cache: Cache, names: tuple[str, ...], rows: int) -> None:
         raise ValueError(f"cache must have the entries {', '.join(names)}, got {', '.join(sorted(cache)) or 'none'}")
     for name in names:
         if cache[name].shape[0] != rows:
-            raise ValueError(f"cache must hold {rows} sequences, one for each of x, got {cache[name].shape[0]} in {name}")
+            raise ValueError(
+                f"cache must hold {rows} sequences, one for each of x, got {cache[name].shape[0]} in {name}"
+            )

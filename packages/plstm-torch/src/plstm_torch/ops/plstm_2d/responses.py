@@ -1,4 +1,4 @@
-"""What a block of the grid does to its inputs and to the border states that enter it."""
+"""What blocks of the grid do to their inputs and to the border states that enter them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plstm_torch.ops.plstm_2d.problem import Flips, Gates, flip_each, map_gates
-from plstm_torch.ops.plstm_2d.systems import chain, column_systems
+from plstm_torch.ops.plstm_2d.problem import Flips, Gates
+from plstm_torch.ops.plstm_2d.strips import System, follow
+from plstm_torch.ops.plstm_2d.systems import column_systems
 
 
 @dataclass(frozen=True)
@@ -19,49 +20,56 @@ class Responses:
     """
 
     nodes: Tensor  # [B, *, BX, BY, JO, JQ, BX, BY, JK, JV]: inputs to outputs, the orientations summed
-    read: Tensor | None = None  # [B, O, *, BX, BY, JO, JQ, border]: the entering state to the outputs
-    write: Tensor | None = None  # [B, O, *, border, BX, BY, JK, JV]: inputs to the leaving state
-    carry: Tensor | None = None  # [B, O, *, border, border]: the entering state to the leaving state
+    read: Tensor  # [B, O, *, BX, BY, JO, JQ, border]: the entering state to the outputs
+    write: Tensor  # [B, O, *, border, BX, BY, JK, JV]: inputs to the leaving state
+    carry: Tensor  # [B, O, *, border, border]: the entering state to the leaving state
 
 
-def block_responses(gates: Gates, flips: Flips, border: bool) -> Responses:
-    """Responses of blocks for any gates: columns, chained along X.
+def block_responses(gates: Gates, flips: Flips) -> Responses:
+    """Responses of blocks for any gates: columns that follow one another along X.
 
     Args:
         gates: [B, O, *, BX, BY, ...].
-        flips: walking directions of the orientations.
-        border: whether the maps from and to the border states are wanted.
+        flips: walking directions of the orientations; orientation o walks X backwards where o is odd.
 
     Returns:
         The maps; `direct` is not among them.
     """
-    bx, by, jt, jk, jv = gates.source_r.shape[-5:]
+    by, jt, jk, jv = gates.source_r.shape[-4:]
     jo, jq = gates.mark_l.shape[-3:-1]
-    axis = gates.source_r.dim() - 5
-    turned = tuple((flip_x, False) for flip_x, _ in flips)
-    ordered = map_gates(gates, lambda gate: flip_each(gate, turned, axis, None))
-    system = chain(column_systems(ordered, flips, border), by * jt, border)
+    out, into = by * jo * jq, by * jk * jv
+    to_state, to_inputs = column_systems(gates, flips, border=True)
+    parts = []
+    for backwards in {flip_x for flip_x, _ in flips}:
+        chosen = slice(int(backwards), None, 2)
+        parts.append(_border_last(follow(to_state[:, chosen], to_inputs[:, chosen], backwards), out, into))
+    nodes = sum((part[0].sum(1) for part in parts[1:]), parts[0][0].sum(1))
+    read, write, carry = (_interleave([part[i] for part in parts]) for i in (1, 2, 3))
+    return Responses(
+        nodes.unflatten(-1, (by, jk, jv)).unflatten(-5, (by, jo, jq)),
+        read.unflatten(-2, (by, jo, jq)),
+        write.unflatten(-1, (by, jk, jv)),
+        carry,
+    )
 
-    def to_image(response: Tensor, *axes: int) -> Tensor:
-        for x_axis in axes:
-            response = flip_each(response, turned, x_axis, None)
-        return response
 
-    if not border:
-        nodes = system.unflatten(-1, (bx, by, jk, jv)).unflatten(axis, (bx, by, jo, jq))
-        return Responses(to_image(nodes, axis, axis + 4).sum(1))
-    left, out, into = by * jt, by * jo * jq, by * jk * jv
-    rows = system[..., :-left, :].unflatten(axis, (bx, out + jt))
-    to_nodes, to_bottom = to_image(rows, axis).split([out, jt], axis + 1)
-    to_border = torch.cat([system[..., -left:, :], to_bottom.flatten(axis, axis + 1)], axis)
+def _border_last(system: System, out: int, into: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Separates what the columns' outputs and inputs hold for nodes from what they hold for top and bottom."""
+    of_nodes, of_bottom = system.nodes.split([out, system.nodes.shape[-3] - out], -3)
+    read, bottom_of_left = system.read.split([out, system.read.shape[-2] - out], -2)
+    nodes, read_top = of_nodes.split([into, of_nodes.shape[-1] - into], -1)
+    bottom_of_nodes, bottom_of_top = of_bottom.split([into, of_bottom.shape[-1] - into], -1)
+    write, right_of_top = system.write.split([into, system.write.shape[-1] - into], -1)
+    right = torch.cat([system.carry, right_of_top.flatten(-2)], -1)
+    bottom = torch.cat([bottom_of_left, bottom_of_top.flatten(-2)], -1).flatten(-3, -2)
+    return (
+        nodes,
+        torch.cat([read, read_top.flatten(-2)], -1),
+        torch.cat([write, bottom_of_nodes.flatten(-4, -3)], -3),
+        torch.cat([right, bottom], -2),
+    )
 
-    def by_input(response: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits [*, left + BX * (in + JT)] into the responses to the nodes and to the border."""
-        last = response.dim() - 1
-        columns = to_image(response[..., left:].unflatten(-1, (bx, into + jt)), last)
-        from_nodes, from_top = columns.split([into, jt], last + 1)
-        return from_nodes.unflatten(-1, (by, jk, jv)), torch.cat([response[..., :left], from_top.flatten(-2)], last)
 
-    nodes, read = by_input(to_nodes.unflatten(axis + 1, (by, jo, jq)))
-    write, carry = by_input(to_border)
-    return Responses(nodes.sum(1), read, write, carry)
+def _interleave(parts: list[Tensor]) -> Tensor:
+    """Orientations that walk X forwards and backwards take turns."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts, 2).flatten(1, 2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from plstm_torch.ops._fast_form import FastForm, Tensors
 
@@ -38,15 +40,15 @@ def follow(to_state: Tensor, to_inputs: Tensor, backwards: bool) -> System:
     return System(read, nodes.unflatten(-1, (n, size)), carry, write.unflatten(-1, (n, size)))
 
 
-def _formula(to_state: Tensor, to_inputs: Tensor, backwards: bool) -> Tensors:
-    n, state, size = to_state.shape[1], to_state.shape[3], to_inputs.shape[3]
-    out = to_state.shape[2] - state
+def _formula(to_state: Tensor, to_inputs: Tensor, *, backwards: bool) -> Tensors:
+    _, n, rows, state = to_state.shape
+    size, out = to_inputs.shape[3], rows - state
     carry = torch.eye(state, dtype=to_state.dtype, device=to_state.device).expand(len(to_state), state, state)
     write = to_state.new_zeros(len(to_state), state, n * size)
     reads: list[Tensor] = []
     nodes: list[Tensor] = []
-    for k in reversed(range(n)) if backwards else range(n):
-        own = torch.nn.functional.pad(to_inputs[:, k], (k * size, (n - 1 - k) * size))
+    for k in _order(n, backwards):
+        own = pad(to_inputs[:, k], (k * size, (n - 1 - k) * size))
         read, carry = (to_state[:, k] @ carry).split([out, state], 1)
         node, write = (to_state[:, k] @ write + own).split([out, state], 1)
         reads.append(read)
@@ -56,44 +58,70 @@ def _formula(to_state: Tensor, to_inputs: Tensor, backwards: bool) -> Tensors:
     return torch.stack(reads, 1), torch.stack(nodes, 1), carry, write
 
 
-def _walk(n: int, size: int, state: int, backwards: bool) -> list[tuple[int, slice, slice, slice]]:
-    """For every step: the system, the columns known before it, its own columns and the node columns known before it.
-
-    The columns of a response are the state and the inputs in the order of the walk's start: state first if it goes
-    forwards, state last if it goes backwards, so that what is known is always one piece.
-    """
-    steps = []
-    for k in range(n):
-        if backwards:
-            place = n - 1 - k
-            begin = (place + 1) * size
-            steps.append((place, slice(begin, n * size + state), slice(place * size, begin), slice(begin, n * size)))
-        else:
-            known = state + k * size
-            steps.append((k, slice(0, known), slice(known, known + size), slice(0, k * size)))
-    return steps
+def _order(n: int, backwards: bool) -> range:
+    return range(n - 1, -1, -1) if backwards else range(n)
 
 
-def _forward(to_state: Tensor, to_inputs: Tensor, backwards: bool) -> tuple[Tensors, Tensors]:
+def _known(k: int, n: int, size: int, backwards: bool) -> tuple[slice, slice]:
+    """Columns of the inputs that the walk has passed before system k, and those of system k itself."""
+    own = slice(k * size, (k + 1) * size)
+    return (slice(own.stop, n * size) if backwards else slice(0, own.start)), own
+
+
+def _forward(to_state: Tensor, to_inputs: Tensor, *, backwards: bool) -> tuple[Tensors, Tensors]:
+    read, nodes, carry, write, carries, writes = _allocate(to_state, to_inputs)
+    nodes.zero_()
+    n, out = read.shape[1:3]
+    previous = None
+    for k in _order(n, backwards):
+        known, own = _known(k, n, to_inputs.shape[3], backwards)
+        of_state = to_state[:, k]
+        if previous is not None:
+            of_inputs = torch.bmm(of_state, writes[:, previous, :, known])
+            of_state = torch.bmm(of_state, carries[:, previous])
+            nodes[:, k, :, known], writes[:, k, :, known] = of_inputs[:, :out], of_inputs[:, out:]
+        read[:, k], carries[:, k] = of_state[:, :out], of_state[:, out:]
+        nodes[:, k, :, own], writes[:, k, :, own] = to_inputs[:, k, :out], to_inputs[:, k, out:]
+        previous = k
+    carry.copy_(carries[:, previous])
+    write.copy_(writes[:, previous])
+    return (read, nodes, carry, write), (carries, writes)
+
+
+def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors, *, backwards: bool) -> Tensors:
+    (to_state, to_inputs), (carries, writes) = inputs, saved
+    d_read, d_nodes, d_carry, d_write = cotangents
+    d_to_state, d_to_inputs = torch.empty_like(to_state), torch.empty_like(to_inputs)
+    n, out = d_read.shape[1:3]
+    order = _order(n, backwards)
+    for k in reversed(order):
+        known, own = _known(k, n, to_inputs.shape[3], backwards)
+        # d_write covers the own columns and the known ones, in the order of the image
+        widths = (known.stop - known.start, own.stop - own.start)
+        d_known, d_own = d_write.split(widths[::-1] if backwards else widths, 2)[:: -1 if backwards else 1]
+        d_to_inputs[:, k, :out], d_to_inputs[:, k, out:] = d_nodes[:, k, :, own], d_own
+        of_state = torch.cat([d_read[:, k], d_carry], 1)
+        if k == order[0]:
+            d_to_state[:, k] = of_state
+            break
+        previous = k + 1 if backwards else k - 1
+        of_inputs = torch.cat([d_nodes[:, k, :, known], d_known], 1)
+        d_to_state[:, k] = torch.baddbmm(of_state @ carries[:, previous].mT, of_inputs, writes[:, previous, :, known].mT)
+        transposed = to_state[:, k].mT
+        d_carry, d_write = torch.bmm(transposed, of_state), torch.bmm(transposed, of_inputs)
+    return d_to_state, d_to_inputs
+
+
+def _allocate(to_state: Tensor, to_inputs: Tensor) -> Tensors:
     count, n, rows, state = to_state.shape
-    size, out = to_inputs.shape[3], rows - state
-    read = to_state.new_empty(count, n, out, state)
-    nodes = to_state.new_zeros(count, n, out, n * size)
-    states = to_state.new_empty(count, n, state, state + n * size)
-    at_state = slice(n * size, None) if backwards else slice(0, state)
-    previous: Tensor | None = None
-    for k, known, own, inputs in _walk(n, size, state, backwards):
-        after = states[:, k]
-        if previous is None:
-            response = to_state[:, k]
-        else:
-            response = torch.bmm(to_state[:, k], previous[:, :, known])
-            nodes[:, k, :, inputs] = response[:, :out, size_of(inputs, known, backwards)]
-        read[:, k] = response[:, :out, -state:] if backwards else response[:, :out, :state]
-        after[:, :, known] = response[:, out:]
-        after[:, :, own] = to_inputs[:, k, out:]
-        nodes[:, k, :, k * size : (k + 1) * size] = to_inputs[:, k, :out]
-        previous = after
-    last = states[:, 0 if backwards else -1]
-    at_inputs = slice(0, n * size) if backwards else slice(state, None)
-    return (read, nodes, last[:, :, at_state].clone(), last[:, :, at_inputs].clone()), (states,)
+    width, out = n * to_inputs.shape[3], rows - state
+    shapes = (n, out, state), (n, out, width), (state, state), (state, width), (n, state, state), (n, state, width)
+    return tuple(to_state.new_empty(count, *shape) for shape in shapes)
+
+
+def _form(name: str, backwards: bool) -> FastForm:
+    forward, gradients = partial(_forward, backwards=backwards), partial(_gradients, backwards=backwards)
+    return FastForm(name, partial(_formula, backwards=backwards), forward, gradients, _allocate, num_outputs=4)
+
+
+_FORWARDS, _BACKWARDS = _form("grid_follow", False), _form("grid_follow_backwards", True)
