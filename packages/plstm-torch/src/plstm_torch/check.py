@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from plstm_testing import selfcheck
-from plstm_testing.conformance import OpCall, Result
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from plstm_testing import selfcheck
+from plstm_testing.conformance import OpCall, Result
 from plstm_torch import ops
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
@@ -118,12 +118,13 @@ def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: A
     ]
     leaves = {name: value for name, value in arguments.items() if value is not None}
     flat = [tensor for value in leaves.values() for tensor in _parts(value)]
-    found = iter(
-        torch.autograd.grad(*map(list, zip(*pairs, strict=True)), allow_unused=True, materialize_grads=True, inputs=flat)
-        if pairs
-        else [torch.zeros_like(tensor) for tensor in flat]
-    )
-    return {name: _map(lambda _: _array(next(found)), value) for name, value in leaves.items()}
+    if pairs:
+        outputs, cotangents = zip(*pairs, strict=True)
+        found = torch.autograd.grad(outputs, flat, cotangents, allow_unused=True, materialize_grads=True)
+    else:  # nothing that was asked for depends on an argument, as the output of no steps
+        found = tuple(torch.zeros_like(tensor) for tensor in flat)
+    remaining = iter(found)
+    return {name: _map(lambda _: _array(next(remaining)), value) for name, value in leaves.items()}
 
 
 def _argument(name: str, value: Any, call: OpCall) -> Any:
@@ -160,7 +161,7 @@ def _name(dtype: torch.dtype) -> str:
 def _table(rows: Sequence[selfcheck.Row]) -> Table:
     table = Table(title=f"torch {torch.__version__} against the reference, relative RMS error")
     for column in ("op", "implementation", "device", "dtype", "output", "gradient", ""):
-        table.add_column(column, justify="right" if column in ("output", "gradient") else "left")
+        table.add_column(column, justify="right" if column in ("output", "gradient") else "left", no_wrap=True)
     for row in rows:
         verdict = "[green]passed[/]" if row.passed else "[red]FAILED[/]"
         errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"

@@ -35,7 +35,9 @@ def gradients(model: nn.Module, x: Tensor, wrapped: nn.Module | None = None) -> 
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch.compile's own
+# warnings of torch about itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_without_graph_breaks(case: tuple[nn.Module, Tensor], backend: str) -> None:
     model, x = case

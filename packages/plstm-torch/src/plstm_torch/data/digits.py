@@ -60,9 +60,9 @@ def distort(
     indices: Sequence[int],
     *,
     key: tuple[int, ...],
-    shift: float = 1.0,
-    angle: float = 12.0,
-    stretch: float = 0.12,
+    shift: float = 0.5,
+    angle: float = 8.0,
+    stretch: float = 0.08,
 ) -> Float[Tensor, "B height width 1"]:
     """Shift, turn and scale each image a little, so that 1,438 images do not run out.
 

@@ -151,14 +151,14 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def _formula(ctx: Any) -> Callable[..., Tensors]:
         def gradients(*tensors: Tensor) -> Tensors:
-            _, pull = torch.func.vjp(ctx.form.formula, *tensors[: ctx.num_inputs])
+            _, pull = _vjp(ctx.form.formula, *tensors[: ctx.num_inputs])
             return pull(tuple(tensors[ctx.num_inputs :]))
 
         return gradients
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        _, pull = torch.func.vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
+        _, pull = _vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
         results = pull(tuple(grads))
         of_inputs, of_cotangents = results[: ctx.num_inputs], results[ctx.num_inputs :]
         return (None, None, None, *of_inputs, *[None] * ctx.num_saved, *of_cotangents)
@@ -178,13 +178,18 @@ class _Gradients(torch.autograd.Function):
         return results, tuple([0] * len(results))
 
 
+def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
+    outputs, pull = torch.func.vjp(function, *primals)[:2]  # the signature knows a third, optional result
+    return outputs, pull
+
+
 def _push(function: Callable[..., Tensors], primals: Sequence[Tensor], tangents: Sequence[Any]) -> Tensors:
     """Derivative along `tangents` by reverse mode alone, because torch does not nest forward mode.
 
     The pullback is linear in the cotangents; its own pullback is the pushforward.
     """
-    outputs, pull = torch.func.vjp(function, *primals)
-    _, push = torch.func.vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
+    outputs, pull = _vjp(function, *primals)
+    _, push = _vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
     known = (
         torch.zeros_like(primal) if tangent is None else tangent
         for primal, tangent in zip(primals, tangents, strict=True)

@@ -5,43 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops.plstm_1d.matrix import plstm_1d_matrix
 from plstm_torch.ops.plstm_1d.scalar import plstm_1d_scalar
 
 
 def plstm_1d_chunkwise(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    source: Tensor,
-    transition: Tensor,
-    mark: Tensor,
-    direct: Tensor,
+    inputs: Tensors,
     initial_state: Tensor,
     chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Output and last state, chunk by chunk.
 
     Args:
-        query: [B,T,DK,JQ], T >= 1, in the compute dtype, like all others; shapes as in `plstm_1d`.
-        key: [B,T,DK,JK].
-        value: [B,T,DV,JV].
-        source: [B,T,JT,JK,JV].
-        transition: [B,T,JT,JT].
-        mark: [B,T,JO,JQ,JT], scaled.
-        direct: [B,T,JO,JQ,JK,JV], scaled.
+        inputs: query, key, value, source, transition, mark (scaled), direct (scaled), shapes as in `plstm_1d`, T >= 1,
+            all in the compute dtype.
         initial_state: [B,DK,DV,JT].
         chunk_size: steps per chunk, or None.
 
     Returns:
         [B,T,DV,JO] and [B,DK,DV,JT].
     """
-    length = query.shape[1]
+    length, transition, direct = inputs[0].shape[1], inputs[4], inputs[6]
     dim_o, dim_q, dim_k, dim_v = direct.shape[2:]
     scalar = transition.shape[-1] == dim_o == dim_q == dim_k == dim_v == 1
     chunk = auto_chunk_size(length, 1 if scalar else dim_o * dim_v) if chunk_size is None else min(chunk_size, length)
     missing = -length % chunk
-    tensors = [_pad(tensor, missing) for tensor in (query, key, value, source, transition, mark, direct)]
+    tensors = [_pad(tensor, missing) for tensor in inputs]
     if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
         tensors[4] = torch.cat([transition, _identity(transition, missing)], 1)
     if scalar:

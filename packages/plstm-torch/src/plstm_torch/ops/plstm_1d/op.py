@@ -11,6 +11,7 @@ from torch import Tensor
 from plstm_config.shapes import check_cu_seqlens, check_implementation, check_plstm_1d, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops.plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops.plstm_1d.recurrent import plstm_1d_recurrent
 
@@ -81,7 +82,7 @@ def plstm_1d(
     )  # fmt: skip
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("chunk_size", chunk_size)
-    named = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
     named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
     tensors = check_tensors(named)
     dtype = accumulation_dtype(common_dtype(tensors))
@@ -108,18 +109,18 @@ def resolve_implementation(implementation: str, length: int) -> str:
     return "recurrent" if length <= _FEW_STEPS else "chunkwise"
 
 
-def _run(inputs: tuple[Tensor, ...], state: Tensor | None, name: str, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+def _run(inputs: Tensors, state: Tensor | None, name: str, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     query, _, value, _, transition, mark, _ = inputs
     if state is None:
         state = query.new_zeros(query.shape[0], query.shape[2], value.shape[2], transition.shape[-1])
     if query.shape[1] == 0:
         return query.new_zeros(*value.shape[:3], mark.shape[2]), state.clone()
     if name == "recurrent":
-        return plstm_1d_recurrent(*inputs, state)
-    return plstm_1d_chunkwise(*inputs, state, chunk_size)
+        return plstm_1d_recurrent(inputs, state)
+    return plstm_1d_chunkwise(inputs, state, chunk_size)
 
 
-def _separate(inputs: tuple[Tensor, ...], cu_seqlens: Tensor) -> tuple[Tensor, ...]:
+def _separate(inputs: Tensors, cu_seqlens: Tensor) -> Tensors:
     """Zero transition and mark at every start: what a neighbour left is neither read nor carried on."""
     query, key, value, source, transition, mark, direct = inputs
     length = query.shape[1]
@@ -135,7 +136,7 @@ def _separate(inputs: tuple[Tensor, ...], cu_seqlens: Tensor) -> tuple[Tensor, .
 
 
 def _run_each(
-    inputs: tuple[Tensor, ...], state: Tensor | None, name: str, chunk_size: int | None, cu_seqlens: Tensor
+    inputs: Tensors, state: Tensor | None, name: str, chunk_size: int | None, cu_seqlens: Tensor
 ) -> tuple[Tensor, Tensor]:
     bounds = check_cu_seqlens(cu_seqlens, inputs[0].shape[1])
     outputs, states = [], []

@@ -5,35 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._fast_form import Tensors
+
 
 def plstm_1d_recurrent(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    source: Tensor,
-    transition: Tensor,
-    mark: Tensor,
-    direct: Tensor,
+    inputs: Tensors,
     initial_state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Output and last state, step by step.
 
     Args:
-        query: [B,T,DK,JQ] in the compute dtype, like all others; shapes as in `plstm_1d`.
-        key: [B,T,DK,JK].
-        value: [B,T,DV,JV].
-        source: [B,T,JT,JK,JV].
-        transition: [B,T,JT,JT].
-        mark: [B,T,JO,JQ,JT], scaled.
-        direct: [B,T,JO,JQ,JK,JV], scaled.
+        inputs: query, key, value, source, transition, mark (scaled), direct (scaled), shapes as in `plstm_1d`, T >= 1,
+            all in the compute dtype.
         initial_state: [B,DK,DV,JT].
 
     Returns:
         [B,T,DV,JO] and [B,DK,DV,JT].
     """
+    query, key, value, source, transition, mark, direct = inputs
     state = initial_state
-    if query.shape[1] == 0:
-        return query.new_zeros(*value.shape[:3], mark.shape[2]), state
     # what does not depend on the state is computed for all steps at once
     written_value = torch.einsum("btakc,btvc->btvak", source, value)
     reading_query = torch.einsum("btoqa,btdq->btoda", mark, query)

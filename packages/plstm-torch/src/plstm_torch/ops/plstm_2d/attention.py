@@ -15,27 +15,21 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) 
     """H[n, o] = sum over m, q, k, v of (Q[n, q] · K[m, k]) G[n, o, q, m, k, v] V[m, v].
 
     Args:
-        query: [*, N, DK, JQ].
+        query: [*, M, DK, JQ], M of the nodes or all.
         key: [*, N, DK, JK].
         value: [*, N, DV, JV].
-        gating: [*, N, JO, JQ, N, JK, JV].
+        gating: [*, M, JO, JQ, N, JK, JV].
 
     Returns:
-        [*, N, DV, JO].
+        [*, M, DV, JO].
     """
     if gating.shape[-5:-3] == (1, 1) and gating.shape[-2:] == (1, 1):
         vectors = [tensor.reshape(-1, *tensor.shape[-3:-1]) for tensor in (query, key, value)]
-        (output,) = _ATTENTION(*vectors, gating.reshape(-1, *query.shape[-3:-2] * 2))
-        return output.view(*value.shape[:-1], 1)
+        (output,) = _ATTENTION(*vectors, gating.reshape(-1, query.shape[-3], key.shape[-3]))
+        return output.view(*query.shape[:-2], value.shape[-2], 1)
     scores = torch.einsum("...ndq,...mdk->...nqmk", query, key)
     weights = torch.einsum("...nqmk,...noqmkv->...nomv", scores, gating)
     return torch.einsum("...nomv,...mev->...neo", weights, value)
-
-
-def with_direct(gating: Tensor, direct: Tensor) -> Tensor:
-    """Adds the weights of the nodes' own inputs [*, N, JO, JQ, JK, JV] to the diagonal of a gating matrix."""
-    eye = torch.eye(direct.shape[-5], dtype=direct.dtype, device=direct.device)
-    return gating + direct.unsqueeze(-3) * eye.view(len(eye), 1, 1, len(eye), 1, 1)
 
 
 def _formula(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tensors:
@@ -43,7 +37,7 @@ def _formula(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tenso
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> tuple[Tensors, Tensors]:
-    output = torch.empty_like(value, memory_format=torch.contiguous_format)
+    (output,) = _allocate(query, key, value, gating)
     (scores,) = _buffers(gating, 1)
     for part in _parts(gating, scores):
         weights = torch.bmm(query[part], key[part].mT, out=scores[: part.stop - part.start]).mul_(gating[part])
@@ -82,7 +76,7 @@ def _parts(gating: Tensor, buffer: Tensor) -> list[slice]:
 
 
 def _allocate(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tensors:
-    return (torch.empty_like(value, memory_format=torch.contiguous_format),)
+    return (query.new_empty(*query.shape[:2], value.shape[2]),)
 
 
 _ATTENTION = FastForm("grid_attention", _formula, _forward, _gradients, _allocate, num_outputs=1)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plstm_torch.ops.plstm_2d.attention import masked_attention, with_direct
+from plstm_torch.ops.plstm_2d.attention import masked_attention
 from plstm_torch.ops.plstm_2d.chain import BlockGrid, carry_states
 from plstm_torch.ops.plstm_2d.problem import Problem, Result, map_gates
 from plstm_torch.ops.plstm_2d.responses import block_responses
+from plstm_torch.ops.plstm_2d.systems import diagonal
 
 
 
@@ -29,21 +30,17 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
     nx, ny = -(-x // block[0]), -(-y // block[1])
     grid = (nx, -(-x // nx), ny, -(-y // ny))
     problem = _pad(problem, grid)
-    carries = nx * ny > 1 or problem.initial_state is not None or problem.return_last_state
-    gates = map_gates(problem.gates, lambda gate: _split(gate, grid, 2))
-    responses = block_responses(gates, problem.flips, carries)
+    responses = block_responses(map_gates(problem.gates, lambda gate: _split(gate, grid, 2)), problem.flips)
     q, k, v = (_split(tensor, grid, 1).flatten(3, 4) for tensor in (problem.query, problem.key, problem.value))
     direct = _split(problem.direct, grid, 1).flatten(3, 4)
-    output = masked_attention(q, k, v, with_direct(responses.nodes.flatten(7, 8).flatten(3, 4), direct))
-    state = None
-    if carries:
-        states = problem.initial_state or problem.zero_state()
-        carried, state = carry_states(q, k, v, responses, states, grid, problem.flips)
-        output = output + carried
+    own = diagonal(direct.flatten(-2).flatten(-3, -2)).unflatten(-1, direct.shape[3:4] + direct.shape[-2:])
+    own = own.unflatten(-4, direct.shape[3:6])
+    output = masked_attention(q, k, v, responses.nodes.flatten(7, 8).flatten(3, 4) + own)
+    states = problem.initial_state or problem.zero_state()
+    carried, (right, bottom) = carry_states(q, k, v, responses, states, grid, problem.flips)
+    output = output + carried
     output = output.unflatten(3, (grid[1], grid[3])).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :x, :y]
-    if state is None or not problem.return_last_state:
-        return output, None
-    return output, (state[0][:, :, :y], state[1][:, :, :x])
+    return output, ((right[:, :, :y], bottom[:, :, :x]) if problem.return_last_state else None)
 
 
 def _split(tensor: Tensor, grid: BlockGrid, axis: int) -> Tensor:

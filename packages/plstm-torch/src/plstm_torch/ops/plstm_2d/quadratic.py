@@ -6,23 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plstm_torch.ops.plstm_2d.attention import masked_attention, with_direct
+from plstm_torch.ops.plstm_2d.attention import masked_attention
 from plstm_torch.ops.plstm_2d.lines import line
-from plstm_torch.ops.plstm_2d.problem import Flips, Gates, Problem, flip_each, map_gates
-from plstm_torch.ops.plstm_2d.systems import chain, column_systems
-
-STRIP = 5  # columns; measured
+from plstm_torch.ops.plstm_2d.problem import Flips, Gates, Problem, map_gates
+from plstm_torch.ops.plstm_2d.strips import System, follow
+from plstm_torch.ops.plstm_2d.systems import column_systems, diagonal
 
 
 def quadratic(problem: Problem) -> Tensor:
     """Output [B, X, Y, DV, JO] of a grid that no border state enters."""
     gates, flips = problem.gates, problem.flips
     if gates.is_scalar and gates.mode in ("L", "R"):
-        gating = separable_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])[:, :, None, None, :, None, None]
+        gating = separable_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])
+        rows = [gating[:, :, None, None, :, None, None]]
     else:
-        gating = with_direct(strip_gating(gates, flips), problem.direct.flatten(1, 2))
+        rows = strip_gating(gates, flips, problem.direct)
     q, k, v = (tensor.flatten(1, 2) for tensor in (problem.query, problem.key, problem.value))
-    return masked_attention(q, k, v, gating).unflatten(1, problem.query.shape[1:3])
+    queries = q.split([row.shape[1] for row in rows], 1)
+    outputs = [masked_attention(query, k, v, row) for query, row in zip(queries, rows, strict=True)]
+    return torch.cat(outputs, 1).unflatten(1, problem.query.shape[1:3])
 
 
 def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
@@ -63,56 +65,58 @@ def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
     return gating.view(batch, x, y, x, y).permute(0, 3, 2, 1, 4).flatten(3, 4).flatten(1, 2)
 
 
-def strip_gating(gates: Gates, flips: Flips) -> Tensor:
-    """General form [B, N, JO, JQ, N, JK, JV]: columns make strips, and matrices of low rank connect the strips."""
-    x, y, jt, jk, jv = gates.source_r.shape[2:]
+def strip_gating(gates: Gates, flips: Flips, direct: Tensor) -> list[Tensor]:
+    """General form: columns make strips, and maps of low rank connect the strips.
+
+    Args:
+        gates: [B, O, X, Y, ...].
+        flips: walking directions of the orientations; orientation o walks X backwards where o is odd.
+        direct: [B, X, Y, JO, JQ, JK, JV].
+
+    Returns:
+        The rows of the gating matrix, strip by strip: [B, nodes, JO, JQ, N, JK, JV].
+    """
+    x, y, _, jk, jv = gates.source_r.shape[2:]
     jo, jq = gates.mark_l.shape[4:6]
-    count = -(-x // STRIP)
+    count = -(-x // max(1, round((x / 2) ** 0.5)))
     width = -(-x // count)
-    missing = count * width - x
-    turned = tuple((flip_x, False) for flip_x, _ in flips)
+    out, into = width * y * jo * jq, width * y * jk * jv
 
-    def in_strips(gate: Tensor) -> Tensor:
-        filled = pad(gate, (0, 0) * (gate.dim() - 3) + (0, missing)) if missing else gate
-        return flip_each(filled.unflatten(2, (count, width)), turned, 3, None)
+    def in_strips(tensor: Tensor, axis: int) -> Tensor:
+        if count * width > x:
+            tensor = pad(tensor, (0, 0) * (tensor.dim() - axis - 1) + (0, count * width - x))
+        return tensor.unflatten(axis, (count, width))
 
-    system = chain(column_systems(map_gates(gates, in_strips), flips, False), y * jt, True)
-    state, out, into = y * jt, y * jo * jq, y * jk * jv
-    rows, leaving = system.split([width * out, state], 3)
-
-    def to_image(response: Tensor, axis: int) -> Tensor:
-        return flip_each(response.unflatten(axis, (width, -1)), turned, axis, None).flatten(axis, axis + 1)
-
-    rows = to_image(rows, 3)
-    read, nodes = rows[..., :state], to_image(rows[..., state:], 4).sum(1)
-    carry, write = leaving[..., :state], to_image(leaving[..., state:], 4)
-    parts = [[block] for block in nodes.unbind(1)]
-    columns = width * into
-    for backwards in (False, True):
-        chosen = [o for o, (flip_x, _) in enumerate(flips) if flip_x is backwards]
-        if chosen:
-            _connect(parts, read[:, chosen], carry[:, chosen], write[:, chosen], backwards)
-        else:
-            unseen = [(0, (count - 1 - s) * columns) if backwards else (s * columns, 0) for s in range(count)]
-            parts = [[pad(torch.cat(blocks, 2), zeros)] for blocks, zeros in zip(parts, unseen, strict=True)]
-    gating = torch.cat([torch.cat(blocks, 2) for blocks in parts], 1)
-    if missing:
-        gating = gating[:, : x * out, : x * into]
-    return gating.unflatten(2, (x * y, jk, jv)).unflatten(1, (x * y, jo, jq))
+    to_state, to_inputs = column_systems(map_gates(gates, lambda gate: in_strips(gate, 2)), flips, border=False)
+    own = diagonal(in_strips(direct, 1).flatten(2, 3).flatten(-2).flatten(-3, -2))
+    lower = upper = None
+    for backwards in sorted({flip_x for flip_x, _ in flips}):
+        chosen = slice(int(backwards), None, 2)
+        system = follow(to_state[:, chosen], to_inputs[:, chosen], backwards)
+        own = own + system.nodes.sum(1).view_as(own)
+        connected = _connect(system, backwards)
+        lower, upper = (lower, connected) if backwards else (connected, upper)
+    rows = []
+    for strip, here in enumerate(own.unbind(1)):
+        before = here.new_zeros(len(here), out, strip * into) if lower is None else lower[strip]
+        after = here.new_zeros(len(here), out, (count - 1 - strip) * into) if upper is None else upper[strip]
+        row = torch.cat([before, here, after], 2)
+        nodes = min(width, x - strip * width) * y
+        row = row[:, : nodes * jo * jq, : x * y * jk * jv]
+        rows.append(row.unflatten(2, (x * y, jk, jv)).unflatten(1, (nodes, jo, jq)))
+    return rows
 
 
-def _connect(parts: list[list[Tensor]], read: Tensor, carry: Tensor, write: Tensor, backwards: bool) -> None:
-    """Adds to every strip's row of blocks what reaches it from the strips before it on the walk."""
-    count = read.shape[2]
-    order = range(count - 1, -1, -1) if backwards else range(count)
-    reads = read.transpose(1, 2).transpose(2, 3).flatten(3).unbind(1)  # the orientations share one inner dimension
-    carries, writes = carry.unbind(2), write.unbind(2)
-    arriving: Tensor | None = None
-    for strip in order:
-        blocks = [writes[strip]]
-        if arriving is not None:
-            block = reads[strip] @ arriving.flatten(1, 2)
-            parts[strip] = [*parts[strip], block] if backwards else [block, *parts[strip]]
-            passed = carries[strip] @ arriving
-            blocks = [writes[strip], passed] if backwards else [passed, writes[strip]]
-        arriving = torch.cat(blocks, -1)
+def _connect(system: System, backwards: bool) -> list[Tensor]:
+    """What reaches every strip from the strips before it on the walk: [B, out, inputs of those strips]."""
+    reads = system.read.flatten(3, 4).transpose(1, 2).transpose(2, 3).flatten(3).unbind(1)
+    carries, writes = system.carry.unbind(2), system.write.flatten(4).unbind(2)
+    count = len(carries)
+    arriving = writes[0][..., :0]
+    blocks: list[Tensor] = []
+    for strip in reversed(range(count)) if backwards else range(count):
+        # the orientations share the inner dimension of this product, which thereby sums them
+        blocks.append(reads[strip] @ arriving.flatten(1, 2))
+        passed = carries[strip] @ arriving
+        arriving = torch.cat([writes[strip], passed] if backwards else [passed, writes[strip]], -1)
+    return blocks[::-1] if backwards else blocks

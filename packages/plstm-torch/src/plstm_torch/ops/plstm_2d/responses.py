@@ -40,7 +40,7 @@ def block_responses(gates: Gates, flips: Flips) -> Responses:
     out, into = by * jo * jq, by * jk * jv
     to_state, to_inputs = column_systems(gates, flips, border=True)
     parts = []
-    for backwards in {flip_x for flip_x, _ in flips}:
+    for backwards in sorted({flip_x for flip_x, _ in flips}):
         chosen = slice(int(backwards), None, 2)
         parts.append(_border_last(follow(to_state[:, chosen], to_inputs[:, chosen], backwards), out, into))
     nodes = sum((part[0].sum(1) for part in parts[1:]), parts[0][0].sum(1))

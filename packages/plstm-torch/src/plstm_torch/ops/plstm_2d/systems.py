@@ -33,14 +33,14 @@ def column_systems(gates: Gates, flips: Flips, border: bool) -> tuple[Tensor, Te
     def rows(arriving: Tensor, bottom: Tensor, reading: Tensor | None, crossing: Tensor | None) -> Tensor:
         """What follows from `arriving` from above [*, Y, JT, columns], and the nodes' own reading and crossing."""
         read = _before(mark_u, arriving).flatten(-3, -2)
-        parts = [read if reading is None else read + _diagonal(reading)]
+        parts = [read if reading is None else read + diagonal(reading)]
         if border:
             parts.append(bottom)
         if gates.transition_ru is not None:
             cross = _before(gates.transition_ru, arriving).flatten(-3, -2)
-            parts.append(cross if crossing is None else cross + _diagonal(crossing))
+            parts.append(cross if crossing is None else cross + diagonal(crossing))
         else:
-            parts.append(torch.zeros_like(arriving.flatten(-3, -2)) if crossing is None else _diagonal(crossing))
+            parts.append(torch.zeros_like(arriving.flatten(-3, -2)) if crossing is None else diagonal(crossing))
         return torch.cat(parts, -2)
 
     def from_above(gate: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def column_systems(gates: Gates, flips: Flips, border: bool) -> tuple[Tensor, Te
     return to_state, to_inputs
 
 
-def _diagonal(gate: Tensor) -> Tensor:
+def diagonal(gate: Tensor) -> Tensor:
     """[*, Y, a, b] to [*, Y * a, Y * b]: a node acts on itself only."""
     y = gate.shape[-3]
     eye = torch.eye(y, dtype=gate.dtype, device=gate.device)

@@ -1,0 +1,313 @@
+"""The 1D op: both implementations against the reference, recorded data, and each other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from plstm_testing import golden
+from plstm_testing.conformance import OpCall, truth
+from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING, cases
+from plstm_testing.selfcheck import CASES
+from plstm_testing.tolerances import assert_close, assert_within
+from plstm_torch.check import run_op
+from plstm_torch.ops import plstm_1d
+from plstm_torch.ops.plstm_1d import chunkwise, matrix, op, scalar
+
+IMPLEMENTATIONS = ("recurrent", "chunkwise")
+BOTH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+KINDS = pytest.mark.parametrize("j", [SCALAR, STATE_TRACKING], ids=["scalar", "state_tracking"])
+
+
+def draw(length, j=SCALAR, batch=2, dim_k=3, dim_v=2, dtype=torch.float64, **options):
+    """Query, key, value, source, transition, mark, direct, initial state; transitions of norm about one half."""
+    dim_q, dim_k_j, dim_v_j, dim_t, dim_o = j
+    sizes = [(dim_k, dim_q), (dim_k, dim_k_j), (dim_v, dim_v_j), (dim_t, dim_k_j, dim_v_j), (dim_t, dim_t)]
+    sizes += [(dim_o, dim_q, dim_t), (dim_o, dim_q, dim_k_j, dim_v_j)]
+    tensors = [torch.randn(batch, length, *size, dtype=dtype) for size in sizes]
+    tensors[4] = tensors[4] / (2 * dim_t**0.5)
+    state = torch.randn(batch, dim_k, dim_v, dim_t, dtype=dtype)
+    return [tensor.requires_grad_(**options) for tensor in (*tensors, state)]
+
+
+def run(tensors, **keywords):
+    *inputs, state = tensors
+    return plstm_1d(*inputs, initial_state=state, return_last_state=True, **keywords)
+
+
+def gradients(results, tensors):
+    weights = [torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view_as(result) for result in results]
+    return torch.autograd.grad(results, tensors, weights)
+
+
+def assert_same(actual, expected, dtype="float64", kind="gradient"):
+    for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        assert_close(one.detach().double(), other.detach().double(), dtype, kind, f"tensor {index}")
+
+
+def compare(result, expected, dtype):
+    assert_close(result.output, expected.output, dtype, "output", "output")
+    if expected.last_state is not None:
+        assert_close(result.last_state, expected.last_state, dtype, "state", "last_state")
+    assert set(result.gradients) == set(expected.gradients)
+    for name, gradient in expected.gradients.items():
+        assert_close(result.gradients[name], gradient, dtype, "gradient", f"gradient of {name}")
+
+
+@BOTH
+@pytest.mark.parametrize("case", cases("plstm_1d"), ids=lambda case: case.name)
+def test_agrees_with_the_reference(case, implementation):
+    result = run_op(truth.call(case, implementation, "float64", "cpu"))
+    compare(result, truth.expected("plstm_1d", case.name, "float64"), "float64")
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", CASES["plstm_1d"])
+def test_agrees_in_other_dtypes(name, dtype, implementation):
+    (case,) = (case for case in cases("plstm_1d") if case.name == name)
+    result = run_op(truth.call(case, implementation, dtype, "cpu"))
+    compare(result, truth.expected("plstm_1d", name, dtype), dtype)
+    assert (result.output_dtype, result.state_dtype) == (dtype, "float32")
+
+
+@BOTH
+@pytest.mark.parametrize("case", list(golden.cases("op_1d")), ids=lambda case: case.name)
+def test_agrees_with_recorded_data(case, implementation):
+    inputs = {name: array for name, array in case.inputs.items() if not name.startswith("cotangent")}
+    keywords = {"implementation": implementation, "return_last_state": True, "chunk_size": 5}
+    weights = case.inputs["cotangent"], case.inputs["cotangent_state"]
+    result = run_op(OpCall("plstm_1d", inputs, {}, keywords, *weights))
+    assert_within(result.output, case.outputs["output"], case.limit, "output")
+    assert_within(result.last_state, case.outputs["last_state"], case.limit, "last_state")
+    for name, gradient in case.gradients.items():
+        assert_within(result.gradients[name], gradient, case.limit, name)
+
+
+@KINDS
+def test_small_pieces_and_segments_change_nothing(j, monkeypatch):
+    tensors = draw(29, j, batch=3)
+    expected = run(tensors, implementation="recurrent")
+    monkeypatch.setattr(scalar, "_PIECE", 2 * 4**2)
+    monkeypatch.setattr(matrix, "_SEGMENT", 2 * 4 * 3)
+    assert len(scalar._pieces(24, 4)) == 12
+    assert len(matrix._segments(3, 8, 4)) == 4
+    results = run(tensors, implementation="chunkwise", chunk_size=4)
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors))
+
+
+@pytest.mark.parametrize(("form", "j"), [("scalar", SCALAR), ("matrix", SCALAR), ("matrix", STATE_TRACKING)])
+def test_the_differentiable_formula_is_the_same_function(form, j):
+    tensors = draw(12, j)
+    expected = run(tensors, implementation="recurrent", scale=1.0)
+    chunks = [tensor.unflatten(1, (3, 4)) for tensor in tensors[:7]]
+    state = tensors[7].movedim(-1, 1)
+    if form == "scalar":
+        chunks = [tensor.squeeze(-1) for tensor in chunks[:3]] + [tensor.flatten(3)[..., 0] for tensor in chunks[3:]]
+        output, last_state = scalar.formula(*chunks, state.squeeze(1))
+        results = output.flatten(1, 2).unsqueeze(-1), last_state.unsqueeze(-1)
+    else:
+        output, last_state = matrix.formula(*chunks, state)
+        results = output.flatten(1, 2), last_state.movedim(1, -1)
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors))
+
+
+@BOTH
+@KINDS
+def test_gradients_match_finite_differences(j, implementation):
+    tensors = draw(5, j, batch=1, dim_k=2, dim_v=2)
+    assert torch.autograd.gradcheck(lambda *x: run(x, implementation=implementation, chunk_size=2), tensors)
+
+
+@KINDS
+def test_second_derivatives_match_finite_differences(j):
+    tensors = draw(3, j if j == SCALAR else (1, 1, 1, 2, 1), batch=1, dim_k=1, dim_v=2)
+    function = lambda *x: run(x, implementation="chunkwise", chunk_size=2)  # noqa: E731
+    assert torch.autograd.gradgradcheck(function, tensors)
+
+
+@BOTH
+@KINDS
+def test_pieces_equal_the_whole(j, implementation):
+    tensors = draw(23, j)
+    expected = run(tensors, implementation=implementation)
+    *inputs, state = tensors
+    outputs = []
+    for start, end in pairwise([0, 1, 8, 8, 20, 23]):
+        output, state = run([*(x[:, start:end] for x in inputs), state], implementation=implementation, chunk_size=4)
+        outputs.append(output)
+    results = torch.cat(outputs, 1), state
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors))
+
+
+@BOTH
+@KINDS
+@pytest.mark.parametrize("states", [False, True], ids=["gates_alone", "with_states"])
+def test_packed_equals_separate(j, states, implementation):
+    bounds = [0, 5, 5, 6, 17]
+    *inputs, _ = draw(17, j)
+    state = torch.stack([draw(0, j)[-1].detach() for _ in bounds[1:]], 1).requires_grad_() if states else None
+    keywords = {"implementation": implementation, "chunk_size": 4, "return_last_state": states}
+    packed = plstm_1d(*inputs, initial_state=state, cu_seqlens=torch.tensor(bounds), **keywords)
+    separate = [
+        plstm_1d(*(x[:, start:end] for x in inputs), initial_state=state[:, n] if states else None, **keywords)
+        for n, (start, end) in enumerate(pairwise(bounds))
+    ]
+    if states:
+        expected = torch.cat([output for output, _ in separate], 1), torch.stack([last for _, last in separate], 1)
+        tensors = [*inputs, state]
+    else:
+        packed, expected, tensors = (packed,), (torch.cat(separate, 1),), inputs
+    assert_same(packed, expected, kind="output")
+    assert_same(gradients(packed, tensors), gradients(expected, tensors))
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 31, 32, 33, 47, 48, 49, 100, 196, 200, 256, 1000, 1024, 1031])
+@pytest.mark.parametrize("entries", [1, 4, 16])
+def test_auto_chunk_size_pads_little(length, entries):
+    chunk = chunkwise.auto_chunk_size(length, entries)
+    assert 1 <= chunk <= length
+    assert -length % chunk <= chunk // 2 or length < 100
+
+
+def test_auto_chunk_size_divides_common_lengths():
+    assert [chunkwise.auto_chunk_size(length, 1) for length in (1024, 196, 200, 16384)] == [32, 28, 40, 32]
+
+
+def test_auto_resolves_in_one_place():
+    assert op.resolve_implementation("auto", 1) == "recurrent"
+    assert op.resolve_implementation("auto", 1000) == "chunkwise"
+    assert op.resolve_implementation("chunkwise", 1) == "chunkwise"
+
+
+@BOTH
+def test_result_dtypes(implementation):
+    tensors = draw(6, dtype=torch.float32)
+    keywords = {"implementation": implementation}
+    low = [tensor.to(torch.bfloat16) for tensor in tensors]
+    assert [x.dtype for x in run(low, **keywords)] == [torch.bfloat16, torch.float32]
+    mixed = [*low[:2], tensors[2].half(), *low[3:]]
+    assert [x.dtype for x in run(mixed, **keywords)] == [torch.float16, torch.float32]
+    double = [*low[:4], tensors[4].double(), *low[5:]]
+    assert [x.dtype for x in run(double, **keywords)] == [torch.bfloat16, torch.float64]
+
+
+@BOTH
+@KINDS
+def test_autocast_of_the_caller_has_no_effect(j, implementation):
+    tensors = draw(9, j, dtype=torch.float32)
+    expected = run(tensors, implementation=implementation, chunk_size=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = run(tensors, implementation=implementation, chunk_size=4)
+    assert_same(results, expected, "float32", "output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors), "float32")
+
+
+@KINDS
+def test_strides_do_not_matter(j):
+    tensors = draw(13, j)
+    apart = [torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0] for x in tensors]
+    assert not any(x.is_contiguous() for x in apart)
+    expected, results = run(tensors, chunk_size=4), run(apart, chunk_size=4)
+    assert_same(results, expected, kind="output")
+    summed = torch.autograd.grad(sum(x.sum() for x in results), tensors)  # a gradient of stride zero
+    assert_same(summed, torch.autograd.grad(sum(x.sum() for x in expected), tensors))
+
+
+@BOTH
+def test_gates_shared_over_batch_and_length(implementation):
+    tensors = draw(9)
+    shared = [tensor[:1, :1].detach().requires_grad_() for tensor in tensors[3:7]]
+    expanded = [gate.expand(2, 9, *gate.shape[2:]) for gate in shared]
+    results = run([*tensors[:3], *expanded, tensors[7]], implementation=implementation, chunk_size=4)
+    assert all(gradient.isfinite().all() for gradient in gradients(results, shared))
+
+
+@BOTH
+def test_inputs_are_left_alone(implementation):
+    tensors = draw(9, requires_grad=False)
+    before = [tensor.clone() for tensor in tensors]
+    results = run(tensors, implementation=implementation, chunk_size=4)
+    results[0].add_(1.0)
+    results[1].add_(1.0)
+    assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
+
+
+@KINDS
+def test_memory_for_backward_is_linear_in_the_length(j):
+    def saved_bytes(length):
+        tensors = draw(length, j, batch=1, dtype=torch.float32)
+        saved = {}
+
+        def pack(tensor):
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            run(tensors, implementation="chunkwise")
+        return sum(saved.values())
+
+    short, long = saved_bytes(2048), saved_bytes(8192)
+    assert long <= 4.2 * short
+    assert short < 4 * 2048 * 400  # not even a mask of chunks
+
+
+def test_gradients_stay_finite_at_transition_one_in_bfloat16():
+    length = 16384
+    tensors = draw(length, batch=1, dtype=torch.bfloat16, requires_grad=False)
+    tensors[4] = torch.where(torch.rand(1, length, 1, 1) < 0.5, -1.0, 1.0).to(torch.bfloat16)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    output, state = run(tensors)
+    for gradient in torch.autograd.grad([output.float().square().mean() + state.square().mean()], tensors):
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("j", [SCALAR, (1, 1, 1, 4, 1)], ids=["scalar", "rotations"])
+def test_transition_of_norm_one_preserves_the_state(j):
+    length, dim_t = 16384, j[3]
+    tensors = draw(length, j, batch=1, dtype=torch.float32, requires_grad=False)
+    tensors[3] = torch.zeros_like(tensors[3])
+    tensors[4] = torch.ones(1, length, 1, 1)
+    if dim_t > 1:
+        tensors[4] = torch.linalg.qr(torch.randn(1, length, dim_t, dim_t, dtype=torch.float64))[0].float()
+    _, state = run(tensors, implementation="chunkwise")
+    norm = lambda x: np.linalg.norm(x.double().numpy(), axis=-1)  # noqa: E731
+    assert_close(norm(state), norm(tensors[7]), "float32", "state", "norm of the state")
+
+
+def test_bad_arguments_are_named():
+    *inputs, state = draw(6, requires_grad=False)
+    _, key, value, source, transition, mark, direct = inputs
+
+    def call(**changed):
+        names = ("query", "key", "value", "source", "transition", "mark", "direct")
+        return plstm_1d(**dict(zip(names, inputs, strict=True)) | changed)
+
+    for error, message, changed in [
+        (TypeError, "query: expected .*, got list", {"query": [1.0]}),
+        (TypeError, "key: expected a torch.Tensor, got ndarray", {"key": key.numpy()}),
+        (TypeError, "value: expected a floating-point dtype, got torch.int64", {"value": value.long()}),
+        (TypeError, "mark: expected a floating-point dtype, got torch.complex128", {"mark": mark.cdouble()}),
+        (ValueError, "source: expected the device of query, cpu, got meta", {"source": source.to("meta")}),
+        (ValueError, r"direct: expected \[.*\], got", {"direct": direct[..., 0]}),
+        (ValueError, r"transition: expected \[.*T=6.*\], got", {"transition": transition[:, :-1]}),
+        (ValueError, r"initial_state: expected \[.*\], got", {"initial_state": state[:, :, :1]}),
+        (TypeError, "initial_state: expected a floating-point dtype", {"initial_state": state.long()}),
+        (ValueError, "implementation: expected one of 'auto', 'recurrent', 'chunkwise', got 'fast'",
+         {"implementation": "fast"}),
+        (ValueError, "chunk_size: expected None or a positive integer, got 0", {"chunk_size": 0}),
+        (TypeError, "chunk_size: expected None or a positive integer, got float", {"chunk_size": 2.0}),
+        (ValueError, "cu_seqlens: expected boundaries that do not decrease",
+         {"cu_seqlens": torch.tensor([0, 4, 2, 6])}),
+        (ValueError, "cu_seqlens: expected non-negative", {"cu_seqlens": torch.tensor([0, -1, 6])}),
+        (TypeError, "cu_seqlens: expected integers", {"cu_seqlens": torch.tensor([0.0, 6.0])}),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=f"^{message}"):
+            call(**changed)
