@@ -14,14 +14,14 @@ from plstm_torch import build
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 CONFIGS = {
     "vision": pLSTMVisionModelConfig(
-        dim=8, num_heads=2, num_blocks=1, patch_size=4, resolution=(16, 12), output_shape=(3,), **DTYPES
+        dim=8, num_heads=2, num_blocks=1, patch_size=4, resolution=(8, 12), output_shape=(3,), **DTYPES
     ),
     "language": pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1, **DTYPES),
 }
 
 
 def model_input(name: str) -> Tensor:
-    return torch.rand(2, 16, 12, 3, dtype=torch.float64) if name == "vision" else torch.randint(0, 11, (2, 6))
+    return torch.rand(2, 8, 12, 3, dtype=torch.float64) if name == "vision" else torch.randint(0, 11, (2, 6))
 
 
 @pytest.fixture(params=CONFIGS)

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 from plstm_testing.tolerances import rms_error, tolerance
 from safetensors.numpy import load_file
 
@@ -56,7 +55,6 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(tmp_path):
     assert np.array_equal(curve(whole, "train_loss"), curve(cut, "train_loss"))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's rendezvous needs a POSIX system")
 def test_two_processes_follow_the_loss_curve_of_one(tmp_path):
     # 1,442 images in batches of 131: the last batch holds a single image, so one process has none of it
     options = ["--batch-size", "131", "--epochs", "2", "--dtype", "float64"]

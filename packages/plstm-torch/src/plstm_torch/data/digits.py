@@ -79,16 +79,17 @@ def distort(
     Returns:
         The distorted images, same shape.
     """
-    draws = torch.from_numpy(uniform(key, np.asarray(indices), 4)).to(images) * 2 - 1
+    # in float64, so that rounding cannot depend on which other images are in the batch
+    wide = images.permute(0, 3, 1, 2).to(torch.float64)
+    draws = torch.from_numpy(uniform(key, np.asarray(indices), 4)) * 2 - 1
     turn = draws[:, 0] * math.radians(angle)
     scale = 1 + draws[:, 1] * stretch
     cosine, sine = scale * turn.cos(), scale * turn.sin()
     height, width = images.shape[1:3]
     move_x, move_y = draws[:, 2] * 2 * shift / width, draws[:, 3] * 2 * shift / height
     theta = torch.stack([torch.stack([cosine, -sine, move_x], -1), torch.stack([sine, cosine, move_y], -1)], 1)
-    channels_first = images.permute(0, 3, 1, 2)
-    grid = functional.affine_grid(theta, list(channels_first.shape), align_corners=False)
-    return functional.grid_sample(channels_first, grid, align_corners=False).permute(0, 2, 3, 1)
+    grid = functional.affine_grid(theta, list(wide.shape), align_corners=False)
+    return functional.grid_sample(wide, grid, align_corners=False).permute(0, 2, 3, 1).to(images.dtype)
 
 
 def training_batch(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_torch.ops._fast_form import FastForm, Tensors
+from plstm_torch.ops.plstm_2d.systems import diagonal
 
 # Scores are computed for as many grids at a time as stay in cache; large fresh temporaries cost page faults.
 SCORES_IN_CACHE = 2**20
@@ -30,6 +31,12 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) 
     scores = torch.einsum("...ndq,...mdk->...nqmk", query, key)
     weights = torch.einsum("...nqmk,...noqmkv->...nomv", scores, gating)
     return torch.einsum("...nomv,...mev->...neo", weights, value)
+
+
+def with_direct(gating: Tensor, direct: Tensor) -> Tensor:
+    """Adds the weights of the nodes' own inputs [*, N, JO, JQ, JK, JV] to the diagonal of a gating matrix."""
+    own = diagonal(direct.flatten(-2).flatten(-3, -2))
+    return gating + own.view(gating.shape)
 
 
 def _formula(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tensors:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plstm_torch.ops.plstm_2d.attention import masked_attention
+from plstm_torch.ops.plstm_2d.attention import masked_attention, with_direct
 from plstm_torch.ops.plstm_2d.chain import BlockGrid, carry_states
-from plstm_torch.ops.plstm_2d.problem import Problem, Result, map_gates
+from plstm_torch.ops.plstm_2d.problem import Problem, Result, exchange_axes, map_gates
 from plstm_torch.ops.plstm_2d.responses import block_responses
-from plstm_torch.ops.plstm_2d.systems import diagonal
 
 
 
@@ -26,18 +25,19 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
     Returns:
         Output [B, X, Y, DV, JO], and the leaving states if the problem asks for them.
     """
+    if problem.gates.is_scalar and problem.gates.mode == "R":
+        output, state = blockwise(exchange_axes(problem), block[::-1])
+        return output.transpose(1, 2), state and state[::-1]
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
     grid = (nx, -(-x // nx), ny, -(-y // ny))
     problem = _pad(problem, grid)
-    responses = block_responses(map_gates(problem.gates, lambda gate: _split(gate, grid, 2)), problem.flips)
+    nodes, maps = block_responses(map_gates(problem.gates, lambda gate: _split(gate, grid, 2)), problem.flips)
     q, k, v = (_split(tensor, grid, 1).flatten(3, 4) for tensor in (problem.query, problem.key, problem.value))
-    direct = _split(problem.direct, grid, 1).flatten(3, 4)
-    own = diagonal(direct.flatten(-2).flatten(-3, -2)).unflatten(-1, direct.shape[3:4] + direct.shape[-2:])
-    own = own.unflatten(-4, direct.shape[3:6])
-    output = masked_attention(q, k, v, responses.nodes.flatten(7, 8).flatten(3, 4) + own)
+    output = masked_attention(q, k, v, with_direct(nodes, _split(problem.direct, grid, 1).flatten(3, 4)))
     states = problem.initial_state or problem.zero_state()
-    carried, (right, bottom) = carry_states(q, k, v, responses, states, grid, problem.flips)
+    separable = problem.gates.is_scalar and problem.gates.mode == "L"
+    carried, (right, bottom) = carry_states((q, k, v), maps, states, grid, problem.flips, separable)
     output = output + carried
     output = output.unflatten(3, (grid[1], grid[3])).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :x, :y]
     return output, ((right[:, :, :y], bottom[:, :, :x]) if problem.return_last_state else None)

@@ -91,6 +91,32 @@ def direct_term(problem: Problem) -> Tensor:
     return torch.einsum("bxyov,bxyev->bxyeo", weights, problem.value)
 
 
+def exchange_axes(problem: Problem) -> Problem:
+    """The same problem with X and Y, right and down exchanged: chirality R becomes L."""
+    gates = map_gates(problem.gates, lambda gate: gate.transpose(2, 3))
+    exchanged = Gates(
+        source_r=gates.source_d,
+        source_d=gates.source_r,
+        transition_rl=gates.transition_du,
+        transition_du=gates.transition_rl,
+        transition_dl=gates.transition_ru,
+        transition_ru=gates.transition_dl,
+        mark_l=gates.mark_u,
+        mark_u=gates.mark_l,
+    )
+    state = problem.initial_state
+    return replace(
+        problem,
+        query=problem.query.transpose(1, 2),
+        key=problem.key.transpose(1, 2),
+        value=problem.value.transpose(1, 2),
+        gates=exchanged,
+        direct=problem.direct.transpose(1, 2),
+        flips=tuple((flip_y, flip_x) for flip_x, flip_y in problem.flips),
+        initial_state=None if state is None else (state[1], state[0]),
+    )
+
+
 def flip_each(tensor: Tensor, flips: Flips, x_axis: int | None, y_axis: int | None) -> Tensor:
     """Flips the spatial axes of every orientation (axis 1) that walks backwards: its own inverse."""
     if not any(fx or fy for fx, fy in flips):

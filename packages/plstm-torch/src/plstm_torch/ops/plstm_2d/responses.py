@@ -13,19 +13,23 @@ from plstm_torch.ops.plstm_2d.systems import column_systems
 
 
 @dataclass(frozen=True)
-class Responses:
-    """Linear maps of blocks, indices in the order of the image; `*` counts blocks, `border` = (BY + BX) * JT.
+class BorderMaps:
+    """Maps [B, O, *, ...] from and to the border states of blocks, N = BX * BY nodes in the order of the image.
 
-    A border state lists left before top on the way in, right before bottom on the way out.
+    A state has the sizes LEFT = BY * JT on the left and right, TOP = BX * JT at the top and bottom.
     """
 
-    nodes: Tensor  # [B, *, BX, BY, JO, JQ, BX, BY, JK, JV]: inputs to outputs, the orientations summed
-    read: Tensor  # [B, O, *, BX, BY, JO, JQ, border]: the entering state to the outputs
-    write: Tensor  # [B, O, *, border, BX, BY, JK, JV]: inputs to the leaving state
-    carry: Tensor  # [B, O, *, border, border]: the entering state to the leaving state
+    read_left: Tensor  # [*, N, JO, JQ, LEFT]
+    read_top: Tensor  # [*, N, JO, JQ, TOP]
+    write_right: Tensor  # [*, N, JV, JK, LEFT]
+    write_bottom: Tensor  # [*, N, JV, JK, TOP]
+    right_of_left: Tensor  # [*, LEFT, LEFT]
+    right_of_top: Tensor  # [*, LEFT, TOP]
+    bottom_of_left: Tensor  # [*, TOP, LEFT]
+    bottom_of_top: Tensor  # [*, TOP, TOP]
 
 
-def block_responses(gates: Gates, flips: Flips) -> Responses:
+def block_responses(gates: Gates, flips: Flips) -> tuple[Tensor, BorderMaps]:
     """Responses of blocks for any gates: columns that follow one another along X.
 
     Args:
@@ -33,43 +37,39 @@ def block_responses(gates: Gates, flips: Flips) -> Responses:
         flips: walking directions of the orientations; orientation o walks X backwards where o is odd.
 
     Returns:
-        The maps; `direct` is not among them.
+        The gating matrices of the blocks [B, *, N, JO, JQ, N, JK, JV], the orientations summed and without `direct`,
+        and the maps from and to their border states.
     """
     by, jt, jk, jv = gates.source_r.shape[-4:]
     jo, jq = gates.mark_l.shape[-3:-1]
-    out, into = by * jo * jq, by * jk * jv
     to_state, to_inputs = column_systems(gates, flips, border=True)
-    parts = []
+    gating: list[Tensor] = []
+    maps: list[BorderMaps] = []
     for backwards in sorted({flip_x for flip_x, _ in flips}):
         chosen = slice(int(backwards), None, 2)
-        parts.append(_border_last(follow(to_state[:, chosen], to_inputs[:, chosen], backwards), out, into))
-    nodes = sum((part[0].sum(1) for part in parts[1:]), parts[0][0].sum(1))
-    read, write, carry = (_interleave([part[i] for part in parts]) for i in (1, 2, 3))
-    return Responses(
-        nodes.unflatten(-1, (by, jk, jv)).unflatten(-5, (by, jo, jq)),
-        read.unflatten(-2, (by, jo, jq)),
-        write.unflatten(-1, (by, jk, jv)),
-        carry,
+        system = follow(to_state[:, chosen], to_inputs[:, chosen], backwards)
+        gating.append(system.nodes[..., : by * jo * jq, :, : by * jk * jv].sum(1))
+        maps.append(_border_maps(system, (by, jo, jq), (by, jk, jv)))
+    nodes = sum(gating[1:], gating[0]).unflatten(-1, (by, jk, jv)).unflatten(-5, (by, jo, jq))
+    # orientations that walk X forwards and backwards take turns
+    turns = (torch.stack(each, 2).flatten(1, 2) if len(each) > 1 else each[0] for each in zip(*(vars(part).values() for part in maps), strict=True))
+    return nodes.flatten(-8, -7).flatten(-4, -3), BorderMaps(*turns)
+
+
+def _border_maps(system: System, out: tuple[int, int, int], into: tuple[int, int, int]) -> BorderMaps:
+    """Separates what the columns' outputs and inputs hold for their nodes from what they hold for bottom and top."""
+    rows, columns = out[0] * out[1] * out[2], into[0] * into[1] * into[2]
+    read, bottom_of_left = system.read[..., :rows, :], system.read[..., rows:, :]
+    write, right_of_top = system.write[..., :columns], system.write[..., columns:]
+    read_top, bottom = system.nodes[..., :rows, :, columns:], system.nodes[..., rows:, :, :]
+    write_bottom = bottom[..., :columns].flatten(-4, -3).movedim(-3, -1)
+    return BorderMaps(
+        read_left=read.unflatten(-2, out).flatten(-5, -4),
+        read_top=read_top.flatten(-2).unflatten(-2, out).flatten(-5, -4),
+        write_right=write.movedim(-3, -1).unflatten(-2, into).flatten(-5, -4).transpose(-3, -2),
+        write_bottom=write_bottom.unflatten(-2, into).flatten(-5, -4).transpose(-3, -2),
+        right_of_left=system.carry,
+        right_of_top=right_of_top.flatten(-2),
+        bottom_of_left=bottom_of_left.flatten(-3, -2),
+        bottom_of_top=bottom[..., columns:].flatten(-2).flatten(-3, -2),
     )
-
-
-def _border_last(system: System, out: int, into: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Separates what the columns' outputs and inputs hold for nodes from what they hold for top and bottom."""
-    of_nodes, of_bottom = system.nodes.split([out, system.nodes.shape[-3] - out], -3)
-    read, bottom_of_left = system.read.split([out, system.read.shape[-2] - out], -2)
-    nodes, read_top = of_nodes.split([into, of_nodes.shape[-1] - into], -1)
-    bottom_of_nodes, bottom_of_top = of_bottom.split([into, of_bottom.shape[-1] - into], -1)
-    write, right_of_top = system.write.split([into, system.write.shape[-1] - into], -1)
-    right = torch.cat([system.carry, right_of_top.flatten(-2)], -1)
-    bottom = torch.cat([bottom_of_left, bottom_of_top.flatten(-2)], -1).flatten(-3, -2)
-    return (
-        nodes,
-        torch.cat([read, read_top.flatten(-2)], -1),
-        torch.cat([write, bottom_of_nodes.flatten(-4, -3)], -3),
-        torch.cat([right, bottom], -2),
-    )
-
-
-def _interleave(parts: list[Tensor]) -> Tensor:
-    """Orientations that walk X forwards and backwards take turns."""
-    return parts[0] if len(parts) == 1 else torch.stack(parts, 2).flatten(1, 2)
