@@ -96,14 +96,14 @@ def test_the_module_is_the_command():
         (["train", "arrows", "--preset", "huge"], "--preset 'huge': expected one of quick, paper"),
         (["train", "arrows", "--size", "30"], "image size 30: expected a multiple of patch_size=4"),
         (["train", "arrows", "--scaling", "up"], "scaling='up': expected 'pixels' or 'relative'"),
-        (["train", "text"], "Missing argument 'FILE'"),
+        (["train", "text"], "Missing argument"),
         (["train", "text", "/no/such/file"], "cannot read /no/such/file: No such file or directory"),
         (["eval", "nowhere"], "nowhere holds no run (no training.json)"),
         (["generate", "nowhere"], "nowhere holds no run (no training.json)"),
         (["show"], "Missing command"),
         (["show", "receptive-field", "--angle", "1.5"], "angle=(1.5,): expected one or more numbers between 0 and 1"),
         (["show", "receptive-field", "--out", "field.doc"], "expected a name that ends in .png, .svg or .pdf"),
-        (["show", "receptive-field", "--out", "/no/such/folder/a.png"], "cannot write /no/such/folder/a.png: No such"),
+        (["show", "receptive-field", "--out", "/no/such/folder/a.png"], "--out /no/such/folder/a.png: there is no folder"),
     ],
 )
 def test_bad_input_is_one_line_and_code_two(words, message, refused, tmp_path, monkeypatch):

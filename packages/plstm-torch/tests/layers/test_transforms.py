@@ -69,7 +69,7 @@ def test_compiles_without_graph_breaks(name, randomize, assert_close):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # raised by the compiler itself
-@pytest.mark.parametrize(("name", "shape"), [("1d", (1, 4, 8)), ("fused P", (1, 2, 2, 8))])
+@pytest.mark.parametrize(("name", "shape"), [("1d scalar", (1, 4, 8)), ("fused P", (1, 2, 2, 8))])
 def test_compiles_to_machine_code(name, shape, randomize, assert_close):
     config_class, options, _ = CASES[name]
     module = randomize(build(config_class(input_dim=8, num_heads=2, **options, **DTYPES)), 0.4)
@@ -207,7 +207,7 @@ def test_gates_and_states_stay_wide_under_autocast(name, randomize, assert_close
     monkeypatch.setattr(grid, "plstm_2d_oriented", spy(grid.plstm_2d_oriented))
     with torch.autocast("cpu", torch.bfloat16):
         output = module(x)
-        output.float().sum().backward()
+    output.float().sum().backward()
     gates = {key: value for key, value in seen.items() if key.startswith(("source", "transition", "mark", "direct"))}
     assert gates
     assert all(gate.dtype == torch.float32 for gate in gates.values())

@@ -57,7 +57,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(tmp_path):
 
 def test_two_processes_follow_the_loss_curve_of_one(tmp_path):
     # 1,442 images in batches of 131: the last batch holds a single image, so one process has none of it
-    options = ["--batch-size", "131", "--epochs", "2", "--dtype", "float64"]
+    # at a low learning rate, since training magnifies rounding step by step
+    options = ["--batch-size", "131", "--steps", "13", "--dtype", "float64", "--learning-rate", "1e-4"]
     alone, pair = tmp_path / "alone", tmp_path / "pair"
     train(alone, *options)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -66,7 +67,5 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path):
         error = rms_error(curve(pair, name), curve(alone, name))
         assert error < tolerance("float64"), name
     assert np.array_equal(curve(pair, "test_accuracy"), curve(alone, "test_accuracy"))
-    expected, actual = weights(alone), weights(pair)
-    for name in expected:
-        # Adam divides by the root of tiny second moments, which magnifies rounding in the first steps
-        assert rms_error(actual[name], expected[name]) < 1e3 * tolerance("float64", "gradient"), name
+    expected, actual = (np.concatenate([w.ravel() for w in weights(folder).values()]) for folder in (alone, pair))
+    assert rms_error(actual, expected) < tolerance("float64")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,15 +88,15 @@ def generate(
     chosen = choose_device(device or "auto")
     model = _load_language_model(folder, chosen)
     sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    out = sys.stdout.buffer
-    out.write(prompt.encode())
+    stream = sample_bytes(model, prompt.encode(), length, device=chosen, seed=seed, **sampling)
     try:
-        for byte in sample_bytes(model, prompt.encode(), length, device=chosen, seed=seed, **sampling):
-            out.write(byte)
-            out.flush()
+        first = next(stream, b"")
     except ValueError as error:
         raise UserError(str(error)) from error
-    out.write(b"\n")
+    out = sys.stdout.buffer
+    for piece in chain((prompt.encode() + first,), stream, (b"\n",)):
+        out.write(piece)
+        out.flush()
 
 
 def _load_language_model(folder: Path, device: torch.device) -> nn.Module:

@@ -29,6 +29,8 @@ def receptive_field(
 
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
     try:
         figure = receptive_field_figure(size=size, angles=tuple(angle) if angle else (0.2, 0.5, 0.75), decay=decay)
         figure.savefig(out)

@@ -83,7 +83,7 @@ def normalize_heads(norm: nn.Module, heads: Float[Tensor, "B H *grid W"]) -> Flo
     return features.unflatten(-1, (heads.shape[1], heads.shape[-1])).movedim(-2, 1)
 
 
-def merge_heads(tensor: Float[Tensor, "B *grid H K J"], grid_axes: int) -> Float[Tensor, "BH *grid K J"]:
+def merge_heads(tensor: Float[Tensor, "..."], grid_axes: int) -> Float[Tensor, "..."]:
     """Move the heads next to the batch and merge the two.
 
     Args:

@@ -87,7 +87,7 @@ class LongRangeTransitionLayer(Module):
                 return orthogonalize_householder(matrix)
             case "exponential_orthogonalization":
                 terms = None if config.matrix_exponential == "exact" else order
-                return orthogonalize_exponential(matrix, config.orthogonalization_factor, terms)
+                return orthogonalize_exponential(matrix, float(config.orthogonalization_factor), terms)
             case "eigenvalue_restriction":
                 return restrict_eigenvalues(matrix, order)
             case "singularvalue_restriction":
@@ -111,7 +111,7 @@ class LongRangeTransitionLayer(Module):
         shape = (*x.shape[:-1], config.num_heads, config.transition_dim, config.transition_dim)
         with without_autocast(x):
             z = self._project(x, self.eigenvalues_bias, self.eigenvalues_weight)
-            eigenvalues = eigenvalue_activation(z, config.eigenvalue_representation, config.eigenvalue_factor)
+            eigenvalues = eigenvalue_activation(z, config.eigenvalue_representation, float(config.eigenvalue_factor))
             if self.inproj_bias is None:
                 return eigenvalues.unsqueeze(-1).expand(shape)
             right = self._normalize(self._project(x, self.inproj_bias, self.inproj_weight))

@@ -102,6 +102,16 @@ def _segments(batch: int, num_chunks: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + size, num_chunks)) for start in range(0, num_chunks, size)]
 
 
+def _take(tensor: Tensor, part: slice) -> Tensor:
+    """The chunks of a segment, chunks before batch: the recurrence between them then runs over contiguous states."""
+    return tensor[:, part].transpose(0, 1).flatten(0, 1)
+
+
+def _put(tensor: Tensor, part: slice, chunks: Tensor) -> None:
+    target = tensor[:, part].transpose(0, 1)
+    target.copy_(chunks.view_as(target))
+
+
 def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     """`formula` segment by segment; saved are the states between the segments, [B,G,JT,DK,DV]."""
     *tensors, state = inputs
@@ -110,10 +120,10 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     states = []
     for part in _segments(*value.shape[:3]):
         states.append(state)
-        segment = run_segment([tensor[:, part].flatten(0, 1) for tensor in tensors], state)
-        output[:, part] = segment_output(segment).view_as(output[:, part])
-        state = segment.last_state
-    return (output, state), (torch.stack(states, 1),)
+        segment = run_segment([_take(tensor, part) for tensor in tensors], state)
+        _put(output, part, segment_output(segment))
+        state = segment.states[-1]
+    return (output, state.clone()), (torch.stack(states, 1),)
 
 
 def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
@@ -123,11 +133,11 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     results = [tensor.new_empty(tensor.shape) for tensor in tensors]
     segments = _segments(*inputs[0].shape[:3])
     for part, state in zip(reversed(segments), reversed(saved[0].unbind(1)), strict=True):
-        segment = run_segment([tensor[:, part].flatten(0, 1) for tensor in tensors], state)
-        found, d_state = segment_gradients(segment, d_output[:, part].flatten(0, 1), d_state)
+        segment = run_segment([_take(tensor, part) for tensor in tensors], state)
+        found, d_state = segment_gradients(segment, _take(d_output, part), d_state)
         for result, gradient in zip(results, found, strict=True):
-            result[:, part] = gradient.view_as(result[:, part])
-    return (*results, d_state)
+            _put(result, part, gradient)
+    return (*results, d_state.clone())
 
 
 def allocate(*inputs: Tensor) -> Tensors:

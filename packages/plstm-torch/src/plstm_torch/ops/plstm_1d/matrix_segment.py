@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plstm_torch.ops.plstm_1d.chain import advance_matrix, chain_backward, chain_forward
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment of n = B * N chunks of C steps, and what both passes derive from its inputs.
+    """A segment of n = N * B chunks of C steps (chunks before batch), and what both passes derive from its inputs.
 
     Attributes:
         dims: n, C, JO, JQ, JK, JV, JT.
@@ -26,8 +25,7 @@ class Segment:
         scores: [n,C,JQ,C,JK].
         attention: gating times scores [n,C,JO,C,JV].
         written_values: values as they arrive at the end of the chunk [n,JT,C,JK,DV].
-        entering: states that enter the chunks [n,JT,DK,DV].
-        last_state: state that leaves the segment [B,JT,DK,DV].
+        states: states that enter the chunks, and the one that leaves the segment [N+1,B,JT,DK,DV].
     """
 
     dims: tuple[int, ...]
@@ -39,8 +37,12 @@ class Segment:
     scores: Tensor
     attention: Tensor
     written_values: Tensor
-    entering: Tensor
-    last_state: Tensor
+    states: Tensor
+
+    @property
+    def entering(self) -> Tensor:
+        """States that enter the chunks [n,JT,DK,DV]."""
+        return self.states[:-1].flatten(0, 1)
 
 
 def run_segment(inputs: Sequence[Tensor], state: Tensor) -> Segment:
@@ -67,13 +69,13 @@ def run_segment(inputs: Sequence[Tensor], state: Tensor) -> Segment:
         attention.copy_(torch.einsum("nioqjkv,niqjk->niojv", gating, scores))
 
     written_values = _mix(source_end, values.view(count, 1, chunk, dim_v, -1))
-    slots = keys.new_empty(count + 1, dim_t, keys.shape[-1], values.shape[-1])
-    written = slots[1:].flatten(0, 1)
+    states = keys.new_empty(count // state.shape[0] + 1, *state.shape)
+    states[0] = state
+    written = states[1:].flatten(0, 2)
     torch.bmm(_per_state(keys, dim_t).mT, written_values.view(count * dim_t, chunk * dim_k, -1), out=written)
-    last_state = chain_forward(slots, total.unflatten(0, (state.shape[0], -1)), state, advance_matrix)
-    return Segment(
-        dims, queries, keys, values, moves, rows, scores, attention, written_values, slots[:-1], last_state
-    )  # fmt: skip
+    for before, total_n, after in _steps(states, total):
+        after.baddbmm_(total_n, before)
+    return Segment(dims, queries, keys, values, moves, rows, scores, attention, written_values, states)
 
 
 def segment_output(segment: Segment) -> Tensor:
@@ -192,6 +194,12 @@ def _per_state(tensor: Tensor, dim_t: int) -> Tensor:
     return tensor.unsqueeze(1).expand(-1, dim_t, -1, -1).flatten(0, 1)
 
 
+def _steps(states: Tensor, total: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For each chunk the state before it [B,JT,DK*DV], the transition over it [B,JT,JT], and the state after it."""
+    each, totals = states.flatten(3).unbind(0), total.unflatten(0, (-1, states.shape[1])).unbind(0)
+    return list(zip(each[:-1], totals, each[1:], strict=True))
+
+
 def _read(segment: Segment) -> Tensor:
     """What each query reads from each entry of the entering state, [n,C,JQ,JT,DV]."""
     count, chunk, _, dim_q, _, _, dim_t = segment.dims
@@ -210,17 +218,18 @@ def _reading_gradients(
 
     d_read = _mix(mark_start.permute(0, 4, 1, 3, 2), d_output.unsqueeze(1))  # [n,JT,C,JQ,DV]
     d_read = d_read.view(count * dim_t, chunk * dim_q, -1)
-    slots = entering.new_empty(count + 1, *entering.shape[1:])
-    torch.bmm(queries.mT, d_read, out=slots[:-1].flatten(0, 1))
-    totals = total.mT.unflatten(0, (d_last_state.shape[0], -1))
-    d_initial_state = chain_backward(slots, totals, d_last_state, advance_matrix)
-    d_leaving = slots[1:]
+    d_states = torch.empty_like(segment.states)
+    d_states[-1] = d_last_state
+    torch.bmm(queries.mT, d_read, out=d_states[:-1].flatten(0, 2))
+    for d_before, total_n, d_after in reversed(_steps(d_states, total)):
+        d_before.baddbmm_(total_n.mT, d_after)
+    d_leaving = d_states[1:].flatten(0, 1)
 
     d_total.copy_(torch.bmm(d_leaving.flatten(2), entering.flatten(2).mT))
     d_queries = torch.bmm(d_read, entering.flatten(0, 1).mT).view(count, dim_t, chunk * dim_q, -1).sum(1)
     read = _read(segment).reshape(count * chunk, dim_q * dim_t, -1)
     d_mark_start.copy_(torch.bmm(d_output.flatten(0, 1), read.mT).view(count, chunk, dim_o, dim_q, dim_t))
-    return d_queries, d_leaving, d_initial_state
+    return d_queries, d_leaving, d_states[0]
 
 
 def _attention_gradients(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_torch.ops._fast_form import FastForm, Tensors
-from plstm_torch.ops.plstm_1d.chain import advance_scalar, chain_backward, chain_forward
+from plstm_torch.ops.plstm_1d.chain import chain_backward, chain_forward
 from plstm_torch.ops.plstm_1d.decay import compute_line_decay, compute_line_ends, line_decay_and_ends
 
 # Entries of the largest temporary: the masks of a piece of chunks stay in cache.
@@ -90,7 +90,7 @@ def forward(
         scores.mul_(_gating(compute_line_decay(t[part]), s[part], m[part], d[part]))
         torch.bmm(scores, v[part], out=output[part])
         torch.bmm((k[part] * writing[part]).mT, v[part], out=_shifted(slots, part))
-    last_state = chain_forward(slots, total.view(batch, num_chunks), initial_state, advance_scalar)
+    last_state = chain_forward(slots, total.view(batch, num_chunks), initial_state)
     for part in _pieces(q.shape[0], chunk):
         output[part].baddbmm_(q[part] * reading[part], slots[part])
     return (output.view_as(value), last_state), (slots[:-1].unflatten(0, (batch, num_chunks)),)
@@ -108,7 +108,7 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     slots = q.new_empty(q.shape[0] + 1, *entering.shape[1:])
     for part in _pieces(q.shape[0], chunk):
         torch.bmm((q[part] * reading[part]).mT, d_output[part], out=slots[part])
-    d_initial_state = chain_backward(slots, ends[2].view(batch, num_chunks), cotangents[1], advance_scalar)
+    d_initial_state = chain_backward(slots, ends[2].view(batch, num_chunks), cotangents[1])
     results = tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
     for part in _pieces(q.shape[0], chunk):
         local = [tensor[part] for tensor in (*tensors, *ends, entering)]

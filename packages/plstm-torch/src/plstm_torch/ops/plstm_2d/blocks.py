@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from plstm_torch.ops.plstm_2d.attention import masked_attention, with_direct
 from plstm_torch.ops.plstm_2d.chain import BlockGrid, carry_states
-from plstm_torch.ops.plstm_2d.problem import Problem, Result, exchange_axes, map_gates
+from plstm_torch.ops.plstm_2d.problem import Problem, Result, exchange_axes, exchange_axes_of_result, map_gates
 from plstm_torch.ops.plstm_2d.responses import block_responses
 
 
@@ -26,8 +26,7 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
         Output [B, X, Y, DV, JO], and the leaving states if the problem asks for them.
     """
     if problem.gates.is_scalar and problem.gates.mode == "R":
-        output, state = blockwise(exchange_axes(problem), block[::-1])
-        return output.transpose(1, 2), state and state[::-1]
+        return exchange_axes_of_result(blockwise(exchange_axes(problem), block[::-1]))
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
     grid = (nx, -(-x // nx), ny, -(-y // ny))

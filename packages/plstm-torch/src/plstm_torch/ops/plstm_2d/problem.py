@@ -93,28 +93,41 @@ def direct_term(problem: Problem) -> Tensor:
 
 def exchange_axes(problem: Problem) -> Problem:
     """The same problem with X and Y, right and down exchanged: chirality R becomes L."""
-    gates = map_gates(problem.gates, lambda gate: gate.transpose(2, 3))
-    exchanged = Gates(
-        source_r=gates.source_d,
-        source_d=gates.source_r,
-        transition_rl=gates.transition_du,
-        transition_du=gates.transition_rl,
-        transition_dl=gates.transition_ru,
-        transition_ru=gates.transition_dl,
-        mark_l=gates.mark_u,
-        mark_u=gates.mark_l,
-    )
+    gates = map_gates(problem.gates, lambda gate: _exchange_orientations(gate.transpose(2, 3)))
     state = problem.initial_state
     return replace(
         problem,
         query=problem.query.transpose(1, 2),
         key=problem.key.transpose(1, 2),
         value=problem.value.transpose(1, 2),
-        gates=exchanged,
+        gates=Gates(
+            source_r=gates.source_d,
+            source_d=gates.source_r,
+            transition_rl=gates.transition_du,
+            transition_du=gates.transition_rl,
+            transition_dl=gates.transition_ru,
+            transition_ru=gates.transition_dl,
+            mark_l=gates.mark_u,
+            mark_u=gates.mark_l,
+        ),
         direct=problem.direct.transpose(1, 2),
-        flips=tuple((flip_y, flip_x) for flip_x, flip_y in problem.flips),
-        initial_state=None if state is None else (state[1], state[0]),
+        initial_state=None if state is None else (_exchange_orientations(state[1]), _exchange_orientations(state[0])),
     )
+
+
+def exchange_axes_of_result(result: Result) -> Result:
+    """The result of a problem from that of the problem with exchanged axes."""
+    output, state = result
+    if state is not None:
+        state = (_exchange_orientations(state[1]), _exchange_orientations(state[0]))
+    return output.transpose(1, 2), state
+
+
+def _exchange_orientations(tensor: Tensor) -> Tensor:
+    """What walked X backwards now walks Y backwards."""
+    if tensor.shape[1] == 1:
+        return tensor
+    return tensor.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)
 
 
 def flip_each(tensor: Tensor, flips: Flips, x_axis: int | None, y_axis: int | None) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops.plstm_2d.attention import masked_attention
 from plstm_torch.ops.plstm_2d.lines import line
-from plstm_torch.ops.plstm_2d.problem import Flips, Gates, Problem, map_gates
+from plstm_torch.ops.plstm_2d.problem import Flips, Gates, Problem, exchange_axes, map_gates
 from plstm_torch.ops.plstm_2d.strips import System, follow
 from plstm_torch.ops.plstm_2d.systems import column_systems, diagonal
 
@@ -16,7 +17,9 @@ from plstm_torch.ops.plstm_2d.systems import column_systems, diagonal
 def quadratic(problem: Problem) -> Tensor:
     """Output [B, X, Y, DV, JO] of a grid that no border state enters."""
     gates, flips = problem.gates, problem.flips
-    if gates.is_scalar and gates.mode in ("L", "R"):
+    if gates.is_scalar and gates.mode == "R":
+        return quadratic(exchange_axes(problem)).transpose(1, 2)
+    if gates.is_scalar and gates.mode == "L":
         gating = separable_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])
         rows = [gating[:, :, None, None, :, None, None]]
     else:
@@ -28,26 +31,11 @@ def quadratic(problem: Problem) -> Tensor:
 
 
 def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
-    """Closed form for scalar gates in D-mode, [B, N, N].
+    """Closed form for scalar gates of mode "L", [B, N, N].
 
     A path turns at most once, so for given source column u and target row y the matrix has rank one in (x, v) per
-    orientation: one batched product, whose inner size also holds the paths that stay in the column and `direct`.
+    orientation, and one batched product sums the orientations. Paths that stay in the column come on top.
     """
-    if gates.mode == "R":  # chirality L with the axes exchanged
-        gates = map_gates(gates, lambda gate: gate.transpose(2, 3))
-        gates = Gates(
-            source_r=gates.source_d,
-            source_d=gates.source_r,
-            transition_rl=gates.transition_du,
-            transition_du=gates.transition_rl,
-            transition_dl=None,
-            transition_ru=gates.transition_dl,
-            mark_l=gates.mark_u,
-            mark_u=gates.mark_l,
-        )
-        turned = separable_gating(gates, tuple((y, x) for x, y in flips), direct.transpose(1, 2))
-        x, y = direct.shape[1:]
-        return turned.view(-1, y, x, y, x).permute(0, 2, 1, 4, 3).flatten(3, 4).flatten(1, 2)
     batch, _, x, y = gates.source_r.shape[:4]
     across = line(gates.transition_rl.transpose(2, 3), flips, 0).between[..., 0, :, 0]  # [B, O, y, x, u]
     down = line(gates.transition_du, flips, 1).between[..., 0, :, 0]  # [B, O, u, y, v]
@@ -55,14 +43,41 @@ def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
     turning = torch.diag_embed(gates.source_r[..., 0, 0, 0])
     if gates.transition_ru is not None:
         turning = turning + gates.transition_ru[..., 0] * arriving
-    eye_x, eye_y = (torch.eye(size, dtype=direct.dtype, device=direct.device) for size in (x, y))
-    reading = (gates.mark_l[..., 0, 0, 0].transpose(2, 3).unsqueeze(-1) * across).permute(0, 4, 2, 3, 1)
-    staying = torch.cat([gates.mark_u[..., 0, 0, 0], direct.unsqueeze(1)], 1).permute(0, 2, 3, 1)  # [B, u, y, o]
-    to_target = torch.cat([reading, staying.unsqueeze(3) * eye_x.view(x, 1, x, 1)], -1)
-    own = eye_y.view(1, 1, 1, y, y).expand(batch, 1, x, y, y)
-    from_source = torch.cat([turning, arriving, own], 1).permute(0, 2, 3, 1, 4)
-    gating = to_target.flatten(0, 2) @ from_source.flatten(0, 2)
-    return gating.view(batch, x, y, x, y).permute(0, 3, 2, 1, 4).flatten(3, 4).flatten(1, 2)
+    reading = gates.mark_l[..., 0, 0, 0].transpose(2, 3).unsqueeze(-1) * across
+    staying = (gates.mark_u[..., 0, 0] * arriving).sum(1) + torch.diag_embed(direct)
+    (gating,) = _TURNING(reading, turning, staying)
+    return gating
+
+
+def _turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
+    """G[x, y, u, v] = sum over o of reading[o, y, x, u] turning[o, u, y, v], and staying[u, y, v] where x = u."""
+    factors = reading.permute(0, 4, 2, 3, 1).flatten(0, 2), turning.permute(0, 2, 3, 1, 4).flatten(0, 2)
+    gating = torch.bmm(*factors).unflatten(0, staying.shape[:3]).permute(0, 3, 2, 1, 4)
+    gating = gating.contiguous()
+    gating.diagonal(dim1=1, dim2=3).add_(staying.permute(0, 2, 3, 1))
+    return (gating.flatten(3, 4).flatten(1, 2),)
+
+
+def _turning_gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+    reading, turning, staying = inputs
+    batch, x, y, _ = staying.shape
+    grad = cotangents[0].view(batch, x, y, x, y)
+    by_turn = grad.permute(0, 3, 2, 1, 4).reshape(-1, x, y)
+    left, right = reading.permute(0, 4, 2, 3, 1).flatten(0, 2), turning.permute(0, 2, 3, 1, 4).flatten(0, 2)
+    d_left = torch.bmm(by_turn, right.mT).view(batch, x, y, x, -1)
+    d_right = torch.bmm(left.mT, by_turn).view(batch, x, y, -1, y)
+    d_staying = grad.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).contiguous()
+    return d_left.permute(0, 4, 2, 3, 1).contiguous(), d_right.permute(0, 3, 1, 2, 4).contiguous(), d_staying
+
+
+def _allocate_turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
+    nodes = staying.shape[1] * staying.shape[2]
+    return (staying.new_empty(len(staying), nodes, nodes),)
+
+
+_TURNING = FastForm(
+    "grid_turning", _turning, lambda *tensors: (_turning(*tensors), ()), _turning_gradients, _allocate_turning, 1
+)
 
 
 def strip_gating(gates: Gates, flips: Flips, direct: Tensor) -> list[Tensor]:
