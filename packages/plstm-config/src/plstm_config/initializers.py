@@ -1,4 +1,4 @@
-"""How parameters start. Fans are sizes along an axis of the canonical (torch) layout, in every framework."""
+"""How parameters start. Fans are sizes along an axis of the canonical layout, in every framework."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias

@@ -1,6 +1,6 @@
 """Argument checks shared by every backend: what the ops accept, in the letters of the dimension legend.
 
-The checks read `.shape` only, so they serve numpy, torch and JAX arrays alike and disappear under tracing. The values
+The checks read `.shape` only, so they serve the arrays of every framework alike and disappear under tracing. The values
 of `cu_seqlens` are the one thing that needs concrete numbers; `check_cu_seqlens` looks at them separately.
 """
 

@@ -93,6 +93,7 @@ def test_small_pieces_and_segments_change_nothing(j, monkeypatch):
     expected = run(tensors, implementation="recurrent")
     monkeypatch.setattr(scalar, "_PIECE", 2 * 4**2)
     monkeypatch.setattr(matrix, "_SEGMENT", 2 * 4 * 3)
+    monkeypatch.setattr(matrix, "_LEAST_CHUNKS", 1)
     assert len(scalar._pieces(24, 4)) == 12
     assert len(matrix._segments(3, 8, 4)) == 4
     results = run(tensors, implementation="chunkwise", chunk_size=4)
@@ -169,15 +170,15 @@ def test_packed_equals_separate(j, states, implementation):
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 31, 32, 33, 47, 48, 49, 100, 196, 200, 256, 1000, 1024, 1031])
-@pytest.mark.parametrize("entries", [1, 4, 16])
-def test_auto_chunk_size_pads_little(length, entries):
-    chunk = chunkwise.auto_chunk_size(length, entries)
+@pytest.mark.parametrize("dims", [(1, 1), (4, 1), (2, 16)])
+def test_auto_chunk_size_pads_little(length, dims):
+    chunk = chunkwise.auto_chunk_size(length, *dims)
     assert 1 <= chunk <= length
     assert -length % chunk <= chunk // 2 or length < 100
 
 
 def test_auto_chunk_size_divides_common_lengths():
-    assert [chunkwise.auto_chunk_size(length, 1) for length in (1024, 196, 200, 16384)] == [32, 28, 40, 32]
+    assert [chunkwise.auto_chunk_size(length, 1, 1) for length in (1024, 196, 200, 16384)] == [32, 28, 40, 32]
 
 
 def test_auto_resolves_in_one_place():

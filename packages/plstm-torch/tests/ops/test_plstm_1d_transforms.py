@@ -126,6 +126,13 @@ def test_compiles_to_one_graph(dim_t, bounds):
     )  # fmt: skip
 
 
+def test_vmap_compiles():
+    torch.compiler.reset()
+    stacked = [torch.stack([tensor, 0.5 * tensor]) for tensor in draw(1)]
+    results = torch.compile(vmap(chunkwise), fullgraph=True, backend="aot_eager")(*stacked)
+    assert_same(results, vmap(recurrent)(*stacked), "output")
+
+
 def test_recurrent_compiles():
     torch.compiler.reset()
     tensors = [tensor.requires_grad_() for tensor in draw(1, length=3)]

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from plstm_testing.tolerances import rms_error, tolerance
 from safetensors.numpy import load_file
+
+from plstm_testing.tolerances import rms_error, tolerance
 
 MODEL = ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "4", "--device", "cpu", "--threads", "1"]
 

@@ -1,7 +1,7 @@
 """The pLSTM layers on grids: all four orientations in one operation, or any list of orientations one by one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -172,7 +172,7 @@ class pLSTM2DLayerFused(_GridLayer):
                 implementation=self.config.implementation,
                 **gates,
             )
-        heads = output.unflatten(0, (x.shape[0], self.num_heads)).flatten(-2)
+        heads = cast(Tensor, output).unflatten(0, (x.shape[0], self.num_heads)).flatten(-2)
         return self._project(normalize_heads(self.mhnorm, heads), x, convolved)
 
 
@@ -234,5 +234,7 @@ class pLSTM2DLayer(_GridLayer):
                 implementation=self.config.implementation,
                 **gates,
             )
-        heads = self._flip(output.unflatten(0, (x.shape[0], self.num_heads, len(self.orientations)))).flatten(-2)
+        heads = self._flip(
+            cast(Tensor, output).unflatten(0, (x.shape[0], self.num_heads, len(self.orientations)))
+        ).flatten(-2)
         return self._project(normalize_heads(self.mhnorm, heads).mean(2), x, convolved)

@@ -74,6 +74,11 @@ def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
     def _(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
         return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
 
+    @forward.register_vmap
+    def _(info: Any, in_dims: tuple[list[Any]], inputs: list[Tensor]) -> tuple[Any, Any]:
+        results = _unfold(info.batch_size, forward(_fold(info.batch_size, in_dims[0], inputs)))
+        return list(results), [0] * len(results)
+
     def setup_context(ctx: Any, inputs: tuple[list[Tensor]], output: list[Tensor]) -> None:
         ctx.num_inputs = len(inputs[0])
         ctx.save_for_backward(*inputs[0], *output)

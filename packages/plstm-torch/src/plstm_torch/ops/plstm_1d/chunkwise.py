@@ -28,8 +28,9 @@ def plstm_1d_chunkwise(
     """
     length, transition, direct = inputs[0].shape[1], inputs[4], inputs[6]
     dim_o, dim_q, dim_k, dim_v = direct.shape[2:]
-    scalar = transition.shape[-1] == dim_o == dim_q == dim_k == dim_v == 1
-    chunk = auto_chunk_size(length, 1 if scalar else dim_o * dim_v) if chunk_size is None else min(chunk_size, length)
+    dim_t, mask_entries = transition.shape[-1], dim_o * dim_q * dim_k * dim_v
+    scalar = dim_t == mask_entries == 1
+    chunk = auto_chunk_size(length, dim_t, mask_entries) if chunk_size is None else min(chunk_size, length)
     missing = -length % chunk
     tensors = [_pad(tensor, missing) for tensor in inputs]
     if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
@@ -46,17 +47,21 @@ def plstm_1d_chunkwise(
     return output.flatten(1, 2)[:, :length], last_state
 
 
-def auto_chunk_size(length: int, mask_entries: int) -> int:
+def auto_chunk_size(length: int, dim_t: int, mask_entries: int) -> int:
     """Steps per chunk: as measured, and such that little has to be padded.
 
     Args:
         length: T.
-        mask_entries: entries of the mask for each pair of steps, JO * JV.
+        dim_t: JT.
+        mask_entries: entries of the mask for each pair of steps, JO * JQ * JK * JV.
 
     Returns:
         Chunk size of at most T.
     """
-    best = 32 if mask_entries == 1 else 8
+    if dim_t == mask_entries == 1:
+        best = 32
+    else:  # large states want long chunks, large masks short ones
+        best = 16 if dim_t >= 4 * mask_entries else 8
     if length <= best + best // 2:
         return length
     step = max(1, best // 8)

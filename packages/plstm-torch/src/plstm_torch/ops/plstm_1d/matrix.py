@@ -8,8 +8,10 @@ from torch import Tensor
 from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops.plstm_1d.matrix_segment import run_segment, segment_gradients, segment_output
 
-# Tokens of the whole batch whose chunk states and masks live at once; states between segments are kept for backward.
-_SEGMENT = 4096
+# Tokens of the whole batch whose chunk states and masks live at once, as measured; the states between segments are kept
+# for backward, so a segment has a few chunks even of a large batch.
+_SEGMENT = 2048
+_LEAST_CHUNKS = 8
 
 
 def formula(
@@ -97,18 +99,18 @@ def _chain(total: Tensor, written: Tensor, initial_state: Tensor, batch: int) ->
 
 def _segments(batch: int, num_chunks: int, chunk: int) -> list[slice]:
     """Split the chunks of every sequence into about equal segments."""
-    largest = max(1, _SEGMENT // (chunk * max(1, batch)))
+    largest = max(_LEAST_CHUNKS, _SEGMENT // (chunk * max(1, batch)))
     size = -(-num_chunks // -(-num_chunks // largest))
     return [slice(start, min(start + size, num_chunks)) for start in range(0, num_chunks, size)]
 
 
 def _take(tensor: Tensor, part: slice) -> Tensor:
     """The chunks of a segment, chunks before batch: the recurrence between them then runs over contiguous states."""
-    return tensor[:, part].transpose(0, 1).flatten(0, 1)
+    return tensor[:, part].transpose(0, 1)
 
 
 def _put(tensor: Tensor, part: slice, chunks: Tensor) -> None:
-    target = tensor[:, part].transpose(0, 1)
+    target = _take(tensor, part)
     target.copy_(chunks.view_as(target))
 
 

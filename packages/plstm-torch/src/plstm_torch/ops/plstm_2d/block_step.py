@@ -189,7 +189,9 @@ def _allocate(*tensors: Tensor) -> Tensors:
     return output, query.new_empty(left.shape), query.new_empty(top.shape)
 
 
-def _form(name: str, step: Callable[..., Tensors], gradients: Callable[[Tensors, Tensors, Tensors], Tensors]) -> FastForm:
+def _form(
+    name: str, step: Callable[..., Tensors], gradients: Callable[[Tensors, Tensors, Tensors], Tensors]
+) -> FastForm:
     return FastForm(name, step, lambda *tensors: (step(*tensors), ()), gradients, _allocate, num_outputs=3)
 
 

@@ -14,7 +14,6 @@ from plstm_torch.ops.plstm_2d.problem import Problem, Result, exchange_axes, exc
 from plstm_torch.ops.plstm_2d.responses import block_responses
 
 
-
 def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
     """Runs the op in blocks of at most `block` nodes along X and Y; a block as large as the grid has no carry.
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from plstm_torch.ops.plstm_2d.block_step import dense_step, separable_maps, separable_step
-from plstm_torch.ops.plstm_2d.problem import Flips, flip_each
+from plstm_torch.ops.plstm_2d.problem import Flips, States, flip_each
 from plstm_torch.ops.plstm_2d.responses import BorderMaps
 
 BlockGrid = tuple[int, int, int, int]  # blocks along X, nodes of a block along X, the same along Y
-States = tuple[Tensor, Tensor]
 
 
 def carry_states(

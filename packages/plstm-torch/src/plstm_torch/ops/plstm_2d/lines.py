@@ -61,7 +61,9 @@ def _scalar_line(transition: Tensor, backwards: list[bool]) -> Line:
             torch.stack([last if back else first for back, _, first, last in ways], 1),
             torch.stack([first if back else last for back, _, first, last in ways], 1),
         )
-    return Line(between[..., :, None, :, None], enter[..., None, None], leave[..., None, :, None], total[..., None, None])
+    return Line(
+        between[..., :, None, :, None], enter[..., None, None], leave[..., None, :, None], total[..., None, None]
+    )
 
 
 def _matrix_decay(transition: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float
-from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
 from torch import Tensor
 
+from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
 from plstm_torch.ops.plstm_2d.blocks import blockwise
@@ -195,23 +195,24 @@ def _run(
     flips, return_last_state, scale, implementation, block_size = options
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
-    left, top = (None, None) if initial_state is None else initial_state
     named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
-    tensors = check_tensors(named | {"initial_state[0] (left)": left, "initial_state[1] (top)": top})
-    dtype = accumulation_dtype(common_dtype(tensors))
+    if initial_state is not None:
+        named |= dict(zip(("initial_state[0] (left)", "initial_state[1] (top)"), initial_state, strict=True))
+    dtype = accumulation_dtype(common_dtype(check_tensors(named)))
     query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
-    axis = len(flips) == 1
+
+    def oriented(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype).unsqueeze(1) if len(flips) == 1 else tensor.to(dtype)
+
     with without_autocast(query):
         problem = Problem(
             query=query * (query.shape[3] ** -0.5 if scale is None else scale),
             key=key,
             value=value,
-            gates=map_gates(Gates(**gates), lambda gate: gate.to(dtype).unsqueeze(1) if axis else gate.to(dtype)),
+            gates=map_gates(Gates(**gates), oriented),
             direct=direct,
             flips=flips,
-            initial_state=None
-            if left is None or top is None
-            else tuple(side.to(dtype).unsqueeze(1) if axis else side.to(dtype) for side in (left, top)),
+            initial_state=None if initial_state is None else (oriented(initial_state[0]), oriented(initial_state[1])),
             return_last_state=return_last_state,
         )
         output, last_state = _dispatch(problem, implementation, block_size)
@@ -219,8 +220,8 @@ def _run(
 
 
 def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> Result:
-    x, y = problem.query.shape[1:3]
-    if x == 0 or y == 0:
+    batch, x, y = problem.query.shape[:3]
+    if batch == 0 or x == 0 or y == 0:  # no node: what enters leaves
         left, top = problem.initial_state or problem.zero_state()
         return direct_term(problem), ((left.clone(), top.clone()) if problem.return_last_state else None)
     name = resolve_implementation(implementation, problem)

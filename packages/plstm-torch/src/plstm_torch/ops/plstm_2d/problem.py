@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 Mode = Literal["general", "P", "L", "R"]
 Flips = tuple[tuple[bool, bool], ...]
+States = tuple[Tensor, Tensor]
+Result = tuple[Tensor, States | None]
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ class Problem:
     gates: Gates
     direct: Tensor
     flips: Flips
-    initial_state: tuple[Tensor, Tensor] | None
+    initial_state: States | None
     return_last_state: bool
 
-    def zero_state(self) -> tuple[Tensor, Tensor]:
+    def zero_state(self) -> States:
         """Boundary states of zeros: (left, top)."""
         batch, x, y, dk, _ = self.key.shape
         dv, jt, orientations = self.value.shape[3], self.gates.source_r.shape[4], len(self.flips)
@@ -68,10 +71,7 @@ class Problem:
         )
 
 
-Result = tuple[Tensor, tuple[Tensor, Tensor] | None]
-
-
-def map_gates(gates: Gates, function) -> Gates:  # type: ignore[no-untyped-def]
+def map_gates(gates: Gates, function: Callable[[Tensor], Tensor]) -> Gates:
     """Applies a function to every gate that is there, once per distinct tensor, so that shared gates stay shared."""
     done: dict[int, Tensor] = {}
     changed = {}

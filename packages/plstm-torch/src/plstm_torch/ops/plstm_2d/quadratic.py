@@ -36,7 +36,6 @@ def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
     A path turns at most once, so for given source column u and target row y the matrix has rank one in (x, v) per
     orientation, and one batched product sums the orientations. Paths that stay in the column come on top.
     """
-    batch, _, x, y = gates.source_r.shape[:4]
     across = line(gates.transition_rl.transpose(2, 3), flips, 0).between[..., 0, :, 0]  # [B, O, y, x, u]
     down = line(gates.transition_du, flips, 1).between[..., 0, :, 0]  # [B, O, u, y, v]
     arriving = down * gates.source_d[..., 0, 0, 0].unsqueeze(3)
@@ -61,7 +60,7 @@ def _turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
 def _turning_gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     reading, turning, staying = inputs
     batch, x, y, _ = staying.shape
-    grad = cotangents[0].view(batch, x, y, x, y)
+    grad = cotangents[0].reshape(batch, x, y, x, y)
     by_turn = grad.permute(0, 3, 2, 1, 4).reshape(-1, x, y)
     left, right = reading.permute(0, 4, 2, 3, 1).flatten(0, 2), turning.permute(0, 2, 3, 1, 4).flatten(0, 2)
     d_left = torch.bmm(by_turn, right.mT).view(batch, x, y, x, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plstm_torch.ops.plstm_2d.problem import Gates, Problem, Result, direct_term, flip_each, map_gates
+from plstm_torch.ops.plstm_2d.problem import Gates, Problem, Result, States, direct_term, flip_each, map_gates
 
 
 def recurrent(problem: Problem) -> Result:
@@ -50,7 +50,7 @@ def _undiagonals(diagonals: list[Tensor], x: int, y: int) -> Tensor:
     return padded.unflatten(1, (x, x + y))[:, :, :y]
 
 
-def _walk(query: Tensor, key: Tensor, value: Tensor, gates: Gates, left: Tensor, top: Tensor) -> Result:
+def _walk(query: Tensor, key: Tensor, value: Tensor, gates: Gates, left: Tensor, top: Tensor) -> tuple[Tensor, States]:
     x, y = query.shape[1:3]
     read_l = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_l))
     read_u = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_u))

@@ -40,7 +40,7 @@ def block_responses(gates: Gates, flips: Flips) -> tuple[Tensor, BorderMaps]:
         The gating matrices of the blocks [B, *, N, JO, JQ, N, JK, JV], the orientations summed and without `direct`,
         and the maps from and to their border states.
     """
-    by, jt, jk, jv = gates.source_r.shape[-4:]
+    by, _, jk, jv = gates.source_r.shape[-4:]
     jo, jq = gates.mark_l.shape[-3:-1]
     to_state, to_inputs = column_systems(gates, flips, border=True)
     gating: list[Tensor] = []
@@ -52,7 +52,8 @@ def block_responses(gates: Gates, flips: Flips) -> tuple[Tensor, BorderMaps]:
         maps.append(_border_maps(system, (by, jo, jq), (by, jk, jv)))
     nodes = sum(gating[1:], gating[0]).unflatten(-1, (by, jk, jv)).unflatten(-5, (by, jo, jq))
     # orientations that walk X forwards and backwards take turns
-    turns = (torch.stack(each, 2).flatten(1, 2) if len(each) > 1 else each[0] for each in zip(*(vars(part).values() for part in maps), strict=True))
+    fields = zip(*(vars(part).values() for part in maps), strict=True)
+    turns = (torch.stack(each, 2).flatten(1, 2) if len(each) > 1 else each[0] for each in fields)
     return nodes.flatten(-8, -7).flatten(-4, -3), BorderMaps(*turns)
 
 

@@ -106,7 +106,9 @@ def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors, *, backward
             break
         previous = k + 1 if backwards else k - 1
         of_inputs = torch.cat([d_nodes[:, k, :, known], d_known], 1)
-        d_to_state[:, k] = torch.baddbmm(of_state @ carries[:, previous].mT, of_inputs, writes[:, previous, :, known].mT)
+        d_to_state[:, k] = torch.baddbmm(
+            of_state @ carries[:, previous].mT, of_inputs, writes[:, previous, :, known].mT
+        )
         transposed = to_state[:, k].mT
         d_carry, d_write = torch.bmm(transposed, of_state), torch.bmm(transposed, of_inputs)
     return d_to_state, d_to_inputs
