@@ -28,7 +28,7 @@ class InteractionLayerConfig(ModuleConfig):
         additional_passthrough: add scale * x to the output.
         additional_convolution: convolve what the parts named in `convolution_inputs` read.
         convolution_inputs: letters of the parts that read the convolution: S T M D Q K V, P passthrough, O orientation.
-        levels: hint for the chunk size, 2**levels; no effect on the output.
+        levels: depth of the research code's hierarchy, kept for its configs; no effect on the output.
         outprojection: project the heads' outputs back to the output width.
         tie_query_key: use the query for the key.
         implementation: of the op; "auto" chooses.

@@ -115,7 +115,8 @@ def _run(inputs: Tensors, state: Tensor | None, name: str, chunk_size: int | Non
         state = query.new_zeros(query.shape[0], query.shape[2], value.shape[2], transition.shape[-1])
     if query.shape[1] == 0:
         return query.new_zeros(*value.shape[:3], mark.shape[2]), state.clone()
-    if name == "recurrent":
+    # an empty batch has nothing to split into chunks: all forms return the same empty tensors
+    if name == "recurrent" or query.shape[0] == 0:
         return plstm_1d_recurrent(inputs, state)
     return plstm_1d_chunkwise(inputs, state, chunk_size)
 

@@ -57,26 +57,23 @@ def _walk(query: Tensor, key: Tensor, value: Tensor, gates: Gates, left: Tensor,
     write_r = _diagonals(torch.einsum("bxydk,bxytkv->bxydtv", key, gates.source_r))
     write_d = _diagonals(torch.einsum("bxydk,bxytkv->bxydtv", key, gates.source_d))
     values = _diagonals(value)
-    step = {
-        name: _diagonals(gate)
-        for name in ("transition_rl", "transition_du", "transition_dl", "transition_ru")
-        if (gate := getattr(gates, name)) is not None
-    }
+    rl, du = _diagonals(gates.transition_rl), _diagonals(gates.transition_du)
+    ru = None if gates.transition_ru is None else _diagonals(gates.transition_ru)
+    dl = None if gates.transition_dl is None else _diagonals(gates.transition_dl)
     entering_left, entering_top = left.split(1, 1), top.split(1, 1)
     leaving_right, leaving_bottom, outputs = [], [], []
     r, d = entering_left[0], entering_top[0]
     for s in range(x + y - 1):
         low, high = max(0, s - y + 1), min(x, s + 1)
-        transition = {name: diagonals[s][:, low:high] for name, diagonals in step.items()}
         output = _read(read_l[s][:, low:high], r) + _read(read_u[s][:, low:high], d)
         outputs.append(torch.nn.functional.pad(output, (0, 0, 0, 0, low, x - high)))
         v = values[s][:, low:high]
-        r_out = _move(transition["transition_rl"], r) + _write(write_r[s][:, low:high], v)
-        d_out = _move(transition["transition_du"], d) + _write(write_d[s][:, low:high], v)
-        if "transition_ru" in transition:
-            r_out = r_out + _move(transition["transition_ru"], d)
-        if "transition_dl" in transition:
-            d_out = d_out + _move(transition["transition_dl"], r)
+        r_out = _move(rl[s][:, low:high], r) + _write(write_r[s][:, low:high], v)
+        d_out = _move(du[s][:, low:high], d) + _write(write_d[s][:, low:high], v)
+        if ru is not None:
+            r_out = r_out + _move(ru[s][:, low:high], d)
+        if dl is not None:
+            d_out = d_out + _move(dl[s][:, low:high], r)
         # The node (x, y) of this step feeds (x + 1, y) and (x, y + 1) of the next one; what has no successor leaves.
         if high == x:
             leaving_right.append(r_out[:, -1:])
