@@ -225,14 +225,14 @@ def test_gradients_match_finite_differences(oriented, mode, implementation):
 def test_second_derivatives_match_finite_differences(mode, implementation):
     arguments = draw(2, 3, mode, batch=1, dim_k=1, dim_v=1)
     function = lambda *_: run(arguments, implementation=implementation, block_size=2)  # noqa: E731
-    assert torch.autograd.gradgradcheck(function, leaves(arguments))
+    assert torch.autograd.gradgradcheck(function, leaves(arguments), fast_mode=True)
 
 
 @pytest.mark.parametrize("mode", ["general", "L"])
 def test_second_derivatives_without_states(mode):
     arguments = draw(3, 2, mode, oriented=True, batch=1, dim_k=1, dim_v=1, states=False)
     function = lambda *_: plstm_2d_oriented(**arguments, implementation="parallel")  # noqa: E731
-    assert torch.autograd.gradgradcheck(function, leaves(arguments))
+    assert torch.autograd.gradgradcheck(function, leaves(arguments), fast_mode=True)
 
 
 @EACH
