@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from plstm_config.original import migrate
 from torch import Tensor, nn
 
+from plstm_config.original import migrate
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import build
 from plstm_torch.layers import pLSTM2DLayer, pLSTM2DLayerFused
