@@ -1,5 +1,6 @@
 """Configurations of pLSTM, free of any framework: every backend reads the same ones."""
 
+from plstm_config import topology
 from plstm_config.base import (
     Config,
 )
@@ -148,4 +149,5 @@ __all__ = [
     "preset_names",
     "save",
     "to_dict",
+    "topology",
 ]

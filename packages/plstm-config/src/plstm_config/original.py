@@ -66,6 +66,7 @@ _AS_ORIGINAL: tuple[tuple[tuple[type[Config], ...], str, Any], ...] = (
     ((Convolution2DLayerConfig,), "causal", True),
     ((LongRangeTransitionLayerConfig,), "matrix_exponential", "series"),
     ((pLSTMGraphLayerConfig, pLSTMGraphEdgeLayerConfig), "pmode_normalization", "incoming"),
+    ((pLSTMGraphLayerConfig,), "edge_slots", "swapped"),
     ((pLSTMGraphEdgeLayerConfig,), "transition_node", "tail"),
 )
 

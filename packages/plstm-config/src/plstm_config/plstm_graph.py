@@ -34,6 +34,7 @@ class _GraphLayerConfig(ModuleConfig):
         pmode_normalization: "outgoing" edges of the same incoming edge (paper eq. 9), or "incoming" as in the research
             code.
         out: whether the heads' outputs are projected.
+        implementation: of the op; "auto" chooses.
     """
 
     mode: Literal["D", "P"] = "P"
@@ -54,6 +55,7 @@ class _GraphLayerConfig(ModuleConfig):
     pmode_normalization: Literal["outgoing", "incoming"] = "outgoing"
     mhnorm: MultiHeadNormConfig | None = None
     out: bool = True
+    implementation: Literal["auto", "recurrent", "parallel"] = "auto"
 
     def _complete(self) -> None:
         super()._complete()
@@ -84,6 +86,8 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
 
     Attributes:
         max_edges: slots: the largest in- or out-degree that the layer can serve.
+        edge_slots: "own": the slot of an edge is its rank among the edges of the node that makes the gate; "swapped":
+            its rank at its other end, so that two edges can share a gate, as in the research code.
     """
 
     class_name: str = field(init=False, default="pLSTMGraphLayer")
@@ -91,6 +95,8 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
     transition_bias_init: InitConfig = field(
         default_factory=lambda: DiagonalInitConfig(value=10.0, in_axes=-1, out_axes=-2)
     )
+
+    edge_slots: Literal["own", "swapped"] = "own"
 
     def _check(self) -> None:
         require(self.max_edges == -1 or self.max_edges >= 1, f"max_edges={self.max_edges} is not positive")

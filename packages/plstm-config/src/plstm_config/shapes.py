@@ -270,7 +270,7 @@ def check_plstm_graph(
         transition: [H,L], or [H,L,JT,JT].
         mark: [H,E], or [H,E,JO,JQ,JT].
         direct: [H,N], or [H,N,JO,JQ,JK,JV].
-        topology: has `edges` [E,2] and `line_edges` [L,2].
+        topology: has `edges` [E,2] and `line_edges` [L,2]; if it has `num_nodes`, this is N.
         initial_state: None, [H,E,DK,DV], or [H,E,DK,DV,JT].
         scale: None or a number.
 
@@ -286,6 +286,8 @@ def check_plstm_graph(
         if not hasattr(topology, attribute):
             raise TypeError(f"topology: expected the attributes edges and line_edges, got {type(topology).__name__}")
         check_array(f"topology.{attribute}", getattr(topology, attribute), (letter, "2"), sizes)
+    if isinstance(getattr(topology, "num_nodes", None), int):
+        sizes["N"] = topology.num_nodes
     state_tracking = len(getattr(query, "shape", ())) == len(PLSTM_GRAPH_STATE_TRACKING["query"])
     layouts = PLSTM_GRAPH_STATE_TRACKING if state_tracking else PLSTM_GRAPH
     arrays = (query, key, value, source, transition, mark, direct)
