@@ -20,7 +20,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "plstm_1d": ("initial_state", "default_chunk", "special_gates", "state_tracking", "packed"),
     "plstm_2d": ("full_odd_sides", "L_odd_sides", "R_state_tracking", "P_odd_sides", "P_state_tracking"),
     "plstm_2d_oriented": ("full_state_tracking", "L_odd_sides", "R_odd_sides", "P_odd_sides"),
-    "plstm_graph": ("dense_states", "chain", "forest_with_lone_nodes"),
+    "plstm_graph": ("dense_states", "chain", "forest_with_lone_nodes", "state_tracking_states"),
 }
 
 

@@ -19,6 +19,7 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_1d": ("recurrent", "chunkwise"),
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
+    "plstm_graph": ("recurrent", "parallel"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 

@@ -42,6 +42,6 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     is wrong in its first digit.
     """
     device_type = tensor.device.type
-    if torch.amp.is_autocast_available(device_type):
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # devices that have no autocast, "meta" among them
+    return nullcontext()  # also for devices that have no autocast, "meta" among them

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config.shapes import ORIENTATIONS, PLSTM_1D, PLSTM_2D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
+from plstm_config.shapes import (
+    ORIENTATIONS,
+    PLSTM_1D,
+    PLSTM_2D,
+    PLSTM_2D_ORIENTED,
+    PLSTM_GRAPH,
+    PLSTM_GRAPH_STATE_TRACKING,
+)
 
 from .adapter import Array
 from .draws import Case, gate, matrices, normal, special_matrices
@@ -240,16 +247,26 @@ def topology(num_nodes: int, edges: list[tuple[int, int]]) -> Topology:
 
 
 def graph(
-    name: str, shape: Topology, *, heads: int = 2, initial: bool = False, last: bool = True, **keywords: Any
+    name: str,
+    shape: Topology,
+    *,
+    heads: int = 2,
+    j: tuple[int, ...] | None = None,
+    initial: bool = False,
+    last: bool = True,
+    **keywords: Any,
 ) -> Case:
-    """Draw one case of `plstm_graph`."""
+    """Draw one case of `plstm_graph`; with state-tracking dimensions (JQ, JK, JV, JT, JO) if `j` is given."""
     random = _random("plstm_graph", name)
     sizes = {"H": heads, "N": shape.num_nodes, "E": len(shape.edges), "L": len(shape.line_edges), "DK": 3, "DV": 2}
-    arguments: dict[str, Any] = {argument: gate(random, layout, sizes) for argument, layout in PLSTM_GRAPH.items()}
-    state = ("H", "E", "DK", "DV")
+    layouts, state, output = PLSTM_GRAPH, ["H", "E", "DK", "DV"], ["H", "N", "DV"]
+    if j is not None:
+        sizes |= _j_sizes(j)
+        layouts, state, output = PLSTM_GRAPH_STATE_TRACKING, [*state, "JT"], [*output, "JO"]
+    arguments: dict[str, Any] = {argument: gate(random, layout, sizes) for argument, layout in layouts.items()}
     if initial:
         arguments["initial_state"] = normal(random, sizes, *state)
-    cotangent = normal(random, sizes, "H", "N", "DV")
+    cotangent = normal(random, sizes, *output)
     cotangent_state = normal(random, sizes, *state) if last else None
     keywords |= {"topology": shape, "return_last_state": last}
     return Case(name, "plstm_graph", arguments, {}, keywords, cotangent, cotangent_state)
@@ -267,6 +284,11 @@ def graph_cases() -> Iterator[Case]:
     yield graph("repeated_edges", topology(4, [(0, 1), (0, 1), (1, 3), (1, 2), (2, 3)]), initial=True)
     yield graph("no_edges", topology(3, []), initial=True)
     yield graph("no_nodes", topology(0, []), initial=True)
+    yield graph("no_heads", topology(4, [(0, 1), (1, 2)]), heads=0, initial=True)
+    yield graph("state_tracking", topology(9, dense), j=STATE_TRACKING, last=False)
+    yield graph("state_tracking_states", topology(9, dense), j=STATE_TRACKING, initial=True)
+    yield graph("only_transitions_are_matrices", topology(9, dense), j=(1, 1, 1, 3, 1), initial=True)
+    yield graph("state_tracking_no_edges", topology(3, []), j=STATE_TRACKING, initial=True)
     yield graph("own_scale", topology(5, [(0, 1), (1, 2), (0, 2), (2, 4)]), scale=0.37)
 
 

@@ -2,7 +2,8 @@
 
 A hand-written pass may write into preallocated buffers and keep no intermediate result, which autograd cannot; but
 forward mode and derivatives of derivatives need a differentiable formula. `FastForm` holds both. For the compiler the
-hand-written pass is one opaque operator: to trace it would unroll every loop.
+hand-written pass is one opaque operator: to trace it would unroll every loop. Every pass, the backward ones too, runs
+without the caller's autocast: it writes into buffers of its inputs' dtype.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from plstm_torch.dtypes import without_autocast
 
 Tensors = tuple[Tensor, ...]
 
@@ -47,8 +50,18 @@ class FastForm:
         if torch.compiler.is_compiling():
             results = self.operator(list(inputs))
         else:
-            results = _Forward.apply(self, *inputs)
+            return apply_form(self, *inputs)
         return tuple(results[: self.num_outputs])
+
+
+def apply_form(form: Any, *inputs: Tensor) -> Tensors:
+    """The outputs of a form outside of the compiler.
+
+    Args:
+        form: has `formula`, `forward`, `gradients` and `num_outputs`, as a `FastForm` does.
+        inputs: as its functions take them.
+    """
+    return tuple(_Forward.apply(form, *inputs)[: form.num_outputs])
 
 
 def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -57,14 +70,16 @@ def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
 
     @library.custom_op(f"plstm_torch::{form.name}", mutates_args=(), schema="(Tensor[] inputs) -> Tensor[]")
     def forward(inputs: list[Tensor]) -> list[Tensor]:
-        outputs, saved = form.forward(*inputs)
+        with without_autocast(inputs[0]):
+            outputs, saved = form.forward(*inputs)
         return [*outputs, *saved]
 
     signature = "(Tensor[] inputs, Tensor[] saved, Tensor[] cotangents) -> Tensor[]"
 
     @library.custom_op(f"plstm_torch::{form.name}_gradients", mutates_args=(), schema=signature)
     def gradients(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
-        return list(form.gradients(tuple(inputs), tuple(saved), tuple(cotangents)))
+        with without_autocast(inputs[0]):
+            return list(form.gradients(tuple(inputs), tuple(saved), tuple(cotangents)))
 
     @forward.register_fake
     def _(inputs: list[Tensor]) -> list[Tensor]:
@@ -101,7 +116,8 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(form: FastForm, *inputs: Tensor) -> Tensors:
-        outputs, saved = form.forward(*inputs)
+        with without_autocast(inputs[0]):
+            outputs, saved = form.forward(*inputs)
         return (*outputs, *saved)
 
     @staticmethod
@@ -127,7 +143,8 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
         primals = ctx.saved_tensors[: ctx.num_inputs]
-        results = _push(ctx.form.formula, primals, tangents[1:])
+        with without_autocast(primals[0]):
+            results = _push(ctx.form.formula, primals, tangents[1:])
         return (*results, *[None] * ctx.num_saved)
 
     @staticmethod
@@ -143,7 +160,8 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor) -> tuple[Any, ...]:
         inputs, saved = tensors[:num_inputs], tensors[num_inputs : num_inputs + num_saved]
-        return form.gradients(inputs, saved, tensors[num_inputs + num_saved :])
+        with without_autocast(inputs[0]):
+            return form.gradients(inputs, saved, tensors[num_inputs + num_saved :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -163,8 +181,9 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        _, pull = _vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
-        results = pull(tuple(grads))
+        with without_autocast(ctx.saved_tensors[0]):
+            _, pull = _vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
+            results = pull(tuple(grads))
         of_inputs, of_cotangents = results[: ctx.num_inputs], results[ctx.num_inputs :]
         return (None, None, None, *of_inputs, *[None] * ctx.num_saved, *of_cotangents)
 
@@ -172,7 +191,8 @@ class _Gradients(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> Any:
         given = list(tangents[3:])
         del given[ctx.num_inputs : ctx.num_inputs + ctx.num_saved]
-        return _push(_Gradients._formula(ctx), ctx.saved_tensors, given)
+        with without_autocast(ctx.saved_tensors[0]):
+            return _push(_Gradients._formula(ctx), ctx.saved_tensors, given)
 
     @staticmethod
     def vmap(
@@ -181,6 +201,16 @@ class _Gradients(torch.autograd.Function):
         folded = _fold(info.batch_size, in_dims[3:], tensors)
         results = _unfold(info.batch_size, _Gradients.apply(form, num_inputs, num_saved, *folded))
         return results, tuple([0] * len(results))
+
+
+def formula_gradients(formula: Callable[..., Tensors]) -> Callable[[Tensors, Tensors, Tensors], Tensors]:
+    """The gradients of a form that keeps nothing: its formula is evaluated again and differentiated."""
+
+    def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+        _, pull = _vjp(formula, *inputs)
+        return tuple(gradient.clone(memory_format=torch.contiguous_format) for gradient in pull(cotangents))
+
+    return gradients
 
 
 def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
