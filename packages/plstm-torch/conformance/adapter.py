@@ -1,5 +1,6 @@
 """How the conformance suite calls the torch backend."""
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -60,7 +61,7 @@ class TorchAdapter:
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items() if tensor.is_floating_point()}
         leaves |= {f"param/{name}": parameter for name, parameter in module.named_parameters()}
-        output = module(*tensors.values())
+        output = module(*_module_arguments(case, tensors))
         cotangent = torch.from_numpy(case.inputs["cotangent"])
         found = torch.autograd.grad(output, list(leaves.values()), cotangent, allow_unused=True, materialize_grads=True)
         gradients = {name: _numpy(gradient) for name, gradient in zip(leaves, found, strict=True)}
@@ -98,6 +99,15 @@ class TorchAdapter:
             if value is not None:
                 gradients[name] = _like(value, [_numpy(next(remaining)) for _ in _tensors(value)])
         return gradients
+
+
+def _module_arguments(case: golden.GoldenCase, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """What a golden module is called with; modules on graphs get the edges behind the node features."""
+    arguments = list(tensors.values())
+    if case.kind == "layer_graph_edge":
+        edges = json.loads(case.about["note"])["edges_in_feature_order"]
+        arguments.insert(1, torch.tensor(edges).T)
+    return arguments
 
 
 def _tensors(value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from plstm_torch.original import convert_state_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore::plstm_config.original.MigrationWarning")
 
-# ops have tests of their own; graph layers are not part of this package yet
+# ops have tests of their own, and so have the layers on graphs, which are called with more than arrays
 MODULE_KINDS = (
     "source",
     "transition",

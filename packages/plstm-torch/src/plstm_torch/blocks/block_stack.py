@@ -11,11 +11,13 @@ from plstm_config import BlockStackConfig
 from plstm_torch.blocks.chain import (
     Cache,
     init_chain_cache,
+    is_graph_module,
     is_sequence_module,
     run_chain,
     step_chain,
 )
 from plstm_torch.build import build, register
+from plstm_torch.layers.graph_indices import Graph
 from plstm_torch.module import Module
 
 
@@ -48,18 +50,27 @@ class BlockStack(Module):
         """Whether every block works on sequences, so that the stack has a cache and a step."""
         return all(is_sequence_module(block) for block in self.blocks)
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether the blocks work on graphs, so that the stack is called with one."""
+        return all(is_graph_module(block) for block in self.blocks)
+
     def forward(
         self,
-        x: Float[Tensor, "B *grid D"],
+        x: Float[Tensor, "*batch D"],
+        graph: Graph | None = None,
+        edge_attr: Float[Tensor, "E De"] | None = None,
         *,
         cache: Mapping[str, Any] | None = None,
         return_cache: bool = False,
         cu_seqlens: Int[Tensor, " S1"] | None = None,
-    ) -> Float[Tensor, "B *grid D"] | tuple[Float[Tensor, "B *grid D"], Cache]:
+    ) -> Float[Tensor, "*batch D"] | tuple[Float[Tensor, "*batch D"], Cache]:
         """Run all blocks.
 
         Args:
-            x: Input [B, T, D] or [B, X, Y, D].
+            x: Input [B, T, D], [B, X, Y, D] or [N, D].
+            graph: Topology or edge_index of a graph with N nodes (blocks on graphs only).
+            edge_attr: Features of its edges [E, De] (blocks on graphs only).
             cache: Where the sequence stood before x (sequence blocks only).
             return_cache: Whether to return the cache after the last step.
             cu_seqlens: Borders of packed sequences [S+1] (sequence blocks only).
@@ -68,7 +79,8 @@ class BlockStack(Module):
             Output in the shape of x, with `return_cache` also the new cache.
 
         Raises:
-            ValueError: a sequence argument is set although the blocks are no sequence blocks.
+            ValueError: a sequence argument is set although the blocks are no sequence blocks, a graph although they are
+                not on graphs, or no graph although they are.
         """
         y, new_cache = run_chain(
             self._named_blocks(),
@@ -76,6 +88,8 @@ class BlockStack(Module):
             cache=cache,
             return_cache=return_cache,
             cu_seqlens=cu_seqlens,
+            graph=graph,
+            edge_attr=edge_attr,
             recompute=self.gradient_checkpointing,
         )
         return (y, new_cache) if return_cache else y

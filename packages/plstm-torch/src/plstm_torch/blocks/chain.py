@@ -1,4 +1,4 @@
-"""How caches and packed sequences travel through nested modules."""
+"""How caches, packed sequences and graphs travel through nested modules."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from plstm_torch.layers.graph_indices import Graph
 
 Cache = dict[str, Any]
 
@@ -39,6 +41,11 @@ def require_sequence_module(module: nn.Module, *requests: str) -> None:
         )
 
 
+def is_graph_module(module: nn.Module) -> bool:
+    """Tell whether a module is called with a graph: ``module(x, graph, edge_attr)``."""
+    return bool(getattr(module, "is_graph", False))
+
+
 def child_cache(cache: Mapping[str, Any] | None, name: str) -> Any:
     """Read the part of a nested cache that belongs to one child module.
 
@@ -54,28 +61,33 @@ def child_cache(cache: Mapping[str, Any] | None, name: str) -> Any:
 
 def run_module(
     module: nn.Module,
-    x: Float[Tensor, "B *grid D"],
+    x: Float[Tensor, "*batch D"],
     *,
     cache: Mapping[str, Any] | None = None,
     return_cache: bool = False,
     cu_seqlens: Int[Tensor, " S1"] | None = None,
+    graph: Graph | None = None,
+    edge_attr: Float[Tensor, "E De"] | None = None,
     recompute: bool = False,
-) -> tuple[Float[Tensor, "B *grid D"], Any]:
-    """Call a module on `x` and hand it the sequence arguments if it understands them.
+) -> tuple[Float[Tensor, "*batch D"], Any]:
+    """Call a module on `x` and hand it the arguments for sequences or graphs if it understands them.
 
     Args:
         module: Layer or block.
-        x: Input [B, T, D] or [B, X, Y, D].
+        x: Input [B, T, D], [B, X, Y, D], or [N, D] with a graph.
         cache: The module's own cache, or None.
         return_cache: Whether to return the cache after the last step.
         cu_seqlens: Borders of packed sequences [S+1].
+        graph: Topology or edge_index of a module on graphs.
+        edge_attr: Features of its edges.
         recompute: Run under activation checkpointing.
 
     Returns:
         The output and the new cache (None unless `return_cache`).
 
     Raises:
-        ValueError: a sequence argument is set for a module that is no sequence module.
+        ValueError: a sequence argument is set for a module that is no sequence module, or a graph for a module that is
+            not on graphs, or no graph for one that is.
     """
     arguments: dict[str, Any] = {}
     if is_sequence_module(module):
@@ -83,6 +95,13 @@ def run_module(
     else:
         given = {"cache": cache is not None, "return_cache": return_cache, "cu_seqlens": cu_seqlens is not None}
         require_sequence_module(module, *(name for name, used in given.items() if used))
+    if is_graph_module(module):
+        if graph is None:
+            raise ValueError(f"graph: expected a DagTopology or an edge_index for {type(module).__name__}, got None")
+        arguments = {"graph": graph, "edge_attr": edge_attr}
+    elif graph is not None or edge_attr is not None:
+        name = "graph" if graph is not None else "edge_attr"
+        raise ValueError(f"{name}: expected None, since {type(module).__name__} is not on graphs")
     if recompute and torch.is_grad_enabled():
         result = checkpoint(module, x, use_reentrant=False, **arguments)
     else:
@@ -92,28 +111,32 @@ def run_module(
 
 def run_chain(
     modules: Iterable[tuple[str, nn.Module]],
-    x: Float[Tensor, "B *grid D"],
+    x: Float[Tensor, "*batch D"],
     *,
     cache: Mapping[str, Any] | None = None,
     return_cache: bool = False,
     cu_seqlens: Int[Tensor, " S1"] | None = None,
+    graph: Graph | None = None,
+    edge_attr: Float[Tensor, "E De"] | None = None,
     recompute: bool = False,
-) -> tuple[Float[Tensor, "B *grid D"], Cache]:
+) -> tuple[Float[Tensor, "*batch D"], Cache]:
     """Call modules one after the other, each with its own entry of the cache.
 
     Args:
         modules: Name in the cache and module, in order.
-        x: Input [B, T, D] or [B, X, Y, D].
+        x: Input [B, T, D], [B, X, Y, D], or [N, D] with a graph.
         cache: One entry per module, or None.
         return_cache: Whether to collect the caches after the last step.
         cu_seqlens: Borders of packed sequences [S+1].
+        graph: Topology or edge_index of modules on graphs.
+        edge_attr: Features of its edges.
         recompute: Run each module under activation checkpointing.
 
     Returns:
         The output and the new cache, empty unless `return_cache`.
 
     Raises:
-        ValueError: a sequence argument is set for a module that is no sequence module.
+        ValueError: as in `run_module`.
     """
     new_cache: Cache = {}
     for name, module in modules:
@@ -123,6 +146,8 @@ def run_chain(
             cache=child_cache(cache, name) if is_sequence_module(module) else cache,
             return_cache=return_cache,
             cu_seqlens=cu_seqlens,
+            graph=graph,
+            edge_attr=edge_attr,
             recompute=recompute,
         )
         if return_cache:

@@ -11,6 +11,7 @@ from plstm_config import PreUpProjectionBlockConfig
 from plstm_torch.blocks.chain import (
     Cache,
     init_chain_cache,
+    is_graph_module,
     is_sequence_module,
     run_chain,
     step_chain,
@@ -18,6 +19,7 @@ from plstm_torch.blocks.chain import (
 from plstm_torch.blocks.gating import gating_function
 from plstm_torch.build import build, register
 from plstm_torch.dtypes import torch_dtype
+from plstm_torch.layers.graph_indices import Graph
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
 
@@ -64,18 +66,27 @@ class PreUpProjectionBlock(Module):
         """Whether the interaction works on sequences, so that the block has a cache and a step."""
         return is_sequence_module(self.interaction_module)
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether the interaction works on graphs, so that the block is called with one."""
+        return is_graph_module(self.interaction_module)
+
     def forward(
         self,
-        x: Float[Tensor, "B *grid D"],
+        x: Float[Tensor, "*batch D"],
+        graph: Graph | None = None,
+        edge_attr: Float[Tensor, "E De"] | None = None,
         *,
         cache: Mapping[str, Any] | None = None,
         return_cache: bool = False,
         cu_seqlens: Int[Tensor, " S1"] | None = None,
-    ) -> Float[Tensor, "B *grid D"] | tuple[Float[Tensor, "B *grid D"], Cache]:
+    ) -> Float[Tensor, "*batch D"] | tuple[Float[Tensor, "*batch D"], Cache]:
         """Run the block.
 
         Args:
-            x: Input [B, T, D] or [B, X, Y, D], whatever the interaction layer takes.
+            x: Input [B, T, D], [B, X, Y, D] or [N, D], whatever the interaction layer takes.
+            graph: Topology or edge_index of a graph with N nodes (interaction on graphs only).
+            edge_attr: Features of its edges [E, De] (interaction on graphs only).
             cache: Where the sequence stood before x (1D interaction only).
             return_cache: Whether to return the cache after the last step.
             cu_seqlens: Borders of packed sequences [S+1] (1D interaction only).
@@ -84,12 +95,19 @@ class PreUpProjectionBlock(Module):
             Output in the shape of x and in the block's dtype, with `return_cache` also the new cache.
 
         Raises:
-            ValueError: a sequence argument is set although the interaction has no time axis.
+            ValueError: a sequence argument is set although the interaction has no time axis, a graph although it is not
+                on graphs, or no graph although it is.
         """
         x = x.to(self.dtype)
         carry, gate = self._widen(x)
         mixed, new_cache = run_chain(
-            self._interaction(), carry, cache=cache, return_cache=return_cache, cu_seqlens=cu_seqlens
+            self._interaction(),
+            carry,
+            cache=cache,
+            return_cache=return_cache,
+            cu_seqlens=cu_seqlens,
+            graph=graph,
+            edge_attr=edge_attr,
         )
         y = self._narrow(x, mixed, gate)
         return (y, new_cache) if return_cache else y

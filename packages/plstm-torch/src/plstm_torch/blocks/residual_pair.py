@@ -58,15 +58,15 @@ class ResidualPair(Module):
     def _build_scale(self) -> nn.Module | None:
         return None if self._scale_config is None else build(self._scale_config)
 
-    def _add(self, x: Tensor, branch: Tensor, scale: nn.Module | None) -> Tensor:
-        """Close the residual connection around one branch, if there is one."""
+    def _add(self, x: Tensor, branch: Tensor, scale: nn.Module | None, samples: Tensor | None = None) -> Tensor:
+        """Close the residual connection around one branch, if there is one; `samples` as in `DropPath`."""
         if not self._skip:
             return branch
         if scale is not None:
             branch = scale(branch)
-        return x + self.drop_path(branch)
+        return x + self.drop_path(branch, samples)
 
-    def _feed_forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    def _feed_forward(self, x: Float[Tensor, "*batch D"], samples: Tensor | None = None) -> Float[Tensor, "*batch D"]:
         """Run the second branch with its residual connection."""
         wide = self.upproj(self.norm2(x))
         if self._gated:
@@ -74,4 +74,4 @@ class ResidualPair(Module):
             wide = carry * self._activation(gate)
         else:
             wide = self._activation(wide)
-        return self._add(x, self.downproj(wide), self.scale2)
+        return self._add(x, self.downproj(wide), self.scale2, samples)

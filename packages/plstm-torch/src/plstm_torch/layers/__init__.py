@@ -6,6 +6,7 @@ from plstm_torch.layers.linear import Linear
 from plstm_torch.layers.norms import Identity, LayerNorm, MultiHeadLayerNorm, MultiHeadRMSNorm, RMSNorm
 from plstm_torch.layers.plstm_1d import pLSTM1DLayer
 from plstm_torch.layers.plstm_2d import pLSTM2DLayer, pLSTM2DLayerFused
+from plstm_torch.layers.plstm_graph import pLSTMGraphEdgeLayer, pLSTMGraphLayer
 from plstm_torch.layers.pointwise import (
     DropPath,
     ExpExpFunctionLayer,
@@ -44,4 +45,6 @@ __all__ = [
     "pLSTM1DLayer",
     "pLSTM2DLayer",
     "pLSTM2DLayerFused",
+    "pLSTMGraphEdgeLayer",
+    "pLSTMGraphLayer",
 ]

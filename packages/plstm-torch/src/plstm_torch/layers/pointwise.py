@@ -1,7 +1,7 @@
 """Layers that act on each number by itself: scales, drop path, scalar functions."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from plstm_config import (
@@ -76,11 +76,12 @@ class DropPath(Module):
         super().__init__()
         self.config = config
 
-    def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    def forward(self, x: Float[Tensor, "B ..."], samples: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B ..."]:
         """Drop whole samples.
 
         Args:
             x: A branch's output; samples on the first axis.
+            samples: First row of the sample that each row belongs to, where samples have several rows [B].
 
         Returns:
             Output of the same shape and dtype.
@@ -90,6 +91,8 @@ class DropPath(Module):
             return x
         keep_prob = 1.0 - drop_prob
         kept = torch.rand(x.shape[:1] + (1,) * (x.ndim - 1), device=x.device) < keep_prob
+        if samples is not None:
+            kept = kept.index_select(0, samples)
         divisor = keep_prob if self.config.scale_by_keep else 1.0
         return torch.where(kept, x / divisor, torch.zeros_like(x))
 

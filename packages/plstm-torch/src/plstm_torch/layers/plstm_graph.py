@@ -1,0 +1,286 @@
+"""The pLSTM layers on directed acyclic graphs: gates from nodes, or from nodes and edges."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from plstm_config import ZerosInitConfig, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.topology import DagTopology
+from plstm_torch.build import build, register
+from plstm_torch.dtypes import accumulation_dtype, full_precision, torch_dtype, without_autocast
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, check_degrees, graph_indices
+from plstm_torch.layers.inputs import check_features
+from plstm_torch.layers.linear import Linear
+from plstm_torch.module import Module
+from plstm_torch.ops import plstm_graph
+
+# Keeps the sum of |T| over the edges that share a state below one, and T finite where all are zero.
+_PMODE_MARGIN = 0.5
+
+
+class _GraphLayer(Module):
+    """Query, key, value and direct before the recurrence; stabilisation, norm and projection around it."""
+
+    config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig
+    is_graph = True  # is called with a graph; blocks look for it
+    source: Linear
+    transition: Linear
+    mark: Linear
+    direct: Linear
+
+    def __init__(self, config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        self.num_heads = config.num_heads
+        linear = partial(Linear, dtype=self.dtype, param_dtype=torch_dtype(config.param_dtype))
+        projection = partial(
+            linear, weight_init=config.qkvo_weight_init, bias_init=config.qkvo_bias_init if config.bias else None
+        )
+        self.query = projection(config.input_dim, config.num_heads * config.qk_head_dim)
+        self.key = projection(config.input_dim, config.num_heads * config.qk_head_dim)
+        self.value_ = projection(config.input_dim, config.num_heads * config.hv_head_dim)
+        self._build_gates(linear)
+        self.mhnorm = build(config.mhnorm)
+        self.out = projection(config.num_heads * config.hv_head_dim, config.output_dim) if config.out else None
+        self._reset_own_parameters()
+
+    def _build_gates(self, linear: Callable[..., Linear]) -> None:
+        """Make `source`, `transition`, `mark` and `direct`."""
+        raise NotImplementedError
+
+    def _linear_gate(self, linear: Callable[..., Linear], name: str, input_dim: int, output_dim: int) -> Linear:
+        weight_init, bias_init = (getattr(self.config, f"{name}_{part}_init") for part in ("weight", "bias"))
+        return linear(input_dim, output_dim, weight_init=weight_init, bias_init=bias_init)
+
+    def _run(self, x: Tensor, topology: DagTopology, source: Tensor, transition: Tensor, mark: Tensor) -> Tensor:
+        """From gates [E,H], transitions [L,H] before their stabilisation, and [E,H] to the layer's output [N,D]."""
+        indices = graph_indices(topology, x.device)
+        query, key, value = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).movedim(-2, 0) for layer in (self.query, self.key, self.value_)
+        )
+        direct = torch.sigmoid(_wide(self.direct, x))
+        heads = plstm_graph(
+            query,
+            key,
+            value,
+            torch.sigmoid(source).mT,
+            self._stabilized(transition, indices).mT,
+            torch.sigmoid(mark).mT,
+            direct.mT,
+            topology,
+            implementation=self.config.implementation,
+        )
+        output = self.mhnorm(cast(Tensor, heads)).movedim(0, -2).flatten(-2).to(self.dtype)
+        return output if self.out is None else self.out(output)
+
+    def _stabilized(self, transition: Float[Tensor, "L H"], indices: GraphIndices) -> Float[Tensor, "L H"]:
+        """Bound the transitions as the mode demands: |T| <= 1 (D), or their sum over edges that share a state (P)."""
+        if self.config.mode == "D":
+            return torch.tanh(transition)
+        shared = indices.incoming if self.config.pmode_normalization == "outgoing" else indices.outgoing
+        sizes = transition.new_zeros(indices.tail.shape[0], self.num_heads).index_add(0, shared, transition.abs())
+        return transition / (_PMODE_MARGIN + sizes.index_select(0, shared))
+
+
+@register(pLSTMGraphLayerConfig)
+class pLSTMGraphLayer(_GraphLayer):
+    """Multi-head pLSTM over a directed acyclic graph with gates from node features (paper eq. 5, 6 and 9).
+
+    Every node makes gates for up to E = `max_edges` edges, its slots. The slot of an edge is its rank among the edges
+    that leave (source) or enter (mark) the node, in the order of the topology's `edges`; the transition of node n from
+    an incoming to an outgoing edge is entry [n, in slot, out slot]. With t = W_t x + b_t and so on:
+
+        S = sigmoid(W_s x + b_s), M = sigmoid(W_m x + b_m), D = sigmoid(W_d x + b_d)
+        P-mode: T = t / (1/2 + sum over the edges that leave from the same incoming edge of |t|)
+        D-mode: T = tanh(t) on the line graph pruned to a multitree
+        out = W_o norm(plstm_graph(W_q x, W_k x, W_v x, S, T, M, D))
+
+    `pmode_normalization="incoming"` sums over the edges that enter the same outgoing edge instead, which does not
+    bound the sum of eq. 9; `edge_slots="swapped"` takes the slot of an edge at its other end. Both are the research
+    code's.
+
+    Submodules: `query`, `key`, `value_`, `source` (output H*E, head major), `transition` (H*E*E), `mark` (H*E),
+    `direct` (H), `mhnorm`, `out`.
+
+    Raises:
+        ValueError: If the config leaves `input_dim` or `max_edges` open.
+    """
+
+    config: pLSTMGraphLayerConfig
+
+    def __init__(self, config: pLSTMGraphLayerConfig) -> None:
+        _require_sizes(config, "input_dim", "max_edges")
+        super().__init__(config)
+
+    def _build_gates(self, linear: Callable[..., Linear]) -> None:
+        config = self.config
+        width, slots = config.input_dim, config.num_heads * config.max_edges
+        self.source = self._linear_gate(linear, "source", width, slots)
+        self.transition = linear(
+            width,
+            slots * config.max_edges,
+            weight_init=config.transition_weight_init,
+            bias_init=ZerosInitConfig(),  # drawn below, in its own shape
+        )
+        self.mark = self._linear_gate(linear, "mark", width, slots)
+        self.direct = self._linear_gate(linear, "direct", width, config.num_heads)
+
+    def _reset_own_parameters(self) -> None:
+        slots = (self.config.max_edges, self.config.max_edges)
+        bias = cast(Tensor, self.transition.bias)
+        initialize_(bias.view(self.num_heads, *slots), self.config.transition_bias_init)
+
+    def forward(
+        self, x: Float[Tensor, "N D"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """Process a graph, or a batch of graphs as one.
+
+        Args:
+            x: Node features [N, input_dim] of any floating dtype.
+            graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
+            edge_attr: None; this layer reads no edge features.
+
+        Returns:
+            Output [N, output_dim] in the config's dtype.
+
+        Raises:
+            TypeError: If the graph is something else.
+            ValueError: If x has another rank or number of features, the graph another number of nodes, more than
+                `max_edges` edges at one end of a node, or a cycle; or if there are edge features.
+        """
+        check_features(x, "N D", self.config.input_dim)
+        if edge_attr is not None:
+            raise ValueError(f"edge_attr: expected None, since gates are made from nodes, got {list(edge_attr.shape)}")
+        topology = as_topology(graph, x.shape[0], self.config.mode)
+        check_degrees(topology, self.config.max_edges)
+        indices = graph_indices(topology, x.device)
+        source_slot, mark_slot = indices.out_slot, indices.in_slot
+        if self.config.edge_slots == "swapped":
+            source_slot, mark_slot = mark_slot, source_slot
+        size = self.config.max_edges
+        source = self._pick(_wide(self.source, x), indices.tail * size + source_slot)
+        mark = self._pick(_wide(self.mark, x), indices.head * size + mark_slot)
+        slots = mark_slot[indices.incoming] * size + source_slot[indices.outgoing]
+        transition = self._pick(_wide(self.transition, x), indices.tail[indices.outgoing] * size * size + slots)
+        return self._run(x, topology, source, transition, mark)
+
+    def _pick(self, gates: Float[Tensor, "N HS"], place: Tensor) -> Float[Tensor, "E H"]:
+        """Rows `place` of the gates of all nodes and slots."""
+        by_slot = gates.unflatten(-1, (self.num_heads, -1)).mT
+        return by_slot.flatten(0, 1).index_select(0, place)
+
+
+@register(pLSTMGraphEdgeLayerConfig)
+class pLSTMGraphEdgeLayer(_GraphLayer):
+    """Multi-head pLSTM over a directed acyclic graph with gates from node and edge features (paper eq. 5, 6 and 9).
+
+    With tail x_t, head x_h and features a of each edge, and for a line edge the features a_i, a_o of the incoming and
+    the outgoing edge and the node x_n that they share:
+
+        S = sigmoid(W_s [x_t; a] + b_s), M = sigmoid(W_m [x_h; a] + b_m), D = sigmoid(W_d x + b_d)
+        t = W_t [a_i; a_o; x_n] + b_t
+        P-mode: T = t / (1/2 + sum over the edges that leave from the same incoming edge of |t|)
+        D-mode: T = tanh(t) on the line graph pruned to a multitree
+        out = W_o norm(plstm_graph(W_q x, W_k x, W_v x, S, T, M, D))
+
+    `pmode_normalization="incoming"` sums over the edges that enter the same outgoing edge instead, which does not
+    bound the sum of eq. 9; `transition_node="tail"` reads the tail of the incoming edge in place of x_n. Both are the
+    research code's.
+
+    Submodules: `query`, `key`, `value_`, `source`, `transition`, `mark`, `direct` (output H each), `mhnorm`, `out`.
+
+    Raises:
+        ValueError: If the config leaves `input_dim` or `edge_input_dim` open.
+    """
+
+    config: pLSTMGraphEdgeLayerConfig
+
+    def __init__(self, config: pLSTMGraphEdgeLayerConfig) -> None:
+        _require_sizes(config, "input_dim")
+        if config.edge_input_dim < 0:
+            raise ValueError(f"edge_input_dim: expected an integer >= 0, got {config.edge_input_dim}")
+        super().__init__(config)
+
+    def _build_gates(self, linear: Callable[..., Linear]) -> None:
+        node, edge, heads = self.config.input_dim, self.config.edge_input_dim, self.num_heads
+        self.source = self._linear_gate(linear, "source", node + edge, heads)
+        self.transition = self._linear_gate(linear, "transition", 2 * edge + node, heads)
+        self.mark = self._linear_gate(linear, "mark", node + edge, heads)
+        self.direct = self._linear_gate(linear, "direct", node, heads)
+
+    def forward(
+        self, x: Float[Tensor, "N D"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """Process a graph, or a batch of graphs as one.
+
+        Args:
+            x: Node features [N, input_dim] of any floating dtype.
+            graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
+            edge_attr: Edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
+                given; None stands for no features.
+
+        Returns:
+            Output [N, output_dim] in the config's dtype.
+
+        Raises:
+            TypeError: If the graph is something else.
+            ValueError: If x or edge_attr have another rank or number of features, the graph another number of nodes or
+                edges, or a cycle.
+        """
+        check_features(x, "N D", self.config.input_dim)
+        topology = as_topology(graph, x.shape[0], self.config.mode)
+        features = self._edge_features(x, topology, edge_attr)
+        indices = graph_indices(topology, x.device)
+        edges = features.index_select(0, indices.edge_order)
+        every = torch.arange(indices.tail.shape[0], device=x.device)
+        node = indices.tail[indices.outgoing if self.config.transition_node == "shared" else indices.incoming]
+        source = _apply_to_parts(self.source, (x, indices.tail), (edges, every))
+        mark = _apply_to_parts(self.mark, (x, indices.head), (edges, every))
+        transition = _apply_to_parts(self.transition, (edges, indices.incoming), (edges, indices.outgoing), (x, node))
+        return self._run(x, topology, source, transition, mark)
+
+    def _edge_features(self, x: Tensor, topology: DagTopology, edge_attr: Tensor | None) -> Tensor:
+        rows, width = topology.num_input_edges, self.config.edge_input_dim
+        if edge_attr is None:
+            if width:
+                raise ValueError(f"edge_attr: expected edge features [E, De] with De={width}, got None")
+            return x.new_zeros(rows, 0)
+        check_features(edge_attr, "E De", width, "edge_attr")
+        if edge_attr.shape[0] != rows:
+            raise ValueError(f"edge_attr: expected one row for each of the E={rows} edges, got {edge_attr.shape[0]}")
+        return edge_attr
+
+
+def _apply_to_parts(linear: Linear, *parts: tuple[Tensor, Tensor]) -> Tensor:
+    """The linear map of concatenated rows, each part [R,D] with the rows [M] to take from it.
+
+    A part is mapped before its rows are taken, once for each node or edge instead of once for each of their meetings.
+    """
+    work = accumulation_dtype(linear.dtype)
+    bias = cast(Tensor, linear.bias)
+    result = bias.to(work)
+    with without_autocast(bias):
+        weights = linear.weight.to(linear.dtype).split([values.shape[-1] for values, _ in parts], dim=1)
+        for weight, (values, rows) in zip(weights, parts, strict=True):
+            mapped = functional.linear(values.to(linear.dtype), weight).to(work)
+            result = result + mapped.index_select(0, rows)
+    return result
+
+
+def _wide(linear: Linear, x: Tensor) -> Tensor:
+    """The linear map in float32 or higher, whatever autocast says: gates are multiplied along whole paths."""
+    with without_autocast(x):
+        return full_precision(linear(x))
+
+
+def _require_sizes(config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {getattr(config, name)}")

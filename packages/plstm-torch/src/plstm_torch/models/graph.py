@@ -1,0 +1,181 @@
+"""The graph model: encoder, blocks in alternating directions, pooling, head."""
+
+from typing import cast
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from plstm_config import ZerosInitConfig, pLSTMGraphModelConfig
+from plstm_config.topology import DagTopology
+from plstm_torch.blocks.block_stack import BlockStack
+from plstm_torch.blocks.chain import run_module
+from plstm_torch.build import build, register
+from plstm_torch.dtypes import accumulation_dtype, torch_dtype
+from plstm_torch.initializers import initialize_
+from plstm_torch.layers.graph_indices import Graph, as_topology, both_directions, graph_indices
+from plstm_torch.layers.linear import Linear
+from plstm_torch.module import Module, empty_parameter
+
+
+class DegreeEncoding(Module):
+    """An embedding of the number of edges that enter and leave each node.
+
+    Parameters: `in_degree`, `out_degree` [max_degree + 1, dim]; higher degrees share the last row.
+
+    Args:
+        config: Sizes, initialiser and dtypes of the model.
+    """
+
+    def __init__(self, config: pLSTMGraphModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        shape = (config.max_degree + 1, config.dim)
+        self.in_degree = empty_parameter(shape, torch_dtype(config.param_dtype))
+        self.out_degree = empty_parameter(shape, torch_dtype(config.param_dtype))
+        self._reset_own_parameters()
+
+    def _reset_own_parameters(self) -> None:
+        for table in (self.in_degree, self.out_degree):
+            initialize_(table, self.config.encoder_init)
+
+    def forward(self, in_degree: Int[Tensor, " N"], out_degree: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+        """Look degrees up.
+
+        Args:
+            in_degree: Number of edges that enter each node [N].
+            out_degree: Number of edges that leave it [N].
+
+        Returns:
+            Sum of both embeddings [N, dim] in the config's dtype.
+        """
+        pairs = ((in_degree, self.in_degree), (out_degree, self.out_degree))
+        found = [functional.embedding(degree.clamp(max=self.config.max_degree), table) for degree, table in pairs]
+        return (found[0] + found[1]).to(self.dtype)
+
+
+@register(pLSTMGraphModelConfig)
+class pLSTMGraphModel(Module):
+    """Classifier or regressor of whole graphs, or of their nodes.
+
+    x = encoder(features) + degree encoding; blocks 0, 2, ... run along the edges, blocks 1, 3, ... against them, so
+    that a node hears of all that is connected to it by a directed path; then norm, pooling and head.
+
+    Poolings over the nodes of a graph: "mean", "sum", "max", zero for a graph without nodes; "none" keeps the nodes.
+
+    Submodules: `encoder`, `degree_encoding`, `block_stack`, `norm`, `head`.
+
+    Args:
+        config: Sizes, blocks, pooling and head.
+    """
+
+    def __init__(self, config: pLSTMGraphModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = torch_dtype(config.dtype)
+        dtypes = {"dtype": self.dtype, "param_dtype": torch_dtype(config.param_dtype)}
+        self.encoder = Linear(
+            config.input_dim, config.dim, weight_init=config.encoder_init, bias_init=ZerosInitConfig(), **dtypes
+        )
+        self.degree_encoding = DegreeEncoding(config) if config.degree_encoding else None
+        self.block_stack = cast(BlockStack, build(config.block_stack))
+        self.norm = build(config.norm)
+        self.head = Linear(
+            config.dim,
+            config.output_dim,
+            weight_init=config.head_weight_init,
+            bias_init=config.head_bias_init,
+            **dtypes,
+        )
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
+        self.block_stack.gradient_checkpointing = enabled
+
+    def features(
+        self, x: Float[Tensor, "N Dx"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """Compute the normed node features.
+
+        Args:
+            x: Node features as in `forward`.
+            graph: The graph as in `forward`.
+            edge_attr: Edge features as in `forward`.
+
+        Returns:
+            Features [N, dim].
+
+        Raises:
+            TypeError: If the graph is neither a topology nor an edge_index.
+            ValueError: If features or sizes do not fit the config or the graph, or the edges hold a cycle.
+        """
+        topology = as_topology(graph, x.shape[0])
+        hidden = self.encoder(x)
+        if self.degree_encoding is not None:
+            indices = graph_indices(topology, x.device)
+            hidden = hidden + self.degree_encoding(indices.in_degree, indices.out_degree)
+        directions = both_directions(topology)
+        for position, block in enumerate(self.block_stack.blocks):
+            hidden, _ = run_module(
+                block,
+                hidden,
+                graph=directions[position % 2],
+                edge_attr=edge_attr,
+                recompute=self.block_stack.gradient_checkpointing,
+            )
+        return self.norm(hidden)
+
+    def forward(
+        self, x: Float[Tensor, "N Dx"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
+    ) -> Float[Tensor, "G O"]:
+        """Predict one vector for each graph, or for each node.
+
+        Args:
+            x: Node features [N, input_dim] of any floating dtype, graph after graph.
+            graph: A `DagTopology`, made by `DagTopology.batch` for several graphs, or the edges of a single directed
+                acyclic graph as an integer tensor [2, E].
+            edge_attr: Edge features [E, edge_input_dim] in the order in which the edges were given; None if the config
+                has none.
+
+        Returns:
+            Predictions [G, output_dim], [N, output_dim] with pooling "none", in the config's dtype.
+
+        Raises:
+            TypeError: If the graph is neither a topology nor an edge_index.
+            ValueError: If features or sizes do not fit the config or the graph, or the edges hold a cycle.
+        """
+        topology = as_topology(graph, x.shape[0])
+        features = self.features(x, topology, edge_attr)
+        if self.config.pooling != "none":
+            features = pool_graphs(features, topology, self.config.pooling)
+        return self.head(features)
+
+
+def pool_graphs(features: Float[Tensor, "N D"], topology: DagTopology, pooling: str) -> Float[Tensor, "G D"]:
+    """Reduce the nodes of each graph.
+
+    Args:
+        features: Node features [N, D].
+        topology: The graphs.
+        pooling: "mean", "sum" or "max".
+
+    Returns:
+        Features of each graph [G, D], zero for a graph without nodes, in the dtype of `features`.
+
+    Raises:
+        ValueError: If the pooling is unknown.
+    """
+    indices = graph_indices(topology, features.device)
+    values = features.to(accumulation_dtype(features.dtype))
+    pooled = values.new_zeros(indices.graph_sizes.shape[0], values.shape[1])
+    if pooling == "max":
+        owner = indices.node_graph.unsqueeze(1).expand_as(values)
+        pooled = pooled.scatter_reduce(0, owner, values, "amax", include_self=False)
+    elif pooling in ("mean", "sum"):
+        pooled = pooled.index_add(0, indices.node_graph, values)
+    else:
+        raise ValueError(f"pooling: expected one of 'mean', 'sum', 'max', got {pooling!r}")
+    if pooling == "mean":
+        pooled = pooled / indices.graph_sizes.clamp(min=1).unsqueeze(1)
+    return pooled.to(features.dtype)
