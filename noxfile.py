@@ -29,7 +29,7 @@ REQUIRES = {
 BACKENDS = {"torch": "plstm-torch"}
 FRAMEWORKS = {"torch", "jax", "flax"}
 FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-torch": {"torch"}}
-EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance]", "plstm-torch": "[train]"}
+EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 PACKAGE_PARAMS = [nox.param(name, id=name) for name in REQUIRES]
@@ -138,5 +138,5 @@ def readme_example(readme: Path) -> str:
 @nox.session
 def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
-    install(session, *editable(*REQUIRES, extras={"plstm-torch": "[train]"}))
+    install(session, *editable(*REQUIRES, extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))

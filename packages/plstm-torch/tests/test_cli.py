@@ -226,3 +226,11 @@ def test_the_receptive_field_is_drawn(run, tmp_path):
     code, out, _ = run("show", "receptive-field", "--size", "10", "--angle", "0.3", "--out", path)
     assert (code, out.strip()) == (0, str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_signal_on_a_graph_is_drawn(run, refused, tmp_path):
+    path = tmp_path / "graph.png"
+    code, out, _ = run("show", "graph", "--layers", "4", "--width", "3", "--seed", "1", "--out", path)
+    assert (code, out.strip()) == (0, str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "layers=1: expected at least 2" in refused("show", "graph", "--layers", "1", "--out", path)

@@ -8,12 +8,13 @@ class UserError(ValueError):
     """Something the user can put right; the command line prints its message as one line and exits with code 2."""
 
 
-def require(module: str, package: str) -> ModuleType:
+def require(module: str, package: str, extra: str = "train") -> ModuleType:
     """Import a module of an optional package.
 
     Args:
         module: dotted name to import.
         package: name under which the package is installed.
+        extra: extra of this package that installs it.
 
     Returns:
         The module.
@@ -24,4 +25,4 @@ def require(module: str, package: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UserError(f'{package} is not installed; run: pip install "plstm-torch[train]"') from error
+        raise UserError(f'{package} is not installed; run: pip install "plstm-torch[{extra}]"') from error

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from plstm_torch.optional import UserError, require
+from plstm_torch.training.cross_validation import cross_validate, delete_folds
 from plstm_torch.training.distributed import World, open_world
 from plstm_torch.training.loop import train
 from plstm_torch.training.report import ConsoleReport, Report
@@ -55,6 +56,52 @@ def launch(request: Request, data_defaults: Mapping[str, Any], training_defaults
     Raises:
         UserError: if the request makes no sense, or data, a package or the folder stands in its way.
     """
+    folder, settings = _prepare(request, data_defaults, training_defaults)
+    task = open_task(settings.task, settings.data, settings.training.seed)
+    with open_world(settings.machine.device) as world:
+        if not request.resume and world.is_main:
+            folder.create(replace(settings, data=task.data_settings), overwrite=request.overwrite)
+        world.barrier()
+        summary = train(task, settings, folder, world, ConsoleReport() if world.is_main else Report())
+        _print_summary(summary, task, folder, world)
+
+
+def launch_cross_validation(
+    request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings, folds: int | None
+) -> dict[str, Any] | None:
+    """Start or continue a run for each fold.
+
+    Args:
+        request: from the command line.
+        data_defaults: the task's settings where nothing is given.
+        training_defaults: training settings where nothing is given.
+        folds: how many folds are run; None: all.
+
+    Returns:
+        The summary, None in processes other than the first.
+
+    Raises:
+        UserError: as in `launch`, or if there are fewer folds.
+    """
+    folder, settings = _prepare(request, data_defaults, training_defaults)
+    num_folds = settings.data["num_folds"]
+    if folds is not None and not 1 <= folds <= num_folds:
+        raise UserError(f"--folds {folds}: expected 1 to {num_folds}")
+    open_task(settings.task, settings.data, settings.training.seed)  # finds what is wrong before anything is deleted
+    with open_world(settings.machine.device) as world:
+        if not request.resume and world.is_main:
+            folder.create(settings, overwrite=request.overwrite)
+            delete_folds(folder)
+        world.barrier()
+        report = ConsoleReport() if world.is_main else Report()
+        summary = cross_validate(settings, folder, world, report, folds or num_folds)
+        return summary if world.is_main else None
+
+
+def _prepare(
+    request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings
+) -> tuple[RunFolder, RunSettings]:
+    """The folder and the settings of a new or a resumed run."""
     if request.resume and request.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
     require("matplotlib", "matplotlib")
@@ -64,13 +111,7 @@ def launch(request: Request, data_defaults: Mapping[str, Any], training_defaults
     else:
         folder.check_new(overwrite=request.overwrite)
         settings = _new(request, data_defaults, training_defaults)
-    task = open_task(settings.task, settings.data, settings.training.seed)
-    with open_world(settings.machine.device) as world:
-        if not request.resume and world.is_main:
-            folder.create(replace(settings, data=task.data_settings), overwrite=request.overwrite)
-        world.barrier()
-        summary = train(task, settings, folder, world, ConsoleReport() if world.is_main else Report())
-        _print_summary(summary, task, folder, world)
+    return folder, settings
 
 
 def _new(request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings) -> RunSettings:

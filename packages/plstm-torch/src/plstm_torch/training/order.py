@@ -1,6 +1,7 @@
 """The order of the samples, as a function of (seed, epoch, step): nothing of it needs to be saved."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from plstm_torch.data.random_numbers import derive_seed
 from plstm_torch.training.distributed import World
 
-Batch = tuple[Tensor, Tensor]
+# inputs, anything with `.to(device)`, and targets
+Batch = tuple[Any, Tensor]
 MakeBatch = Callable[[int, Sequence[int]], Batch]
 
 

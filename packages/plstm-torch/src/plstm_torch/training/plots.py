@@ -126,3 +126,52 @@ def text_heat(values: bytes, bits: NDArray[np.floating], columns: int = 72) -> A
     bar.set_label("bits to encode the byte, given everything before it (held-out text)", fontsize=9)
     bar.outline.set_visible(False)
     return figure
+
+
+def fold_curves(histories: Sequence[Sequence[Mapping[str, float]]]) -> Any:
+    """Draw loss and accuracy over the epochs of all folds: the mean as a line, one standard deviation as a band.
+
+    Args:
+        histories: for each fold the metrics of every epoch.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(9, 3.6)
+    length = min(len(history) for history in histories)
+    epochs = np.arange(1, length + 1)
+    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, color in (("train", _LEFT), ("val", "#8a929c"), ("test", _RIGHT)):
+            values = np.array([[line[f"{split}_{measure}"] for line in history[:length]] for history in histories])
+            mean, deviation = values.mean(0), values.std(0)
+            axes.plot(epochs, mean, color=color, label=f"{split}: {mean[-1]:.3f}")
+            axes.fill_between(epochs, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+        _finish(axes, f"{measure}, {len(histories)} folds")
+        axes.set_xlabel("epoch")
+    return figure
+
+
+def confusion(counts: NDArray[np.floating]) -> Any:
+    """Draw how often each class was taken for which.
+
+    Args:
+        counts: [true class, predicted class].
+
+    Returns:
+        The figure.
+    """
+    size = len(counts)
+    figure = new_figure(1.9 + 0.7 * size, 1.7 + 0.7 * size)
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for truth, answer in np.ndindex(size, size):
+        color = "white" if shares[truth, answer] > 0.6 else _INK
+        text = f"{counts[truth, answer]:.0f}\n{shares[truth, answer]:.0%}"
+        axes.text(answer, truth, text, ha="center", va="center", color=color, fontsize=10)
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title("test graphs", color=_INK, fontsize=11, loc="left")
+    return figure

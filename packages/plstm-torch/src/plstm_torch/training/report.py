@@ -50,7 +50,8 @@ class ConsoleReport(Report):
     def epoch(self, line: Mapping[str, float], epochs: int) -> None:
         """Print one line."""
         hidden = ("epoch", "step", "seconds", "learning_rate", "train_accuracy", "test_loss")
-        numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in line.items() if k not in hidden)
+        shown = {k: v for k, v in line.items() if k not in hidden and not k.startswith("confusion_")}
+        numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in shown.items())
         self.lines.print(f"epoch {line['epoch']:>3.0f}/{epochs}  {numbers}  {line['seconds']:.0f} s")
 
     def message(self, text: str) -> None:

@@ -19,8 +19,10 @@ METRICS_FILE = "metrics.jsonl"
 MODEL_FILES = ("config.json", "model.safetensors")
 CURVES_FILE = "curves.png"
 EXAMPLES_FILE = "examples.png"
+CONFUSION_FILE = "confusion.png"
 SAMPLE_FILE = "sample.txt"
-_RUN_FILES = (CHECKPOINT_FILE, METRICS_FILE, *MODEL_FILES, CURVES_FILE, EXAMPLES_FILE, SAMPLE_FILE, SETTINGS_FILE)
+_PICTURES = (CURVES_FILE, EXAMPLES_FILE, CONFUSION_FILE)
+_RUN_FILES = (CHECKPOINT_FILE, METRICS_FILE, *MODEL_FILES, *_PICTURES, SAMPLE_FILE, SETTINGS_FILE)
 _UNFINISHED = ".unfinished-"
 
 
@@ -65,7 +67,7 @@ class RunFolder:
         """
         self.check_new(overwrite=overwrite)
         try:
-            self._delete_run()
+            self.delete()
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_text(SETTINGS_FILE, json.dumps(settings.to_dict(), indent=2) + "\n")
         except OSError as error:
@@ -122,7 +124,7 @@ class RunFolder:
         """Write a text file."""
         self._write_text(name, text)
 
-    def _delete_run(self) -> None:
+    def delete(self) -> None:
         """Delete what a run writes and nothing else; the settings last, so that the rest still counts as a run."""
         if not self.path.exists():
             return

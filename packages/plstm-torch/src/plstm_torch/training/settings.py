@@ -91,7 +91,7 @@ class RunSettings:
     """Everything that defines a run.
 
     Attributes:
-        task: "digits", "arrows" or "text".
+        task: "digits", "arrows", "text" or "graphs".
         data: the task's own settings.
         training: how the weights are trained.
         machine: where and how it is computed.

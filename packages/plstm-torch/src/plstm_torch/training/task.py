@@ -13,7 +13,7 @@ from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import RunFolder
 
-TASK_NAMES = ("digits", "arrows", "text")
+TASK_NAMES = ("digits", "arrows", "text", "graphs")
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,15 @@ def open_task(name: str, data: Mapping[str, Any], seed: int) -> Task:
         UserError: if the name or a setting is unknown or out of range, or data or a package is missing.
     """
     # imported here, since the tasks build models and this module is imported with the settings alone
+    from plstm_torch.training.graph_task import GraphsTask
     from plstm_torch.training.image_tasks import ArrowsTask, DigitsTask
     from plstm_torch.training.text_task import TextTask
 
-    tasks: dict[str, type[DigitsTask | ArrowsTask | TextTask]] = {
+    tasks: dict[str, type[DigitsTask | ArrowsTask | TextTask | GraphsTask]] = {
         "digits": DigitsTask,
         "arrows": ArrowsTask,
         "text": TextTask,
+        "graphs": GraphsTask,
     }
     if name not in tasks:
         raise UserError(f"task={name!r}: expected one of {', '.join(TASK_NAMES)}")

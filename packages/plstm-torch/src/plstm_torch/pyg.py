@@ -1,0 +1,221 @@
+"""PyTorch Geometric: a transform, batches, and layers with the signatures that its users know.
+
+    dataset = TUDataset(root, "MUTAG", pre_transform=AddTopology())
+    model = FromBatch(plstm_torch.build(pLSTMGraphModelConfig(input_dim=7, edge_input_dim=4, output_dim=2)))
+    for batch in DataLoader(dataset, batch_size=64):
+        logits = model(batch)
+
+The extra `plstm-torch[pyg]` installs it. Nothing else in this package imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.topology import DagTopology, Mode
+from plstm_torch.build import build
+from plstm_torch.module import Module
+
+
+def directed_topology(
+    edge_index: Int[Tensor, "2 E"], num_nodes: int, mode: Mode = "P", *, undirected: bool = True
+) -> DagTopology:
+    """Make the topology of a graph of PyTorch Geometric.
+
+    Args:
+        edge_index: Tails and heads [2, E].
+        num_nodes: Number of nodes N.
+        mode: "P" or "D".
+        undirected: Direct every edge from the lower to the higher node index; the two directions that PyTorch
+            Geometric stores of an undirected edge become one, which takes the features of the first.
+
+    Returns:
+        The topology.
+
+    Raises:
+        TypeError: If the indices are not integers.
+        ValueError: If the shape or an index is wrong, or there is a self loop, a repeated edge or a cycle.
+    """
+    return DagTopology.from_edge_index(num_nodes, edge_index.detach().cpu().numpy(), mode, undirected=undirected)
+
+
+class AddTopology:
+    """Transform that stores the topology of a graph as `data.topology`, computed once for each graph.
+
+    Use it as `pre_transform` or `transform` of a dataset. `Batch` collects the topologies in a list; `batch_topology`
+    puts them side by side, with all their indices moved.
+
+    Args:
+        mode: "P" or "D"; blocks take the mode they need from either.
+        undirected: As in `directed_topology`.
+    """
+
+    def __init__(self, mode: Mode = "P", *, undirected: bool = True) -> None:
+        self.mode: Mode = mode
+        self.undirected = undirected
+
+    def __call__(self, data: Any) -> Any:
+        """Return the graph with its topology.
+
+        Args:
+            data: A `torch_geometric.data.Data` with `edge_index`.
+
+        Returns:
+            The same object.
+
+        Raises:
+            ValueError: See `directed_topology`.
+        """
+        data.topology = directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+        return data
+
+    def __repr__(self) -> str:
+        """Name the transform with its settings; datasets compare this text with that of their stored version."""
+        return f"AddTopology(mode={self.mode!r}, undirected={self.undirected})"
+
+
+def batch_topology(data: Any) -> DagTopology:
+    """The topology of a graph or of a batch of graphs.
+
+    Args:
+        data: A `Data` that `AddTopology` has seen, or a `Batch` of them.
+
+    Returns:
+        One topology over all nodes of `data.x`.
+
+    Raises:
+        ValueError: If there is no topology.
+    """
+    topology = getattr(data, "topology", None)
+    if isinstance(topology, DagTopology):
+        return topology
+    if not isinstance(topology, list | tuple):
+        raise ValueError(f"topology: expected the transform AddTopology on the dataset, got {type(topology).__name__}")
+    return DagTopology.batch(topology)
+
+
+class FromBatch(nn.Module):
+    """A graph model, block or layer that is called with a batch of PyTorch Geometric.
+
+    Args:
+        module: Is called as `module(x, topology, edge_attr)`.
+        use_edge_attr: Whether `edge_attr` is passed on; None: where the module's config has edge features.
+    """
+
+    def __init__(self, module: nn.Module, *, use_edge_attr: bool | None = None) -> None:
+        super().__init__()
+        self.module = module
+        if use_edge_attr is None:
+            use_edge_attr = getattr(getattr(module, "config", None), "edge_input_dim", 0) > 0
+        self.use_edge_attr = use_edge_attr
+
+    def forward(self, data: Any) -> Tensor:
+        """Run the module on a batch.
+
+        Args:
+            data: `Data` or `Batch` with `x`, `topology` and, if the module uses them, `edge_attr`.
+
+        Returns:
+            What the module returns.
+
+        Raises:
+            ValueError: If there is no topology, or sizes do not fit.
+        """
+        edge_attr = data.edge_attr if self.use_edge_attr else None
+        return self.module(data.x, batch_topology(data), edge_attr)
+
+
+class pLSTMConv(nn.Module):
+    """A pLSTM layer with the signature of PyTorch Geometric's convolutions.
+
+    Unlike in a convolution, one layer reaches along whole directed paths.
+
+    Parameters: those of `pLSTMGraphEdge`, or of `pLSTMGraph` without edge features.
+
+    Args:
+        in_channels: Features of a node.
+        out_channels: Features that come out.
+        heads: Number of heads.
+        edge_dim: Features of an edge; None: gates are made from nodes alone.
+        mode: "P" directed propagation or "D" diffusive distribution.
+        max_edges: Largest in- or out-degree; needed without edge features, where each has a gate of its own.
+        undirected: As in `directed_topology`.
+        reverse: Run against the direction of the edges.
+        **options: Further fields of the layer's config.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        *,
+        edge_dim: int | None = None,
+        mode: Mode = "P",
+        max_edges: int = 16,
+        undirected: bool = True,
+        reverse: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        common = {"input_dim": in_channels, "output_dim": out_channels, "num_heads": heads, "mode": mode, **options}
+        if edge_dim is None:
+            layer = build(pLSTMGraphLayerConfig(max_edges=max_edges, **common))
+        else:
+            layer = build(pLSTMGraphEdgeLayerConfig(edge_input_dim=edge_dim, **common))
+        self.layer = cast(Module, layer)
+        self.mode: Mode = mode
+        self.undirected, self.reverse = undirected, reverse
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        self.layer.reset_parameters()
+
+    def forward(
+        self,
+        x: Float[Tensor, "N Dx"],
+        edge_index: Int[Tensor, "2 E"] | DagTopology,
+        edge_attr: Float[Tensor, "E De"] | None = None,
+        batch: Int[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, "N D"]:
+        """Run the layer.
+
+        Args:
+            x: Node features [N, in_channels].
+            edge_index: Tails and heads [2, E], read anew at every call, or a topology made once.
+            edge_attr: Edge features [E, edge_dim] in the order of `edge_index`.
+            batch: Graph of each node [N], not decreasing, as in a `Batch`; None: all are one graph. It decides how the
+                op is computed, never the result.
+
+        Returns:
+            Node features [N, out_channels].
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If sizes do not fit, `batch` decreases, or the edges hold a cycle or a self loop.
+        """
+        if isinstance(edge_index, DagTopology):
+            topology = edge_index.with_mode(self.mode)
+        else:
+            pairs = edge_index.detach().cpu().numpy()
+            topology = DagTopology.from_edge_index(
+                x.shape[0], pairs, self.mode, undirected=self.undirected, node_ptr=_bounds(batch, x.shape[0])
+            )
+        return self.layer(x, topology.reverse() if self.reverse else topology, edge_attr)
+
+
+def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
+    """First node of every graph, and N."""
+    if batch is None:
+        return None
+    if batch.shape != (num_nodes,):
+        raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
+    if (batch.diff() < 0).any():
+        raise ValueError("batch: expected graph numbers that do not decrease")
+    sizes = torch.bincount(batch)
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).cpu().numpy()

@@ -1,0 +1,123 @@
+"""PyTorch Geometric: what its users write, and that batches of it equal graphs one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plstm_config import pLSTMGraphModelConfig
+from plstm_config.topology import DagTopology
+from plstm_testing.tolerances import assert_close
+from plstm_torch import build
+
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.data import Batch, Data
+from torch_geometric.loader import DataLoader
+
+from plstm_torch.pyg import AddTopology, FromBatch, batch_topology, pLSTMConv
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch_geometric")
+
+
+def both_ways(edges):
+    pairs = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T
+    return torch.cat([pairs, pairs.flip(0)], 1)
+
+
+def molecule(num_nodes, edges):
+    edge_index = both_ways(edges)
+    features = torch.randn(len(edges), 2).repeat(2, 1)
+    return Data(x=torch.randn(num_nodes, 3), edge_index=edge_index, edge_attr=features)
+
+
+@pytest.fixture
+def molecules():
+    torch.manual_seed(0)
+    shapes = [(4, [(0, 1), (2, 1), (1, 3), (3, 2)]), (2, []), (3, [(0, 2), (1, 0)])]
+    return [AddTopology()(molecule(*shape)) for shape in shapes]
+
+
+def same(actual, expected, kind="output"):
+    assert_close(actual.detach(), expected.detach(), "float32", kind, "result")
+
+
+def randomize(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.4)
+    return module
+
+
+def test_a_loader_feeds_a_model(molecules):
+    config = pLSTMGraphModelConfig(
+        input_dim=3, edge_input_dim=2, dim=16, num_heads=2, output_dim=5, dtype="float32", num_blocks=2
+    )
+    model = randomize(FromBatch(build(config)))
+    loader = DataLoader(molecules, batch_size=3)
+    logits = [model(batch) for batch in loader]
+    assert logits[0].shape == (3, 5)
+    same(logits[0], torch.cat([model(data) for data in molecules]))
+    logits[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_batches_move_every_index(molecules):
+    topology = batch_topology(Batch.from_data_list(molecules))
+    assert topology.num_graphs == 3
+    assert topology.num_nodes == 9
+    assert topology.num_input_edges == 12
+    assert topology.edges.max() == 8
+    assert topology.edge_order.tolist() == [0, 1, 7, 3, 8, 9] or len(topology.edge_order) == 6
+    parts = [batch_topology(data) for data in molecules]
+    assert topology.edges[4:].tolist() == (parts[2].edges + 6).tolist()
+    assert topology.edge_order[4:].tolist() == (parts[2].edge_order + 8).tolist()
+
+
+def test_the_transform_names_itself_and_keeps_directed_graphs():
+    assert repr(AddTopology("D", undirected=False)) == "AddTopology(mode='D', undirected=False)"
+    data = Data(x=torch.zeros(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]))
+    assert AddTopology(undirected=False)(data).topology.edges.tolist() == [[2, 1], [1, 0]]
+    assert AddTopology()(data).topology.edges.tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_batch_without_topologies_is_refused():
+    data = Data(x=torch.zeros(3, 1), edge_index=torch.zeros(2, 0, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"^topology: expected the transform AddTopology"):
+        batch_topology(Batch.from_data_list([data]))
+
+
+@pytest.mark.parametrize("edge_dim", [None, 2])
+@pytest.mark.parametrize("mode", ["P", "D"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_layer_takes_what_convolutions_take(molecules, edge_dim, mode, reverse):
+    layer = randomize(pLSTMConv(3, 8, heads=2, edge_dim=edge_dim, mode=mode, reverse=reverse, dtype="float32"))
+    batch = Batch.from_data_list(molecules)
+    edge_attr = batch.edge_attr if edge_dim else None
+    output = layer(batch.x, batch.edge_index, edge_attr, batch.batch)
+    assert output.shape == (9, 8)
+    same(layer(batch.x, batch.edge_index, edge_attr), output)
+    same(layer(batch.x, batch_topology(batch), edge_attr), output)
+    one_by_one = [layer(data.x, data.edge_index, data.edge_attr if edge_dim else None) for data in molecules]
+    same(torch.cat(one_by_one), output)
+
+
+def test_the_layer_refuses_what_makes_no_sense(molecules):
+    layer = pLSTMConv(3, 8, heads=2)
+    batch = Batch.from_data_list(molecules)
+    with pytest.raises(ValueError, match=r"^batch: expected \[N=9\], got \(8,\)"):
+        layer(batch.x, batch.edge_index, batch=batch.batch[1:])
+    with pytest.raises(ValueError, match=r"^batch: expected graph numbers that do not decrease"):
+        layer(batch.x, batch.edge_index, batch=batch.batch.flip(0))
+    with pytest.raises(ValueError, match="self loop"):
+        layer(batch.x, torch.tensor([[1], [1]]))
+
+
+def test_the_layer_can_be_drawn_anew():
+    layer = pLSTMConv(3, 8, heads=2)
+    before = [parameter.clone() for parameter in layer.parameters()]
+    torch.manual_seed(1)
+    layer.reset_parameters()
+    assert any(not torch.equal(one, other) for one, other in zip(before, layer.parameters(), strict=True))
+    topology = DagTopology.from_edges(2, [(0, 1)])
+    assert layer(torch.randn(2, 3), topology).shape == (2, 8)

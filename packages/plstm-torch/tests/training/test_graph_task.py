@@ -1,0 +1,126 @@
+"""Graph classification: data, folds, the cross-validation and its command."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from plstm_torch.optional import UserError
+from plstm_torch.training import cross_validation
+
+pytest.importorskip("torch_geometric")
+
+from plstm_torch.cli import app
+from plstm_torch.data.graphs import load_tu_dataset, split_folds
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Twelve rings and twelve paths in the files of the collection, with two labels of nodes and of edges."""
+    folder = tmp_path / "datasets" / "SHAPES" / "raw"
+    folder.mkdir(parents=True)
+    pairs, owners, node_labels, edge_labels, labels = [], [], [], [], []
+    for graph in range(24):
+        size, first, ring = 3 + graph % 4, len(owners) + 1, graph % 2
+        edges = [(first + i, first + i + 1) for i in range(size - 1)] + [(first + size - 1, first)] * ring
+        for number, (a, b) in enumerate(edges):
+            pairs += [f"{a}, {b}", f"{b}, {a}"]
+            edge_labels += [str(number % 2)] * 2
+        owners += [str(graph + 1)] * size
+        node_labels += [str(i % 2) for i in range(size)]
+        labels.append(str(2 * ring - 1))
+    files = {"A": pairs, "graph_indicator": owners, "graph_labels": labels}
+    files |= {"node_labels": node_labels, "edge_labels": edge_labels}
+    for name, lines in files.items():
+        (folder / f"SHAPES_{name}.txt").write_text("\n".join(lines) + "\n")
+    return folder.parent.parent
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stopped:
+        app([str(word) for word in words])
+    return stopped.value.code
+
+
+def train(root, out, *words):
+    common = ("--dataset", "SHAPES", "--root", root, "--out", out, "--dim", 16, "--heads", 2, "--num-folds", 4)
+    return run("train", "graphs", *common, "--epochs", 2, "--threads", 1, "--device", "cpu", *words)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_data_become_graphs_with_one_edge_for_two_directions(root):
+    data = load_tu_dataset("SHAPES", root)
+    assert (len(data.graphs), data.node_dim, data.edge_dim, data.num_classes) == (24, 2, 2, 2)
+    path, ring = data.graphs[0], data.graphs[1]
+    assert path.topology.edges.tolist() == [[0, 1], [1, 2]]
+    assert sorted(ring.topology.edges.tolist()) == [[0, 1], [0, 3], [1, 2], [2, 3]]
+    batch, labels = data.batch([1, 0, 2])
+    assert labels.tolist() == [1, 0, 0]
+    assert batch.topology.num_graphs == 3
+    # the features of an edge are found by its place in the input
+    first = batch.edge_attr[torch.from_numpy(batch.topology.edge_order.copy())]
+    assert torch.equal(
+        first[: len(ring.topology.edges)], ring.edge_attr[torch.from_numpy(ring.topology.edge_order.copy())]
+    )
+
+
+def test_folds_share_nothing_and_keep_the_classes(root):
+    labels = load_tu_dataset("SHAPES", root).labels
+    folds = split_folds(labels, 4, seed=1)
+    assert sorted(index for fold in folds for index in fold.test) == list(range(24))
+    for number, fold in enumerate(folds):
+        assert sorted(fold.train + fold.validation + fold.test) == list(range(24))
+        assert fold.validation == folds[(number + 1) % 4].test
+        assert labels[fold.test].sum() == 3
+    assert split_folds(labels, 4, seed=1) == folds
+    assert split_folds(labels, 4, seed=2) != folds
+    with pytest.raises(UserError, match=r"^num_folds=13: expected 3 to 12"):
+        split_folds(labels, 13, seed=1)
+
+
+def test_cross_validation_stops_resumes_and_summarizes(root, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(root, out, "--folds", 2) == 0
+    *folds, summary = metrics(out)
+    assert [line["fold"] for line in folds] == [0, 1]
+    assert summary["folds"] == 2
+    assert summary["test_accuracy"] == pytest.approx(sum(line["test_accuracy"] for line in folds) / 2)
+    for line in folds:
+        own = metrics(out / f"fold_{line['fold']}")[:-1]
+        assert line["val_accuracy"] == max(epoch["val_accuracy"] for epoch in own)
+        assert sum(line[name] for name in line if name.startswith("confusion_")) == 6
+    assert (out / "curves.png").exists()
+    assert (out / "confusion.png").exists()
+    before = (out / "fold_0" / "metrics.jsonl").read_bytes()
+    assert train(root, out, "--folds", 3, "--resume") == 0
+    assert (out / "fold_0" / "metrics.jsonl").read_bytes() == before
+    assert metrics(out)[-1]["folds"] == 3
+    assert run("eval", out / "fold_1", "--json") == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["test_accuracy"] == pytest.approx(metrics(out / "fold_1")[-1]["test_accuracy"])
+    assert train(root, out, "--folds", 1, "--overwrite") == 0
+    assert not (out / "fold_1").exists()
+
+
+def test_bad_requests_are_one_line(root, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(root, out, "--folds", 5) == 2
+    assert "--folds 5: expected 1 to 4" in capsys.readouterr().err
+    assert train(root, out, "--pooling", "median") == 2
+    assert "pooling" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_epoch_is_chosen_by_validation_alone():
+    lines = [
+        {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0, "test_accuracy": 1.0},
+        {"epoch": 2, "val_accuracy": 0.8, "val_loss": 0.9, "test_accuracy": 0.1},
+        {"epoch": 3, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.2},
+        {"epoch": 4, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.3},
+    ]
+    assert cross_validation.best_epoch(lines)["epoch"] == 3
+    assert math.isclose(cross_validation.summarize([{**lines[0], "seconds": 1.0}])["test_accuracy"], 1.0)
