@@ -61,7 +61,7 @@ def cross_validate(
             epochs = _finished(own) or []
         histories.append(epochs)
         best = best_epoch(epochs)
-        lines.append({"fold": fold, **best})
+        lines.append({"fold": fold, **best, "seconds": epochs[-1]["seconds"]})
         report.message(f"fold {fold + 1}: test accuracy {best['test_accuracy']:.4f} at epoch {best['epoch']}")
         world.barrier()
     summary = summarize(lines)
