@@ -172,3 +172,21 @@ def _border_errors(good: Case) -> Iterator[ErrorCase]:
 def _graph_errors(good: Case) -> Iterator[ErrorCase]:
     state = good.arguments["initial_state"][:, :-1]
     yield ErrorCase("initial_state", _with(good, initial_state=state), ValueError, r"^initial_state: expected \[.*E=4")
+    shape = good.keywords["topology"]
+
+    def other(**fields: Any) -> Case:
+        return _option(good, topology=replace(shape, **fields))
+
+    moved, lines = shape.edges.copy(), shape.line_edges
+    moved[1] = 0, 4
+    outside = r"^topology\.edges: expected nodes from 0 to N-1=3, got \(0, 4\)"
+    yield ErrorCase("edge_to_no_node", other(edges=moved), ValueError, outside)
+    backward = r"^topology\.line_edges: expected pairs \(earlier, later\) of the 4 edges in topological order, got "
+    yield ErrorCase("line_edge_backward", other(line_edges=lines[:, ::-1]), ValueError, backward)
+    beyond = np.where(lines == 3, 4, lines)
+    yield ErrorCase("line_edge_to_no_edge", other(line_edges=beyond), ValueError, backward)
+    apart = lines.copy()
+    apart[0] = 0, 3
+    meeting = r"^topology\.line_edges: expected edges that meet in a node, got \[0, 1\] and \[2, 3\]"
+    yield ErrorCase("line_edge_of_edges_apart", other(line_edges=apart), ValueError, meeting)
+    yield ErrorCase("no_topology", _option(good, topology=None), TypeError, "^topology: expected the attributes edges")
