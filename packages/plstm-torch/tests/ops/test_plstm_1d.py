@@ -15,7 +15,7 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_1d
-from plstm_torch.ops.plstm_1d import chunkwise, matrix, op, scalar
+from plstm_torch.ops.plstm_1d import chunkwise, matrix, op, recurrent, scalar
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise")
 BOTH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -102,18 +102,33 @@ def test_small_pieces_and_segments_change_nothing(j, monkeypatch):
 
 
 @pytest.mark.parametrize(("form", "j"), [("scalar", SCALAR), ("matrix", SCALAR), ("matrix", STATE_TRACKING)])
-def test_the_differentiable_formula_is_the_same_function(form, j):
+@pytest.mark.parametrize("starts", [[0], [0, 1, 2]], ids=["plain", "packed"])
+def test_the_differentiable_formula_is_the_same_function(form, j, starts):
     tensors = draw(12, j)
-    expected = run(tensors, implementation="recurrent", scale=1.0)
+    bounds = torch.tensor([*(4 * start for start in starts), 12])
+    tensors[7] = torch.stack([draw(0, j)[-1].detach() for _ in starts], 1).requires_grad_()
+    expected = run(tensors, implementation="recurrent", scale=1.0, cu_seqlens=bounds)
     chunks = [tensor.unflatten(1, (3, 4)) for tensor in tensors[:7]]
-    state = tensors[7].movedim(-1, 1)
+    states, starts = tensors[7].permute(0, 1, 4, 3, 2), torch.tensor(starts, dtype=torch.float64).expand(2, -1)
     if form == "scalar":
         chunks = [tensor.squeeze(-1) for tensor in chunks[:3]] + [tensor.flatten(3)[..., 0] for tensor in chunks[3:]]
-        output, last_state = scalar.formula(*chunks, state.squeeze(1))
-        results = output.flatten(1, 2).unsqueeze(-1), last_state.unsqueeze(-1)
+        output, last_states = scalar.formula(*chunks, states.squeeze(2).mT, starts)
+        results = output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
     else:
-        output, last_state = matrix.formula(*chunks, state)
-        results = output.flatten(1, 2), last_state.movedim(1, -1)
+        output, last_states = matrix.formula(*chunks, states, starts)
+        results = output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors))
+
+
+@KINDS
+def test_the_steps_are_differentiated_right(j):
+    _, dim_k_j, _, dim_t, dim_o = j
+    sizes = [(dim_o, dim_t, 3), (3, dim_k_j), (dim_t, dim_k_j, 2), (dim_t, dim_t)]
+    tensors = [torch.randn(2, 7, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    tensors.append(torch.randn(2, 4, dim_t, 3, 2, dtype=torch.float64, requires_grad=True))
+    starts = torch.tensor([0.0, 3.0, 3.0, 7.0], dtype=torch.float64).expand(2, -1)
+    results, expected = (form(*tensors, starts) for form in (recurrent.plstm_1d_steps, recurrent.formula))
     assert_same(results, expected, kind="output")
     assert_same(gradients(results, tensors), gradients(expected, tensors))
 
@@ -149,24 +164,56 @@ def test_pieces_equal_the_whole(j, implementation):
 
 @BOTH
 @KINDS
-@pytest.mark.parametrize("states", [False, True], ids=["gates_alone", "with_states"])
-def test_packed_equals_separate(j, states, implementation):
-    bounds = [0, 5, 5, 6, 17]
+@pytest.mark.parametrize("given", ["no_states", "initial", "last", "both"])
+@pytest.mark.parametrize("bounds", [[0, 5, 5, 6, 17], [0, 0, 17, 17], [0, 8, 16, 17], [0, 17]], ids=str)
+def test_packed_equals_separate(j, given, bounds, implementation):
     *inputs, _ = draw(17, j)
-    state = torch.stack([draw(0, j)[-1].detach() for _ in bounds[1:]], 1).requires_grad_() if states else None
-    keywords = {"implementation": implementation, "chunk_size": 4, "return_last_state": states}
+    state = torch.stack([draw(0, j)[-1].detach() for _ in bounds[1:]], 1).requires_grad_()
+    state, last = (state if given in ("initial", "both") else None), given in ("last", "both")
+    keywords = {"implementation": implementation, "chunk_size": 4, "return_last_state": last}
     packed = plstm_1d(*inputs, initial_state=state, cu_seqlens=torch.tensor(bounds), **keywords)
     separate = [
-        plstm_1d(*(x[:, start:end] for x in inputs), initial_state=state[:, n] if states else None, **keywords)
+        plstm_1d(*(x[:, start:end] for x in inputs), initial_state=None if state is None else state[:, n], **keywords)
         for n, (start, end) in enumerate(pairwise(bounds))
     ]
-    if states:
+    if last:
         expected = torch.cat([output for output, _ in separate], 1), torch.stack([last for _, last in separate], 1)
-        tensors = [*inputs, state]
     else:
-        packed, expected, tensors = (packed,), (torch.cat(separate, 1),), inputs
+        packed, expected = (packed,), (torch.cat(separate, 1),)
+    tensors = inputs if state is None else [*inputs, state]
     assert_same(packed, expected, kind="output")
     assert_same(gradients(packed, tensors), gradients(expected, tensors))
+
+
+@KINDS
+def test_many_packed_sequences_in_small_segments(j, monkeypatch):
+    monkeypatch.setattr(matrix, "_SEGMENT", 2 * 4 * 3)
+    monkeypatch.setattr(matrix, "_LEAST_CHUNKS", 1)
+    lengths = torch.tensor([3, 0, 9, 1, 4, 4, 0, 0, 17, 8, 2])
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    tensors = draw(int(bounds[-1]), j, batch=3)
+    tensors[-1] = torch.randn(3, len(lengths), *tensors[-1].shape[1:], dtype=torch.float64, requires_grad=True)
+    results, expected = (
+        run(tensors, cu_seqlens=bounds, implementation=name, chunk_size=4) for name in ("chunkwise", "recurrent")
+    )
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, tensors), gradients(expected, tensors))
+
+
+@BOTH
+@KINDS
+def test_packed_sequences_do_not_see_what_is_wrong_with_their_neighbours(j, implementation):
+    tensors = draw(12, j, requires_grad=False)
+    tensors[-1] = torch.stack([tensors[-1]] * 3, 1)
+    bounds, keywords = torch.tensor([0, 5, 7, 12]), {"implementation": implementation, "chunk_size": 3}
+    expected = run(tensors, cu_seqlens=bounds, **keywords)
+    for tensor in tensors[:7]:
+        tensor[:, 5:7] = torch.nan
+    tensors[-1][:, 1] = torch.inf
+    output, states = run(tensors, cu_seqlens=bounds, **keywords)
+    assert torch.equal(output[:, :5], expected[0][:, :5])
+    assert torch.equal(output[:, 7:], expected[0][:, 7:])
+    assert torch.equal(states[:, ::2], expected[1][:, ::2])
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 31, 32, 33, 47, 48, 49, 100, 196, 200, 256, 1000, 1024, 1031])
@@ -201,13 +248,26 @@ def test_result_dtypes(implementation):
 
 @BOTH
 @KINDS
-def test_autocast_of_the_caller_has_no_effect(j, implementation):
+@pytest.mark.parametrize("within", ["forward", "backward", "both"])
+def test_autocast_of_the_caller_has_no_effect(j, implementation, within):
     tensors = draw(9, j, dtype=torch.float32)
     expected = run(tensors, implementation=implementation, chunk_size=4)
-    with torch.autocast("cpu", torch.bfloat16):
+    expected_gradients = gradients(expected, tensors)
+    with torch.autocast("cpu", torch.bfloat16, enabled=within != "backward"):
         results = run(tensors, implementation=implementation, chunk_size=4)
     assert_same(results, expected, "float32", "output")
-    assert_same(gradients(results, tensors), gradients(expected, tensors), "float32")
+    with torch.autocast("cpu", torch.bfloat16, enabled=within != "forward"):
+        found = gradients(results, tensors)
+    assert_same(found, expected_gradients, "float32")
+
+
+@BOTH
+@KINDS
+def test_one_step_has_a_gradient_for_every_input(j, implementation):
+    tensors = draw(1, j)
+    output = plstm_1d(*tensors[:7], initial_state=tensors[7], implementation=implementation)
+    for index, gradient in enumerate(torch.autograd.grad(output.sum(), tensors)):
+        assert (gradient == 0).all() == (index in (3, 4)), index  # source and transition reach later steps only
 
 
 @KINDS

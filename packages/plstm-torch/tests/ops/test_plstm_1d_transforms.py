@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_1d
 from plstm_torch.ops.plstm_1d.matrix import plstm_1d_matrix
+from plstm_torch.ops.plstm_1d.recurrent import plstm_1d_steps
 from plstm_torch.ops.plstm_1d.scalar import plstm_1d_scalar
 
 # torch itself scripts functions for forward mode and for its default compiler
@@ -39,10 +40,10 @@ def loss_of(function):
     return lambda *tensors: sum(result.square().sum() for result in function(*tensors))
 
 
-def assert_same(actual, expected, kind="gradient"):
+def assert_same(actual, expected, kind="gradient", dtype="float64"):
     actual, expected = ([x] if isinstance(x, torch.Tensor) else list(x) for x in (actual, expected))
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
-        assert_close(one.detach(), other.detach(), "float64", kind, f"tensor {index}")
+        assert_close(one.detach(), other.detach(), dtype, kind, f"tensor {index}")
 
 
 @KINDS
@@ -106,24 +107,65 @@ def test_vmap_and_grad_commute(dim_t):
     assert_same(grad(lambda *x: vmap(loss_of(chunkwise))(*x).sum(), every)(*stacked), expected)
 
 
+def packed(*tensors, implementation="chunkwise"):
+    *inputs, state = tensors
+    bounds, states = torch.tensor([0, 4, 4, 7]), torch.stack([state, -state, 0.5 * state], 1)
+    keywords = {"implementation": implementation, "chunk_size": 3, "cu_seqlens": bounds}
+    return plstm_1d(*inputs, initial_state=states, return_last_state=True, **keywords)
+
+
+def packed_recurrent(*tensors):
+    return packed(*tensors, implementation="recurrent")
+
+
 @KINDS
-@pytest.mark.parametrize("bounds", [None, [0, 4, 4, 7]], ids=["plain", "packed"])
-def test_compiles_to_one_graph(dim_t, bounds):
+def test_packed_sequences_under_transforms(dim_t):
+    tensors, every = draw(dim_t), tuple(range(8))
+    tangents = tuple(torch.randn_like(tensor) for tensor in tensors)
+    expected, expected_tangents = jvp(packed_recurrent, tensors, tangents)
+    results, result_tangents = jvp(packed, tensors, tangents)
+    assert_same(results, expected, "output")
+    assert_same(result_tangents, expected_tangents)
+    stacked = [torch.stack([tensor, 0.5 * tensor]) for tensor in tensors]
+    assert_same(
+        *(vmap(grad(loss_of(function), every))(*stacked) for function in (packed, packed_recurrent))
+    )  # fmt: skip
+
+    def squared_gradients(function):
+        return lambda *x: sum(gradient.square().sum() for gradient in grad(loss_of(function), every)(*x))
+
+    assert_same(*(grad(squared_gradients(function), every)(*tensors) for function in (packed, packed_recurrent)))
+
+
+def separated(*tensors):
+    """Packed sequences without states."""
+    return plstm_1d(
+        *tensors[:7], implementation="chunkwise", chunk_size=3, cu_seqlens=torch.tensor([0, 4, 7])
+    ), tensors[7]
+
+
+@KINDS
+@pytest.mark.parametrize("function", [chunkwise, recurrent, packed, packed_recurrent, separated])
+def test_compiles_to_one_graph(dim_t, function):
     torch.compiler.reset()
     tensors = [tensor.requires_grad_() for tensor in draw(dim_t)]
-    keywords = {"cu_seqlens": torch.tensor(bounds), "return_last_state": False} if bounds else {}
-
-    def function(*x):
-        if not bounds:
-            return chunkwise(*x)
-        return (plstm_1d(*x[:-1], implementation="chunkwise", chunk_size=3, **keywords), x[-1])
-
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    results, expected = compiled(*tensors), function(*tensors)
+    results, expected = (f(*tensors) for f in (torch.compile(function, fullgraph=True, backend="aot_eager"), function))
     assert_same(results, expected, "output")
     assert_same(
         *(torch.autograd.grad(sum(y.square().sum() for y in x), tensors) for x in (results, expected))
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [chunkwise, packed_recurrent])
+def test_autocast_around_a_compiled_call_has_no_effect(function):
+    torch.compiler.reset()
+    tensors = [tensor.float().requires_grad_() for tensor in draw(2)]
+    expected = function(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = torch.compile(function, fullgraph=True, backend="aot_eager")(*tensors)
+        found = torch.autograd.grad(sum(x.square().sum() for x in results), tensors)
+    assert_same(results, expected, "output", "float32")
+    assert_same(found, torch.autograd.grad(loss_of(function)(*tensors), tensors), dtype="float32")
 
 
 def test_vmap_compiles():
@@ -131,13 +173,6 @@ def test_vmap_compiles():
     stacked = [torch.stack([tensor, 0.5 * tensor]) for tensor in draw(1)]
     results = torch.compile(vmap(chunkwise), fullgraph=True, backend="aot_eager")(*stacked)
     assert_same(results, vmap(recurrent)(*stacked), "output")
-
-
-def test_recurrent_compiles():
-    torch.compiler.reset()
-    tensors = [tensor.requires_grad_() for tensor in draw(1, length=3)]
-    results = torch.compile(recurrent, fullgraph=True, backend="aot_eager")(*tensors)
-    assert_same(results, recurrent(*tensors), "output")
 
 
 @pytest.mark.slow
@@ -150,16 +185,26 @@ def test_compiles_with_the_default_backend():
     assert_same(torch.autograd.grad(sum(x.square().sum() for x in results), tensors), expected)
 
 
-@pytest.mark.parametrize("form", [plstm_1d_scalar, plstm_1d_matrix], ids=lambda form: form.name)
-def test_operators_are_registered_correctly(form):
-    batch, chunks, chunk = 2, 3, 4
+@pytest.mark.parametrize("form", [plstm_1d_scalar, plstm_1d_matrix, plstm_1d_steps], ids=lambda form: form.name)
+@pytest.mark.parametrize("starts", [[0.0], [0.0, 2.0]], ids=["plain", "packed"])
+def test_operators_are_registered_correctly(form, starts):
+    batch, chunks, chunk, sequences = 2, 3, 4, len(starts)
     if form is plstm_1d_scalar:
         sizes = [(batch, chunks, chunk, 3), (batch, chunks, chunk, 3), (batch, chunks, chunk, 2)]
-        sizes += [(batch, chunks, chunk)] * 4 + [(batch, 3, 2)]
+        sizes += [(batch, chunks, chunk)] * 4 + [(batch, sequences, 3, 2)]
+    elif form is plstm_1d_matrix:
+        sizes = [tensor.unflatten(1, (chunks, chunk)).shape for tensor in draw(2, length=12)[:7]]
+        sizes += [(batch, sequences, 2, 2, 3)]
     else:
-        sizes = [tensor.unflatten(1, (chunks, chunk)).shape for tensor in draw(2, length=12)[:7]] + [(batch, 2, 3, 2)]
+        sizes = [
+            (batch, 5, 2, 4, 3),
+            (batch, 5, 3, 1),
+            (batch, 5, 4, 1, 2),
+            (batch, 5, 4, 4),
+            (batch, sequences, 4, 3, 2),
+        ]
     tensors = [torch.randn(size, requires_grad=True) for size in sizes]
-    torch.library.opcheck(form.operator, (tensors,))
+    torch.library.opcheck(form.operator, ([*tensors, torch.tensor(starts).expand(batch, -1).contiguous()],))
 
 
 @KINDS

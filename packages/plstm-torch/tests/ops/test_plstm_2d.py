@@ -14,7 +14,7 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, op
+from plstm_torch.ops.plstm_2d import attention, op, quadratic
 from plstm_torch.ops.plstm_2d.problem import Gates, Problem
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise", "parallel")
@@ -280,14 +280,36 @@ def test_result_dtypes(implementation):
 
 @EACH
 @KINDS
-def test_autocast_of_the_caller_has_no_effect(j, implementation):
-    arguments = draw(5, 4, "general", j, dtype=torch.float32)
-    expected = run(arguments, implementation=implementation, block_size=3)
-    with torch.autocast("cpu", torch.bfloat16):
-        results = run(arguments, implementation=implementation, block_size=3)
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("within", ["forward", "backward", "both"])
+def test_autocast_of_the_caller_has_no_effect(j, states, implementation, within):
+    arguments = draw(5, 4, "general", j, dtype=torch.float32, states=states)
+
+    def function():
+        if states:
+            return run(arguments, implementation=implementation, block_size=3)
+        return [plstm_2d(**arguments, implementation=implementation, block_size=3)]
+
+    expected = function()
+    expected_gradients = gradients(expected, leaves(arguments))
+    with torch.autocast("cpu", torch.bfloat16, enabled=within != "backward"):
+        results = function()
     assert_same(results, expected, "float32", "output")
-    pairs = (gradients(x, leaves(arguments)) for x in (results, expected))
-    assert_same(*pairs, "float32")
+    with torch.autocast("cpu", torch.bfloat16, enabled=within != "forward"):
+        found = gradients(results, leaves(arguments))
+    assert_same(found, expected_gradients, "float32")
+
+
+@EACH
+@BOTH
+@MODES
+@KINDS
+def test_one_node_has_a_gradient_for_every_input(oriented, mode, j, implementation):
+    arguments = draw(1, 1, mode, j, oriented, states=False)
+    function = plstm_2d_oriented if oriented else plstm_2d
+    output = function(**arguments, implementation=implementation)
+    found = torch.autograd.grad(output.sum(), leaves(arguments))
+    assert [bool(gradient.any()) for gradient in found] == [True] * 4 + [False] * (len(found) - 4)
 
 
 @EACH
@@ -354,7 +376,8 @@ def test_scores_in_pieces_change_nothing(oriented, monkeypatch):
     function = plstm_2d_oriented if oriented else plstm_2d
     expected = function(**arguments, implementation="parallel")
     expected_gradients = gradients([expected], leaves(arguments))
-    monkeypatch.setattr(attention, "SCORES_IN_CACHE", 2 * 24**2)
+    for module in (attention, quadratic):
+        monkeypatch.setattr(module, "SCORES_IN_CACHE", 2 * 24**2)
     result = function(**arguments, implementation="parallel")
     assert_same([result], [expected], kind="output")
     assert_same(gradients([result], leaves(arguments)), expected_gradients)

@@ -8,6 +8,7 @@ without the caller's autocast: it writes into buffers of its inputs' dtype.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -201,6 +202,11 @@ class _Gradients(torch.autograd.Function):
         folded = _fold(info.batch_size, in_dims[3:], tensors)
         results = _unfold(info.batch_size, _Gradients.apply(form, num_inputs, num_saved, *folded))
         return results, tuple([0] * len(results))
+
+
+# torch asks for these signatures at every call, which takes longer than a small form itself
+for _function in (_Forward.forward, _Gradients.forward):
+    setattr(_function, "__signature__", inspect.signature(_function))  # noqa: B010
 
 
 def formula_gradients(formula: Callable[..., Tensors]) -> Callable[[Tensors, Tensors, Tensors], Tensors]:

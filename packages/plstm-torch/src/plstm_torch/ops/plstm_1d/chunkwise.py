@@ -7,44 +7,57 @@ from torch import Tensor
 
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops.plstm_1d.matrix import plstm_1d_matrix
+from plstm_torch.ops.plstm_1d.packing import constant_positions, layout
 from plstm_torch.ops.plstm_1d.scalar import plstm_1d_scalar
 
 
 def plstm_1d_chunkwise(
-    inputs: Tensors,
-    initial_state: Tensor,
-    chunk_size: int | None,
+    inputs: Tensors, initial_states: Tensor, chunk_size: int | None, bounds: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Output and last state, chunk by chunk.
+    """Output and last states, chunk by chunk.
 
     Args:
         inputs: query, key, value, source, transition, mark (scaled), direct (scaled), shapes as in `plstm_1d`, T >= 1,
             all in the compute dtype.
-        initial_state: [B,DK,DV,JT].
+        initial_states: [B,S,DK,DV,JT].
         chunk_size: steps per chunk, or None.
+        bounds: boundaries of the S packed sequences [S+1]; None where S = 1.
 
     Returns:
-        [B,T,DV,JO] and [B,DK,DV,JT].
+        [B,T,DV,JO] and [B,S,DK,DV,JT].
     """
-    length, transition, direct = inputs[0].shape[1], inputs[4], inputs[6]
-    dim_o, dim_q, dim_k, dim_v = direct.shape[2:]
-    dim_t, mask_entries = transition.shape[-1], dim_o * dim_q * dim_k * dim_v
-    scalar = dim_t == mask_entries == 1
-    chunk = auto_chunk_size(length, dim_t, mask_entries) if chunk_size is None else min(chunk_size, length)
-    missing = -length % chunk
-    tensors = [_pad(tensor, missing) for tensor in inputs]
-    if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
-        tensors[4] = torch.cat([transition, _identity(transition, missing)], 1)
-    if scalar:
-        chunks = [_chunks(tensor.flatten(2), chunk) for tensor in tensors[:3]]
-        chunks += [_chunks(tensor.flatten(1), chunk) for tensor in tensors[3:]]
-        output, last_state = plstm_1d_scalar(*chunks, initial_state.squeeze(-1).contiguous())
-        output, last_state = output.unsqueeze(-1), last_state.unsqueeze(-1)
+    length, sequences = inputs[0].shape[1], initial_states.shape[1]
+    if chunk_size is None:
+        mask_entries = inputs[6].shape[2:].numel()
+        chunk = auto_chunk_size(-(-length // sequences), inputs[4].shape[-1], mask_entries)
     else:
-        chunks = [_chunks(tensor, chunk) for tensor in tensors]
-        output, last_state = plstm_1d_matrix(*chunks, initial_state.movedim(-1, 1).contiguous())
-        last_state = last_state.movedim(1, -1)
-    return output.flatten(1, 2)[:, :length], last_state
+        chunk = min(chunk_size, length)
+    if bounds is None:
+        missing = -length % chunk
+        tensors = [_pad(tensor, missing) for tensor in inputs]
+        if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
+            tensors[4] = torch.cat([inputs[4], _identity(inputs[4], missing)], 1)
+        starts = inputs[0].new_zeros(inputs[0].shape[0], 1)
+        output, last_states = _run_chunks(tensors, initial_states, starts, chunk)
+        return output[:, :length], last_states
+    places = layout(bounds, length, chunk)
+    tensors = [_place(tensor, places.steps, places.filled) for tensor in inputs]
+    empty = ~places.filled[:, None, None]
+    tensors[4] = tensors[4] + empty * _identity(inputs[4], 1)
+    output, last_states = _run_chunks(tensors, initial_states, constant_positions(places.starts, inputs[0]), chunk)
+    return output.index_select(1, places.places), last_states
+
+
+def _run_chunks(inputs: list[Tensor], states: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """The form for these dimensions, on whole chunks; output [B,N*C,DV,JO]."""
+    if inputs[4].shape[-1] == inputs[6].shape[2:].numel() == 1:
+        chunks = [_chunks(tensor.flatten(2), chunk) for tensor in inputs[:3]]
+        chunks += [_chunks(tensor.flatten(1), chunk) for tensor in inputs[3:]]
+        output, last_states = plstm_1d_scalar(*chunks, states.squeeze(-1).contiguous(), starts)
+        return output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
+    chunks = [_chunks(tensor, chunk) for tensor in inputs]
+    output, last_states = plstm_1d_matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts)
+    return output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
 
 
 def auto_chunk_size(length: int, dim_t: int, mask_entries: int) -> int:
@@ -73,6 +86,12 @@ def _pad(tensor: Tensor, missing: int) -> Tensor:
     if not missing:
         return tensor
     return torch.nn.functional.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+
+
+def _place(tensor: Tensor, steps: Tensor, filled: Tensor) -> Tensor:
+    """Steps [B,T,...] in their places [B,N*C,...], zero where there is none."""
+    trailing = (1,) * (tensor.dim() - 2)
+    return torch.where(filled.view(-1, *trailing), tensor.index_select(1, steps), 0.0)
 
 
 def _identity(transition: Tensor, steps: int) -> Tensor:

@@ -6,11 +6,23 @@ operations need a long innermost dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from plstm_torch.ops.plstm_1d.packing import index_of
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Where a segment passes from one packed sequence to the next."""
+
+    begins: list[int]  # chunks of the segment that a sequence starts with
+    started: slice  # those sequences
+    ends: list[int]  # chunks that a sequence ends with
+    ended: slice  # those sequences
 
 
 @dataclass(frozen=True)
@@ -25,10 +37,11 @@ class Segment:
         moves: transition over mark [n,C,JT+JO*JQ,JT].
         rows: next state over output of every step, in response to the entering state and to every source (direct
             included) of the chunk [C,n,JT+JO*JQ,JT+JK*JV*C].
-        scores: [n,C,JQ,JK,C].
+        scores: the same for all of JV [n,C,JQ,JK,JV,C]; stored, because rows of C alone are too short to multiply fast.
         attention: gating times scores [n,C,JO,JV,C].
-        written_values: values as they arrive at the end of the chunk [n,JT,JK,C,DV].
-        states: states that enter the chunks, and the one that leaves the segment [N+1,B,JT,DK,DV].
+        written_values: values as they arrive at the end of the chunk [n,C*JK,JT*DV].
+        states: states that enter the chunks, and the one that leaves the segment [N+1,B,JT,DV,DK].
+        turns: where sequences start and end.
     """
 
     dims: tuple[int, ...]
@@ -41,19 +54,25 @@ class Segment:
     attention: Tensor
     written_values: Tensor
     states: Tensor
+    turns: Turns
 
     @property
     def entering(self) -> Tensor:
-        """States that enter the chunks [n,JT,DK,DV]."""
-        return self.states[:-1].flatten(0, 1)
+        """States that enter the chunks [n,JT*DV,DK]."""
+        return self.states[:-1].flatten(2, 3).flatten(0, 1)
 
 
-def run_segment(inputs: Sequence[Tensor], state: Tensor) -> Segment:
+def run_segment(inputs: Sequence[Tensor], state: Tensor, initial: Tensor, turns: Turns) -> tuple[Segment, Tensor]:
     """Everything but the output.
 
     Args:
         inputs: query, key, value, source, transition, mark, direct, each [N,B,C,...] as in `plstm_1d`.
-        state: state that enters the segment [B,JT,DK,DV].
+        state: state that enters the segment [B,JT,DV,DK].
+        initial: initial states of the sequences that start in it [B,started,JT,DV,DK].
+        turns: where sequences start and end.
+
+    Returns:
+        The segment, and the last states of the sequences that end in it [B,ended,JT,DV,DK].
     """
     q, k, v, source, transition, mark, direct = inputs
     dim_o, dim_q, dim_k, dim_v = direct.shape[3:]
@@ -68,49 +87,48 @@ def run_segment(inputs: Sequence[Tensor], state: Tensor) -> Segment:
     own.unflatten(0, direct.shape[:2]).copy_(direct.flatten(3, 4).flatten(4))
     _, gating, total, source_end = _split(rows, dims)
 
-    scores = torch.bmm(queries, keys.mT).view(count, chunk, dim_q, dim_k, chunk)
+    scores = torch.bmm(queries, keys.mT).view(count, chunk, dim_q, dim_k, 1, chunk)
+    scores = scores.expand(-1, -1, -1, -1, dim_v, -1).contiguous()
     attention = scores.new_empty(count, chunk, dim_o, dim_v, chunk)
     if dim_q == dim_k == 1:
-        torch.mul(gating[:, :, :, 0, 0], scores.view(count, chunk, 1, 1, chunk), out=attention)
+        torch.mul(gating[:, :, :, 0, 0], scores[:, :, 0], out=attention)
     else:
-        attention.copy_(torch.einsum("nioqkvj,niqkj->niovj", gating, scores))
+        attention.copy_(torch.einsum("nioqkvj,niqkj->niovj", gating, scores[..., 0, :]))
 
-    written_values = values.new_empty(count, dim_t, dim_k, chunk, values.shape[-1])
-    values_at = values.view(count, 1, 1, dim_v, chunk, -1)
-    _accumulate(written_values, ((source_end[:, :, :, i, :, None], values_at[:, :, :, i]) for i in range(dim_v)))
+    written_values = torch.bmm(_by_step(source_end), _step_values(values, dims)).view(count, chunk * dim_k, -1)
     states = keys.new_empty(source.shape[0] + 1, *state.shape)
     states[0] = state
-    written = states[1:].flatten(0, 2)
-    torch.bmm(_per_state(keys, dim_t).mT, written_values.view(count * dim_t, dim_k * chunk, -1), out=written)
-    for before, total_n, after in _steps(states, total):
-        after.baddbmm_(total_n, before)
-    return Segment(dims, queries, keys, values, moves, rows, scores, attention, written_values, states)
+    torch.bmm(written_values.mT, _step_keys(keys, dims), out=states[1:].flatten(2, 3).flatten(0, 1))
+    last = _chain(states, total, initial, turns)
+    segment = Segment(dims, queries, keys, values, moves, rows, scores, attention, written_values, states, turns)
+    return segment, last
 
 
 def segment_output(segment: Segment) -> Tensor:
     """Output of a segment [n,C,DV,JO]."""
-    count, chunk, dim_o, dim_q, _, _, dim_t = segment.dims
-    mark_start = _split(segment.rows, segment.dims)[0]
-    output = torch.bmm(segment.attention.flatten(3).flatten(1, 2), segment.values).view(count, chunk, dim_o, -1)
-    read = _read(segment)
-    for i in range(dim_q):
-        for j in range(dim_t):
-            output.addcmul_(mark_start[:, :, :, i, j, None], read[:, j, :, i, None])
-    return output.mT
+    count, chunk, dim_o, *_ = segment.dims
+    output = torch.bmm(segment.attention.flatten(3).flatten(1, 2), segment.values).view(count * chunk, dim_o, -1)
+    output.baddbmm_(_step_marks(segment), _read(segment))
+    return output.view(count, chunk, dim_o, -1).mT
 
 
-def segment_gradients(segment: Segment, d_output: Tensor, d_last_state: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Gradients of the inputs of a segment [n,C,...], and of the state that enters it.
+def segment_gradients(
+    segment: Segment, d_output: Tensor, d_state: Tensor, d_last: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of the inputs of a segment [n,C,...], of the state that enters it, and of `initial`.
 
     Args:
         segment: what `run_segment` returned.
         d_output: [N,B,C,DV,JO].
-        d_last_state: [B,JT,DK,DV].
+        d_state: of the state that leaves the segment [B,JT,DV,DK].
+        d_last: of the last states of the sequences that end in it [B,ended,JT,DV,DK].
     """
     count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = segment.dims
     d_output = d_output.mT.flatten(0, 1).contiguous()  # [n,C,JO,DV]
     d_rows = torch.empty_like(segment.rows)
-    d_queries, d_leaving, d_initial_state = _reading_gradients(segment, d_output, d_last_state, d_rows)
+    d_states = torch.empty_like(segment.states)
+    d_states[-1] = d_state
+    d_queries, d_leaving, d_initial = _reading_gradients(segment, d_output, d_last, d_rows, d_states)
     d_keys, d_values = _attention_gradients(segment, d_output, d_queries, d_rows)
     _writing_gradients(segment, d_leaving, d_keys, d_values, d_rows)
 
@@ -125,7 +143,7 @@ def segment_gradients(segment: Segment, d_output: Tensor, d_last_state: Tensor) 
         d_moves[:, :, dim_t:].unflatten(2, (dim_o, dim_q)),
         d_direct.unflatten(2, (dim_o, dim_q)),
     ]
-    return gradients, d_initial_state
+    return gradients, d_states[0], d_initial
 
 
 def _split(rows: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -176,58 +194,89 @@ def _respond_gradients(segment: Segment, d_rows: Tensor) -> tuple[Tensor, Tensor
     return _own_entries(d_rows[:, :, :dim_t], segment.dims), d_moves
 
 
-def _accumulate(result: Tensor, products: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Sum of a few products, written into `result`; several times faster than many tiny matrix products."""
-    for index, (weight, vector) in enumerate(products):
-        if index:
-            result.addcmul_(weight, vector)
-        else:
-            torch.mul(weight, vector, out=result)
+def _by_step(source_end: Tensor) -> Tensor:
+    """[n,JT,JK,JV,C] to [n*C,JK*JT,JV]."""
+    return source_end.permute(0, 4, 2, 1, 3).flatten(2, 3).flatten(0, 1)
 
 
-def _per_state(tensor: Tensor, dim_t: int) -> Tensor:
-    """Repeat [n,r,c] for every entry of the state-tracking dimension, [n*JT,r,c]."""
-    return tensor.unsqueeze(1).expand(-1, dim_t, -1, -1).flatten(0, 1)
+def _step_keys(keys: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """[n,JK*C,DK] to [n,C*JK,DK]."""
+    return keys.view(dims[0], dims[4], dims[1], -1).transpose(1, 2).flatten(1, 2)
 
 
-def _steps(states: Tensor, total: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each chunk the state before it [B,JT,DK*DV], the transition over it [B,JT,JT], and the state after it."""
+def _step_values(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """[n,JV*C,DV] to [n*C,JV,DV]."""
+    return values.view(dims[0], dims[5], dims[1], -1).transpose(1, 2).flatten(0, 1)
+
+
+def _step_marks(segment: Segment) -> Tensor:
+    """Marks to the chunk's start, [n*C,JO,JQ*JT]."""
+    return _split(segment.rows, segment.dims)[0].flatten(3).flatten(0, 1)
+
+
+def _steps(states: Tensor, total: Tensor) -> list[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """For each chunk the state before it [B,JT,DV*DK], the transition over it [B,JT,JT], and the state after it."""
     each, totals = states.flatten(3).unbind(0), total.unflatten(0, (-1, states.shape[1])).unbind(0)
-    return list(zip(each[:-1], totals, each[1:], strict=True))
+    return list(enumerate(zip(each[:-1], totals, each[1:], strict=True)))
+
+
+def _chain(states: Tensor, total: Tensor, initial: Tensor, turns: Turns) -> Tensor:
+    """The recurrence between chunks, in place; returns the last states [B,ended,JT,DV,DK]."""
+    begins, ends = index_of(turns.begins, states), index_of(turns.ends, states)
+    initial = initial.transpose(0, 1)
+    if turns.begins:
+        passed = total.unflatten(0, (-1, states.shape[1]))[begins] @ initial.flatten(3)
+        states[1:][begins] += passed.view_as(initial)
+    starting = set(turns.begins)
+    for chunk, (before, total_n, after) in _steps(states, total):
+        if chunk not in starting:
+            after.baddbmm_(total_n, before)
+    last = states[1:][ends].clone()
+    states[:-1][begins] = initial
+    return last.transpose(0, 1)
+
+
+def _chain_gradients(d_states: Tensor, total: Tensor, d_last: Tensor, turns: Turns) -> Tensor:
+    """The recurrence in reverse, in place; returns the gradients of the initial states [B,started,JT,DV,DK]."""
+    begins, ends = index_of(turns.begins, d_states), index_of(turns.ends, d_states)
+    d_last = d_last.transpose(0, 1)
+    if turns.ends:
+        passed = total.unflatten(0, (-1, d_states.shape[1]))[ends].mT @ d_last.flatten(3)
+        d_states[:-1][ends] += passed.view_as(d_last)
+    ending = set(turns.ends)
+    for chunk, (d_before, total_n, d_after) in reversed(_steps(d_states, total)):
+        if chunk not in ending:
+            d_before.baddbmm_(total_n.mT, d_after)
+    d_initial = d_states[:-1][begins].clone()
+    d_states[1:][ends] = d_last
+    return d_initial.transpose(0, 1)
 
 
 def _read(segment: Segment) -> Tensor:
-    """What each query reads from each entry of the entering state, [n,JT,C,JQ,DV]."""
+    """What each query reads from each entry of the entering state, [n*C,JQ*JT,DV]."""
     count, chunk, _, dim_q, _, _, dim_t = segment.dims
-    read = torch.bmm(_per_state(segment.queries, dim_t), segment.entering.flatten(0, 1))
-    return read.view(count, dim_t, chunk, dim_q, -1)
+    return torch.bmm(segment.queries, segment.entering.mT).view(count * chunk, dim_q * dim_t, -1)
 
 
 def _reading_gradients(
-    segment: Segment, d_output: Tensor, d_last_state: Tensor, d_rows: Tensor
+    segment: Segment, d_output: Tensor, d_last: Tensor, d_rows: Tensor, d_states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the queries so far, of the leaving states, and of the segment's initial state."""
+    """Gradients of the queries so far, of the leaving states, and of `initial`; fills `d_states`."""
     count, chunk, dim_o, dim_q, _, _, dim_t = segment.dims
-    mark_start, _, total, _ = _split(segment.rows, segment.dims)
+    total = _split(segment.rows, segment.dims)[2]
     d_mark_start, _, d_total, _ = _split(d_rows, segment.dims)
-    entering, queries = segment.entering, _per_state(segment.queries, dim_t)
 
-    read = _read(segment).permute(0, 2, 3, 1, 4).reshape(count * chunk, dim_q * dim_t, -1)
-    d_mark_start.copy_(torch.bmm(d_output.flatten(0, 1), read.mT).view(count, chunk, dim_o, dim_q, dim_t))
-    marks = mark_start.permute(0, 4, 1, 3, 2).unsqueeze(-2)  # [n,JT,C,JQ,1,JO]
-    d_read = d_output.new_empty(count, dim_t, chunk, dim_q, d_output.shape[-1])
-    _accumulate(d_read, ((marks[..., i], d_output[:, None, :, None, i]) for i in range(dim_o)))
-    d_read = d_read.view(count * dim_t, chunk * dim_q, -1)
-    d_states = torch.empty_like(segment.states)
-    d_states[-1] = d_last_state
-    torch.bmm(queries.mT, d_read, out=d_states[:-1].flatten(0, 2))
-    for d_before, total_n, d_after in reversed(_steps(d_states, total)):
-        d_before.baddbmm_(total_n.mT, d_after)
+    step_output = d_output.flatten(0, 1)
+    found = torch.bmm(step_output, _read(segment).mT)
+    d_mark_start.copy_(found.view(count, chunk, dim_o, dim_q, dim_t))
+    d_read = torch.bmm(_step_marks(segment).mT, step_output).view(count, chunk * dim_q, -1)
+    torch.bmm(d_read.mT, segment.queries, out=d_states[:-1].flatten(2, 3).flatten(0, 1))
+    d_initial = _chain_gradients(d_states, total, d_last, segment.turns)
     d_leaving = d_states[1:].flatten(0, 1)
 
-    d_total.copy_(torch.bmm(d_leaving.flatten(2), entering.flatten(2).mT))
-    d_queries = torch.bmm(d_read, entering.flatten(0, 1).mT).view(count, dim_t, chunk * dim_q, -1).sum(1)
-    return d_queries, d_leaving, d_states[0]
+    each = d_leaving.flatten(2), segment.entering.view(count, dim_t, -1)
+    d_total.copy_(torch.bmm(each[0], each[1].mT))
+    return torch.bmm(d_read, segment.entering), d_leaving, d_initial
 
 
 def _attention_gradients(
@@ -240,7 +289,7 @@ def _attention_gradients(
     d_values = torch.bmm(segment.attention.flatten(3).flatten(1, 2).mT, d_output)
     d_attention = torch.bmm(d_output, segment.values.mT).view_as(segment.attention)
     d_attention = d_attention[:, :, :, None, None]  # [n,C,JO,1,1,JV,C]
-    torch.mul(d_attention, segment.scores[:, :, None, :, :, None], out=d_gating)
+    torch.mul(d_attention, segment.scores[:, :, None], out=d_gating)
     d_scores = (d_attention * gating).sum((2, 5)).flatten(3).flatten(1, 2)
     d_queries.baddbmm_(d_scores, segment.keys)
     return torch.bmm(d_scores.mT, segment.queries), d_values
@@ -251,15 +300,13 @@ def _writing_gradients(segment: Segment, d_leaving: Tensor, d_keys: Tensor, d_va
     count, chunk, _, _, dim_k, dim_v, dim_t = segment.dims
     _, _, _, source_end = _split(segment.rows, segment.dims)
     _, _, _, d_source_end = _split(d_rows, segment.dims)
-    d_leaving = d_leaving.flatten(0, 1)
+    d_leaving = d_leaving.flatten(1, 2)
 
-    through_keys = torch.bmm(segment.written_values.view(count * dim_t, dim_k * chunk, -1), d_leaving.mT)
-    d_keys.add_(through_keys.view(count, dim_t, dim_k * chunk, -1).sum(1))
-    d_written = torch.bmm(_per_state(segment.keys, dim_t), d_leaving).view_as(segment.written_values)
-    d_values_at = d_values.view(count, dim_v, chunk, -1)
-    for i in range(dim_t):
-        for j in range(dim_k):
-            d_values_at.addcmul_(source_end[:, i, j, :, :, None], d_written[:, i, j, None])
-    d_written = d_written.permute(0, 3, 1, 2, 4).reshape(count * chunk, dim_t * dim_k, -1)
-    values = segment.values.view(count, dim_v, chunk, -1).transpose(1, 2).reshape(count * chunk, dim_v, -1)
-    d_source_end.copy_(torch.bmm(d_written, values.mT).view(count, chunk, dim_t, dim_k, dim_v).permute(0, 2, 3, 4, 1))
+    through_keys = torch.bmm(segment.written_values, d_leaving).view(count, chunk, dim_k, -1)
+    d_keys.view(count, dim_k, chunk, -1).add_(through_keys.transpose(1, 2))
+    d_written = torch.bmm(_step_keys(segment.keys, segment.dims), d_leaving.mT)
+    d_written = d_written.view(count * chunk, dim_k * dim_t, -1)
+    through_values = torch.bmm(_by_step(source_end).mT, d_written).view(count, chunk, dim_v, -1)
+    d_values.view(count, dim_v, chunk, -1).add_(through_values.transpose(1, 2))
+    found = torch.bmm(d_written, _step_values(segment.values, segment.dims).mT)
+    d_source_end.copy_(found.view(count, chunk, dim_k, dim_t, dim_v).permute(0, 3, 2, 4, 1))

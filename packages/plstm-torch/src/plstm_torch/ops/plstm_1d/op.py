@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plstm_config.shapes import check_cu_seqlens, check_implementation, check_plstm_1d, check_size
+from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops.plstm_1d.chunkwise import plstm_1d_chunkwise
+from plstm_torch.ops.plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops.plstm_1d.recurrent import plstm_1d_recurrent
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
@@ -62,8 +61,8 @@ def plstm_1d(
         chunk_size: steps per chunk of "chunkwise"; chosen by length and J dimensions if None. The result does not
             depend on it.
         cu_seqlens: [S+1] integer boundaries of sequences packed along T, the same for all of B, empty ones allowed;
-            each starts from its own initial state. Without states neighbours are kept apart by gates alone; where
-            states are given or asked for, the sequences run one after another.
+            each starts from its own initial state. All sequences run at once. Values cannot be checked while a graph
+            is traced.
 
     Returns:
         Output [B,T,DV,JO] in the dtype of `value`, or the pair of it and the last state, shaped as `initial_state`,
@@ -89,15 +88,18 @@ def plstm_1d(
     with without_autocast(query):
         q, k, v, s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors)
         factor = sizes["DK"] ** -0.5 if scale is None else scale
-        inputs = (q, k, v, s, t, factor * m, factor * d)
-        state = given[0] if given else None
+        inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
         name = resolve_implementation(implementation, sizes["T"])
-        if cu_seqlens is None:
-            output, last_state = _run(inputs, state, name, chunk_size)
-        elif state is None and not return_last_state:
-            output, last_state = _run(_separate(inputs, cu_seqlens), None, name, chunk_size)
+        bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
+        if bounds is not None and not given and not return_last_state:
+            inputs, bounds = _separate(inputs, bounds), None
+        if given:
+            states = given[0] if cu_seqlens is not None else given[0].unsqueeze(1)
         else:
-            output, last_state = _run_each(inputs, state, name, chunk_size, cu_seqlens)
+            sequences = 1 if bounds is None else sizes["S"]
+            states = q.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
+        output, last_state = _run(inputs, states, name, chunk_size, bounds)
+        last_state = last_state if cu_seqlens is not None else last_state.squeeze(1)
         output = output.to(value.dtype)
     return (output, last_state) if return_last_state else output
 
@@ -109,41 +111,25 @@ def resolve_implementation(implementation: str, length: int) -> str:
     return "recurrent" if length <= _FEW_STEPS else "chunkwise"
 
 
-def _run(inputs: Tensors, state: Tensor | None, name: str, chunk_size: int | None) -> tuple[Tensor, Tensor]:
-    query, _, value, _, transition, mark, _ = inputs
-    if state is None:
-        state = query.new_zeros(query.shape[0], query.shape[2], value.shape[2], transition.shape[-1])
+def _run(
+    inputs: Tensors, states: Tensor, name: str, chunk_size: int | None, bounds: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    query, _, value, _, _, mark, _ = inputs
     if query.shape[1] == 0:
-        return query.new_zeros(*value.shape[:3], mark.shape[2]), state.clone()
+        return query.new_zeros(*value.shape[:3], mark.shape[2]), states.clone()
     # an empty batch has nothing to split into chunks: all forms return the same empty tensors
     if name == "recurrent" or query.shape[0] == 0:
-        return plstm_1d_recurrent(inputs, state)
-    return plstm_1d_chunkwise(inputs, state, chunk_size)
+        starts = query.new_zeros(1) if bounds is None else bounds[:-1]
+        return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))
+    return plstm_1d_chunkwise(inputs, states, chunk_size, bounds)
 
 
-def _separate(inputs: Tensors, cu_seqlens: Tensor) -> Tensors:
+def _separate(inputs: Tensors, bounds: Tensor) -> Tensors:
     """Zero transition and mark at every start: what a neighbour left is neither read nor carried on."""
     query, key, value, source, transition, mark, direct = inputs
     length = query.shape[1]
-    if torch.compiler.is_compiling():  # values cannot be looked at
-        bounds = cu_seqlens.to(query.device, torch.int64)
-    else:
-        bounds = torch.tensor(check_cu_seqlens(cu_seqlens, length), device=query.device)
     # one slot more, because an empty last sequence starts at T
     starts = torch.zeros(length + 1, dtype=torch.bool, device=query.device).scatter(0, bounds[:-1], True)[:length]
     transition = transition.masked_fill(starts[:, None, None], 0.0)
     mark = mark.masked_fill(starts[:, None, None, None], 0.0)
     return query, key, value, source, transition, mark, direct
-
-
-def _run_each(
-    inputs: Tensors, state: Tensor | None, name: str, chunk_size: int | None, cu_seqlens: Tensor
-) -> tuple[Tensor, Tensor]:
-    bounds = check_cu_seqlens(cu_seqlens, inputs[0].shape[1])
-    outputs, states = [], []
-    for sequence, (start, end) in enumerate(pairwise(bounds)):
-        own_state = None if state is None else state[:, sequence]
-        output, last_state = _run(tuple(x[:, start:end] for x in inputs), own_state, name, chunk_size)
-        outputs.append(output)
-        states.append(last_state)
-    return torch.cat(outputs, 1), torch.stack(states, 1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops.plstm_1d.chain import chain_backward, chain_forward
 from plstm_torch.ops.plstm_1d.decay import compute_line_decay, compute_line_ends, line_decay_and_ends
+from plstm_torch.ops.plstm_1d.packing import entering_state, host_positions, last_states
 
 # Entries of the largest temporary: the masks of a piece of chunks stay in cache.
 _PIECE = 1 << 18
@@ -21,7 +22,8 @@ def formula(
     transition: Tensor,
     mark: Tensor,
     direct: Tensor,
-    initial_state: Tensor,
+    initial_states: Tensor,
+    starts: Tensor,
 ) -> Tensors:
     """Output and last state by differentiable operations.
 
@@ -33,20 +35,24 @@ def formula(
         transition: [B,N,C].
         mark: [B,N,C], scaled.
         direct: [B,N,C], scaled.
-        initial_state: [B,DK,DV].
+        initial_states: [B,S,DK,DV].
+        starts: first chunk of each sequence [B,S].
 
     Returns:
-        [B,N,C,DV] and [B,DK,DV].
+        [B,N,C,DV] and the last states [B,S,DK,DV].
     """
     decay, prefix, suffix, total = line_decay_and_ends(transition)
     gating = mark.unsqueeze(-1) * decay * source.unsqueeze(-2) + torch.diag_embed(direct)
     written = (key * (source * suffix).unsqueeze(-1)).mT @ value
-    state, states = initial_state, []
-    for total_n, written_n in zip(total.unbind(1), written.unbind(1), strict=True):
-        states.append(state)
-        state = torch.addcmul(written_n, state, total_n[:, None, None])
-    read = (query * (mark * prefix).unsqueeze(-1)) @ torch.stack(states, 1)
-    return read + (query @ key.mT * gating) @ value, state
+    state = initial_states[:, 0]
+    entering, leaving = [], []
+    for chunk, (total_n, written_n) in enumerate(zip(total.unbind(1), written.unbind(1), strict=True)):
+        entering.append(entering_state(state, initial_states, starts, chunk))
+        state = torch.addcmul(written_n, entering[-1], total_n[:, None, None])
+        leaving.append(state)
+    read = (query * (mark * prefix).unsqueeze(-1)) @ torch.stack(entering, 1)
+    output = read + (query @ key.mT * gating) @ value
+    return output, last_states(torch.stack(leaving, 1), initial_states, starts)
 
 
 def _pieces(count: int, chunk: int) -> list[slice]:
@@ -75,7 +81,8 @@ def forward(
     transition: Tensor,
     mark: Tensor,
     direct: Tensor,
-    initial_state: Tensor,
+    initial_states: Tensor,
+    starts: Tensor,
 ) -> tuple[Tensors, Tensors]:
     """`formula` by hand: no mask outlives its piece; saved are the states that enter the chunks, [B,N,DK,DV]."""
     batch, num_chunks, chunk, _ = query.shape
@@ -90,10 +97,10 @@ def forward(
         scores.mul_(_gating(compute_line_decay(t[part]), s[part], m[part], d[part]))
         torch.bmm(scores, v[part], out=output[part])
         torch.bmm((k[part] * writing[part]).mT, v[part], out=_shifted(slots, part))
-    last_state = chain_forward(slots, total.view(batch, num_chunks), initial_state)
+    last = chain_forward(slots, total.view(batch, num_chunks), initial_states, host_positions(starts))
     for part in _pieces(q.shape[0], chunk):
         output[part].baddbmm_(q[part] * reading[part], slots[part])
-    return (output.view_as(value), last_state), (slots[:-1].unflatten(0, (batch, num_chunks)),)
+    return (output.view_as(value), last), (slots[:-1].unflatten(0, (batch, num_chunks)),)
 
 
 def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
@@ -108,12 +115,14 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     slots = q.new_empty(q.shape[0] + 1, *entering.shape[1:])
     for part in _pieces(q.shape[0], chunk):
         torch.bmm((q[part] * reading[part]).mT, d_output[part], out=slots[part])
-    d_initial_state = chain_backward(slots, ends[2].view(batch, num_chunks), cotangents[1])
+    total, starts = ends[2].view(batch, num_chunks), inputs[8]
+    d_initial_states = chain_backward(slots, total, cotangents[1], host_positions(starts))
     results = tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
     for part in _pieces(q.shape[0], chunk):
         local = [tensor[part] for tensor in (*tensors, *ends, entering)]
         _chunk_gradients(local, d_output[part], _shifted(slots, part), [result[part] for result in results])
-    return (*(result.view(tensor.shape) for result, tensor in zip(results, inputs, strict=False)), d_initial_state)
+    shaped = (result.view(tensor.shape) for result, tensor in zip(results, inputs, strict=False))
+    return (*shaped, d_initial_states, starts.new_zeros(starts.shape))
 
 
 def _chunk_gradients(local: list[Tensor], d_output: Tensor, d_leaving: Tensor, results: list[Tensor]) -> None:
@@ -153,10 +162,10 @@ def _chunk_gradients(local: list[Tensor], d_output: Tensor, d_leaving: Tensor, r
 
 
 def allocate(*inputs: Tensor) -> Tensors:
-    """Empty output, last state and entering states."""
-    _, key, value, *_, initial_state = inputs
+    """Empty output, last states and entering states."""
+    _, key, value, *_, initial_states, _ = inputs
     entering = key.new_empty(*key.shape[:2], key.shape[-1], value.shape[-1])
-    return value.new_empty(value.shape), initial_state.new_empty(initial_state.shape), entering
+    return value.new_empty(value.shape), initial_states.new_empty(initial_states.shape), entering
 
 
 plstm_1d_scalar = FastForm("plstm_1d_scalar", formula, forward, gradients, allocate, num_outputs=2)

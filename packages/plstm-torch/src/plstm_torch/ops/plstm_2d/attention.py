@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._contract import contract
 from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops.plstm_2d.systems import diagonal
 
@@ -28,9 +29,9 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) 
         vectors = [tensor.reshape(-1, *tensor.shape[-3:-1]) for tensor in (query, key, value)]
         (output,) = _ATTENTION(*vectors, gating.reshape(-1, query.shape[-3], key.shape[-3]))
         return output.view(*query.shape[:-2], value.shape[-2], 1)
-    scores = torch.einsum("...ndq,...mdk->...nqmk", query, key)
-    weights = torch.einsum("...nqmk,...noqmkv->...nomv", scores, gating)
-    return torch.einsum("...nomv,...mev->...neo", weights, value)
+    scores = contract("...ndq,...mdk->...nqmk", query, key)
+    weights = contract("...nqmk,...noqmkv->...nomv", scores, gating)
+    return contract("...nomv,...mev->...neo", weights, value)
 
 
 def with_direct(gating: Tensor, direct: Tensor) -> Tensor:

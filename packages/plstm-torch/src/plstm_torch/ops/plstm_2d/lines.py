@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from plstm_torch.ops._contract import contract
 from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops.plstm_1d.decay import line_decay_and_ends
 from plstm_torch.ops.plstm_2d.problem import Flips, flip_each
@@ -79,7 +80,7 @@ def _matrix_decay(transition: Tensor) -> Tensor:
     one = torch.eye(size, dtype=transition.dtype, device=transition.device).expand(*transition.shape[:-3], size, size)
     rows = [one]
     for gate in transition.unbind(-3):
-        rows.append(torch.cat([gate @ rows[-1], one], -1))
+        rows.append(torch.cat([contract("...ab,...bc->...ac", gate, rows[-1]), one], -1))
     decay = torch.stack([pad(row, (0, len(rows) * size - row.shape[-1])) for row in rows], -3)
     return decay.unflatten(-1, (len(rows), size))
 

@@ -19,7 +19,7 @@ IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
 ONE_ORIENTATION: Flips = ((False, False),)
 FOUR_ORIENTATIONS: Flips = ((False, False), (True, False), (False, True), (True, True))
 # Largest grids for which the quadratic form is faster, measured on a CPU: nodes of a square grid
-QUADRATIC_NODES = {"L": 54**2, "R": 54**2, "P": 44**2, "general": 44**2}
+QUADRATIC_NODES = {"L": 52**2, "R": 52**2, "P": 44**2, "general": 44**2}
 QUADRATIC_NODES_MATRIX = 12**2
 BLOCK_SIDE = 8
 

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._contract import contract
+
 Mode = Literal["general", "P", "L", "R"]
 Flips = tuple[tuple[bool, bool], ...]
 States = tuple[Tensor, Tensor]
@@ -86,9 +88,9 @@ def map_gates(gates: Gates, function: Callable[[Tensor], Tensor]) -> Gates:
 
 def direct_term(problem: Problem) -> Tensor:
     """What a node's own input gives its output: Q D (K ⊗ V), [B, X, Y, DV, JO]."""
-    scores = torch.einsum("bxydq,bxydk->bxyqk", problem.query, problem.key)
-    weights = torch.einsum("bxyqk,bxyoqkv->bxyov", scores, problem.direct)
-    return torch.einsum("bxyov,bxyev->bxyeo", weights, problem.value)
+    scores = contract("bxydq,bxydk->bxyqk", problem.query, problem.key)
+    weights = contract("bxyqk,bxyoqkv->bxyov", scores, problem.direct)
+    return contract("bxyov,bxyev->bxyeo", weights, problem.value)
 
 
 def exchange_axes(problem: Problem) -> Problem:

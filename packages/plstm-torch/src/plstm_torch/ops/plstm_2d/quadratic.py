@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from plstm_torch.ops._contract import contract
 from plstm_torch.ops._fast_form import FastForm, Tensors
-from plstm_torch.ops.plstm_2d.attention import masked_attention
+from plstm_torch.ops.plstm_2d.attention import SCORES_IN_CACHE, masked_attention
 from plstm_torch.ops.plstm_2d.lines import line
 from plstm_torch.ops.plstm_2d.problem import Flips, Gates, Problem, exchange_axes, map_gates
 from plstm_torch.ops.plstm_2d.strips import System, follow
@@ -57,16 +58,38 @@ def _turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
     return (gating.flatten(3, 4).flatten(1, 2),)
 
 
+def _grids(staying: Tensor) -> list[slice]:
+    """As many grids at a time as one more matrix of their size stays in cache."""
+    batch, x, y, _ = staying.shape
+    size = max(1, SCORES_IN_CACHE // (x * y) ** 2) if staying.device.type == "cpu" else batch
+    return [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
+
+
+def _turning_forward(reading: Tensor, turning: Tensor, staying: Tensor) -> tuple[Tensors, Tensors]:
+    batch, x, y, _ = staying.shape
+    (gating,) = _allocate_turning(reading, turning, staying)
+    target = gating.view(batch, x, y, x, y)
+    for part in _grids(staying):
+        left = reading[part].permute(0, 4, 2, 3, 1).flatten(0, 2)
+        right = turning[part].permute(0, 2, 3, 1, 4).flatten(0, 2)
+        target[part] = torch.bmm(left, right).view(-1, x, y, x, y).permute(0, 3, 2, 1, 4)
+    target.diagonal(dim1=1, dim2=3).add_(staying.permute(0, 2, 3, 1))
+    return (gating,), ()
+
+
 def _turning_gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     reading, turning, staying = inputs
     batch, x, y, _ = staying.shape
     grad = cotangents[0].reshape(batch, x, y, x, y)
-    by_turn = grad.permute(0, 3, 2, 1, 4).reshape(-1, x, y)
-    left, right = reading.permute(0, 4, 2, 3, 1).flatten(0, 2), turning.permute(0, 2, 3, 1, 4).flatten(0, 2)
-    d_left = torch.bmm(by_turn, right.mT).view(batch, x, y, x, -1)
-    d_right = torch.bmm(left.mT, by_turn).view(batch, x, y, -1, y)
+    d_reading, d_turning = reading.new_empty(reading.shape), turning.new_empty(turning.shape)
+    for part in _grids(staying):
+        by_turn = grad[part].permute(0, 3, 2, 1, 4).reshape(-1, x, y)
+        left = reading[part].permute(0, 4, 2, 3, 1).flatten(0, 2)
+        right = turning[part].permute(0, 2, 3, 1, 4).flatten(0, 2)
+        d_reading[part] = torch.bmm(by_turn, right.mT).view(-1, x, y, x, reading.shape[1]).permute(0, 4, 2, 3, 1)
+        d_turning[part] = torch.bmm(left.mT, by_turn).view(-1, x, y, turning.shape[1], y).permute(0, 3, 1, 2, 4)
     d_staying = grad.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).contiguous()
-    return d_left.permute(0, 4, 2, 3, 1).contiguous(), d_right.permute(0, 3, 1, 2, 4).contiguous(), d_staying
+    return d_reading, d_turning, d_staying
 
 
 def _allocate_turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
@@ -74,9 +97,7 @@ def _allocate_turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tens
     return (staying.new_empty(len(staying), nodes, nodes),)
 
 
-_TURNING = FastForm(
-    "grid_turning", _turning, lambda *tensors: (_turning(*tensors), ()), _turning_gradients, _allocate_turning, 1
-)
+_TURNING = FastForm("grid_turning", _turning, _turning_forward, _turning_gradients, _allocate_turning, num_outputs=1)
 
 
 def strip_gating(gates: Gates, flips: Flips, direct: Tensor) -> list[Tensor]:
@@ -130,7 +151,7 @@ def _connect(system: System, backwards: bool) -> list[Tensor]:
     blocks: list[Tensor] = []
     for strip in reversed(range(count)) if backwards else range(count):
         # the orientations share the inner dimension of this product, which thereby sums them
-        blocks.append(reads[strip] @ arriving.flatten(1, 2))
-        passed = carries[strip] @ arriving
+        blocks.append(contract("bij,bjk->bik", reads[strip], arriving.flatten(1, 2)))
+        passed = contract("boij,bojk->boik", carries[strip], arriving)
         arriving = torch.cat([writes[strip], passed] if backwards else [passed, writes[strip]], -1)
     return blocks[::-1] if backwards else blocks

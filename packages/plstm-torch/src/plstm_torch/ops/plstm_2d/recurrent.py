@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from plstm_torch.ops.plstm_2d.problem import Gates, Problem, Result, States, direct_term, flip_each, map_gates
+from plstm_torch.ops._fast_form import FastForm, Tensors, formula_gradients
+from plstm_torch.ops.plstm_2d.problem import Gates, Problem, Result, direct_term, flip_each, map_gates
 
 
 def recurrent(problem: Problem) -> Result:
@@ -18,13 +23,14 @@ def recurrent(problem: Problem) -> Result:
         return flip_each(expanded, flips, 2, 3).flatten(0, 1)
 
     left, top = problem.initial_state or problem.zero_state()
-    output, (right, bottom) = _walk(
+    present = {name: gate for name, gate in vars(gates).items() if gate is not None}
+    output, right, bottom = _FORMS["transition_dl" in present, "transition_ru" in present](
         oriented(problem.query),
         oriented(problem.key),
         oriented(problem.value),
-        gates,
         flip_each(left, flips, None, 2).flatten(0, 1),
         flip_each(top, flips, 2, None).flatten(0, 1),
+        *present.values(),
     )
     split = (problem.query.shape[0], orientations)
     output = flip_each(output.unflatten(0, split), flips, 2, 3).sum(1) + direct_term(problem)
@@ -50,7 +56,12 @@ def _undiagonals(diagonals: list[Tensor], x: int, y: int) -> Tensor:
     return padded.unflatten(1, (x, x + y))[:, :, :y]
 
 
-def _walk(query: Tensor, key: Tensor, value: Tensor, gates: Gates, left: Tensor, top: Tensor) -> tuple[Tensor, States]:
+def _walk(
+    query: Tensor, key: Tensor, value: Tensor, left: Tensor, top: Tensor, *present: Tensor, names: tuple[str, ...]
+) -> Tensors:
+    """Output, right and bottom [B, ...] of one orientation, given the gates of these names."""
+    given: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict(zip(names, present, strict=True))
+    gates = Gates(**given)
     x, y = query.shape[1:3]
     read_l = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_l))
     read_u = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_u))
@@ -83,7 +94,7 @@ def _walk(query: Tensor, key: Tensor, value: Tensor, gates: Gates, left: Tensor,
             d_out = d_out[:, 1:]
         r = torch.cat([entering_left[s + 1], r_out], 1) if s + 1 < y else r_out
         d = torch.cat([d_out, entering_top[s + 1]], 1) if s + 1 < x else d_out
-    return _undiagonals(outputs, x, y), (torch.cat(leaving_right, 1), torch.cat(leaving_bottom, 1))
+    return _undiagonals(outputs, x, y), torch.cat(leaving_right, 1), torch.cat(leaving_bottom, 1)
 
 
 def _read(weights: Tensor, state: Tensor) -> Tensor:
@@ -98,3 +109,23 @@ def _move(transition: Tensor, state: Tensor) -> Tensor:
 
 def _write(weights: Tensor, value: Tensor) -> Tensor:
     return torch.einsum("bndtv,bnev->bndet", weights, value)
+
+
+def _forward(*tensors: Tensor, names: tuple[str, ...]) -> tuple[Tensors, Tensors]:
+    return tuple(result.contiguous() for result in _walk(*tensors, names=names)), ()
+
+
+def _allocate(query: Tensor, key: Tensor, value: Tensor, left: Tensor, top: Tensor, *present: Tensor) -> Tensors:
+    heads = present[-1].shape[3]  # marks come last
+    return value.new_empty(*value.shape[:4], heads), left.new_empty(left.shape), top.new_empty(top.shape)
+
+
+def _form(has_dl: bool, has_ru: bool) -> FastForm:
+    missing = {"transition_dl": not has_dl, "transition_ru": not has_ru}
+    names = tuple(field.name for field in fields(Gates) if not missing.get(field.name))
+    walk, name = partial(_walk, names=names), "grid_walk" + "_dl" * has_dl + "_ru" * has_ru
+    return FastForm(name, walk, partial(_forward, names=names), formula_gradients(walk), _allocate, num_outputs=3)
+
+
+_OPTIONAL = ("transition_dl", "transition_ru")
+_FORMS = {(has_dl, has_ru): _form(has_dl, has_ru) for has_dl in (False, True) for has_ru in (False, True)}

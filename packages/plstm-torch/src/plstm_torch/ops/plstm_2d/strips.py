@@ -71,6 +71,7 @@ def _known(k: int, n: int, size: int, backwards: bool) -> tuple[slice, slice]:
 def _forward(to_state: Tensor, to_inputs: Tensor, *, backwards: bool) -> tuple[Tensors, Tensors]:
     read, nodes, carry, write, carries, writes = _allocate(to_state, to_inputs)
     nodes.zero_()
+    writes.zero_()
     n, out = read.shape[1:3]
     previous = None
     for k in _order(n, backwards):

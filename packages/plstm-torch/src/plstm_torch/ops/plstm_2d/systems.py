@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._contract import contract
 from plstm_torch.ops.plstm_2d.lines import line
 from plstm_torch.ops.plstm_2d.problem import Flips, Gates
 
@@ -68,9 +69,9 @@ def _after(response: Tensor, gate: Tensor) -> Tensor:
     """Puts the gate of every node before a response: [*, rows, Y, JT] and [*, Y, JT, b] to [*, rows, Y, b]."""
     if gate.shape[-2] == 1:
         return response * gate.mT.squeeze(-1).unsqueeze(-3)
-    return torch.einsum("...ryt,...ytb->...ryb", response, gate)
+    return contract("...ryt,...ytb->...ryb", response, gate)
 
 
 def _before(gate: Tensor, response: Tensor) -> Tensor:
     """Lets every node's gate act on its response: [*, Y, a, JT] and [*, Y, JT, columns] to [*, Y, a, columns]."""
-    return gate * response if gate.shape[-1] == 1 else gate @ response
+    return gate * response if gate.shape[-1] == 1 else contract("...ab,...bc->...ac", gate, response)
