@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from plstm_torch.data.arrows import ArrowDataset, ArrowGenerator, CachedArrows
+from plstm_torch.data.arrows import ArrowDataset, ArrowGenerator, CachedArrows, mirror
 
 
 def nearest_approach(scene):
@@ -148,6 +148,18 @@ def test_batches_are_ink_on_white_ground(keep):
         assert images.max() == 1
         assert labels.tolist() == [data.scene(4).label, data.scene(1).label]
         torch.testing.assert_close(images[1], 1 - data[1][0].float() / 255)
+
+
+def test_a_mirrored_image_is_one_of_eight_and_depends_on_key_and_index_only():
+    images = torch.arange(4 * 4 * 3).view(1, 4, 4, 3).expand(400, -1, -1, -1)
+    everyone = mirror(images, range(400), key=(1, 2))
+    quarters = [images[0].rot90(turns) for turns in range(4)]
+    orientations = [side for quarter in quarters for side in (quarter, quarter.flip(0))]
+    found = torch.stack([(everyone == side).flatten(1).all(1) for side in orientations])
+    assert (found.sum(0) == 1).all()
+    assert found.sum(1).min() > 25
+    assert torch.equal(mirror(images[:2], [399, 7], key=(1, 2)), everyone[[399, 7]])
+    assert not torch.equal(mirror(images, range(400), key=(1, 3)), everyone)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_distortions_move_little_and_keep_the_ink(digits):
         return torch.stack([(batch[..., 0].sum(axis) * places).sum(-1) / batch.sum((1, 2, 3)) for axis in (1, 2)])
 
     shift = (centre(moved) - centre(images)).abs()
-    assert 0.15 < shift.mean() < 0.4
-    assert shift.max() < 1.2
+    assert 0.3 < shift.mean() < 0.7
+    assert shift.max() < 2
     ink = moved.sum() / images.sum()
     assert 0.85 < ink < 1.15
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import plstm_config
+from plstm_torch.data.arrows import ArrowGenerator
 from plstm_torch.data.random_numbers import derive_seed
 from plstm_torch.optional import UserError
 from plstm_torch.training import RunFolder, open_task
 from plstm_torch.training.distributed import World
-from plstm_torch.training.image_tasks import ARROW_PRESETS, ArrowsTask
+from plstm_torch.training.image_tasks import ARROW_PRESETS, ArrowsSettings, ArrowsTask
 from plstm_torch.training.text_task import TextTask, sample_bytes, stream_losses
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -69,6 +70,78 @@ def test_arrow_batches_do_not_depend_on_the_seed_of_the_run():
     assert torch.equal(*images)
 
 
+def test_mirrored_training_images_differ_between_epochs_and_keep_their_labels():
+    plain, turned = (ArrowsTask.from_settings({**TINY_ARROWS, "mirror": on}, 0) for on in (False, True))
+    first, again, later = (turned.batch(epoch, range(8)) for epoch in (0, 0, 1))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], later[0])
+    images, labels = plain.batch(0, range(8))
+    assert torch.equal(labels, first[1])
+    torch.testing.assert_close(first[0].sum((1, 2)), images.sum((1, 2)))
+    assert torch.equal(plain.batch(1, range(8))[0], images)
+
+
+def test_the_objects_sizes_reach_the_images():
+    settings = ArrowsSettings(radius=(0.1, 0.2), length=(0.3, 0.4), width=(0.05, 0.06), margin=1.5, palette="color")
+    expected = ArrowGenerator(
+        base_size=48, radius=(0.1, 0.2), length=(0.3, 0.4), width=(0.05, 0.06), margin=1.5, palette="color"
+    )
+    assert settings.generator() == expected
+    assert ARROW_PRESETS["paper"][0].generator() == ArrowGenerator(base_size=192)
+
+
+def test_smaller_images_come_first_and_the_last_epoch_has_the_full_size():
+    task = ArrowsTask.from_settings({**TINY_ARROWS, "image_size": 24, "test_sizes": [24], "smaller_sizes": [16, 20]}, 0)
+    sides = [task.batch(epoch, [1, 2])[0].shape[1] for epoch in range(6)]
+    assert sides == [16, 20, 24, 16, 20, 24]
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_a_preset_trains_at_one_size_and_tests_at_twice_that(preset):
+    data, _ = ARROW_PRESETS[preset]
+    assert data.smaller_sizes == ()
+    assert data.test_sizes == (data.image_size, 2 * data.image_size)
+
+
+def test_the_mixed_preset_ends_at_its_full_size_and_tests_at_twice_that():
+    data, training = ARROW_PRESETS["mixed"]
+    assert training.epochs % (len(data.smaller_sizes) + 1) == 0
+    assert data.test_sizes == (data.image_size, 2 * data.image_size)
+    assert max(data.smaller_sizes) < data.image_size
+    for size in data.smaller_sizes:
+        data.generator().check_size(size)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch_size", "smaller"),
+    [(32, None, (24, 28)), (64, None, (48, 56)), (48, 6, (36, 42)), (16, 8, ())],
+)
+def test_the_sizes_of_a_preset_follow_the_training_size(image_size, patch_size, smaller):
+    sizes = ARROW_PRESETS["mixed"][0].sizes_around(image_size, patch_size)
+    assert sizes == {"test_sizes": (image_size, 2 * image_size), "smaller_sizes": smaller}
+
+
+def test_a_vision_model_with_every_adjustment_survives_its_config():
+    config = ARROW_PRESETS["quick"][0].model_config(size=32, num_classes=2, num_channels=3, dtype="float32")
+    again = plstm_config.from_dict(json.loads(json.dumps(plstm_config.to_dict(config))))
+    assert plstm_config.to_dict(again) == plstm_config.to_dict(config)
+    assert not again.use_pos_embed
+    layer = again.block_stack.block.block0.interaction_module
+    assert layer.additional_convolution
+    assert layer.source.weight_init.stddev == 1.0
+
+
+def test_labels_are_smoothed_in_training_only():
+    task = open_task("digits", {"dim": 8, "num_heads": 2, "patch_size": 4, "label_smoothing": 0.2}, 0)
+    model = task.build_model("float64")
+    images, labels = task.batch(0, range(6))
+    logits = model(images)
+    spread = 0.8 * torch.nn.functional.one_hot(labels, 10) + 0.02
+    for training, targets in ((True, spread), (False, torch.nn.functional.one_hot(labels, 10))):
+        score = task.score(model.train(training), (images, labels))
+        torch.testing.assert_close(score.loss, -(targets * logits.log_softmax(-1)).sum())
+
+
 def test_digits_draw_their_mistakes_first(tmp_path):
     task = open_task("digits", {"dim": 8, "num_heads": 2, "num_blocks": 2, "patch_size": 4}, 0)
     model = task.build_model("float32").eval()
@@ -97,6 +170,14 @@ def test_the_bits_per_byte_are_those_of_a_byte_by_byte_pass(text_file):
             bits.append(-logits.log_softmax(-1)[0, everything[position + 1]].item() / math.log(2))
     assert measured["bits_per_byte"] == pytest.approx(np.mean(bits[7:]), rel=1e-9)
     assert measured["test_loss"] == pytest.approx(measured["bits_per_byte"] * math.log(2))
+
+
+@pytest.mark.parametrize("state_size", [1, 2])
+def test_heads_remember_for_different_times(text_file, state_size):
+    task = text_task(text_file, num_heads=4, state_size=state_size, transition_bias=[0.1, 1.0])
+    biases = task.build_model("float32").block_stack.blocks[0].interaction_module.transition.eigenvalues_bias
+    expected = torch.tensor([0.1, 0.4, 0.7, 1.0])[:, None].expand(4, state_size)
+    torch.testing.assert_close(biases.detach(), expected)
 
 
 def test_chunks_do_not_change_the_loss_of_a_stream(text_file, monkeypatch):
@@ -164,13 +245,18 @@ def test_a_text_that_changed_is_noticed(text_file):
         ("digits", {"num_blocks": 3}, r"num_blocks=3: expected an even number \(P and D take turns\)"),
         ("digits", {"dim": 30, "num_heads": 4}, "dim=30: expected a multiple of num_heads=4"),
         ("digits", {"patch_size": 3}, r"resolution=\(8, 8\) is not divisible by patch_size=3"),
+        ("digits", {"label_smoothing": 1.0}, "label_smoothing=1.0: expected a number from 0 to below 1"),
         ("digits", {"size": 3}, "unknown setting size; DigitsSettings has "),
         ("arrows", {"test_sizes": [24, 96]}, r"test_sizes=\(24, 96\): expected image_size=48 as the first"),
         ("arrows", {"test_sizes": [48, 24]}, r"expected none below image_size=48"),
+        ("arrows", {"smaller_sizes": [48]}, r"smaller_sizes=\(48,\): expected sizes below 48"),
+        ("arrows", {"smaller_sizes": [20], "radius": [0.1, 0.15]}, "too large to fit into one image of 20 pixels"),
+        ("arrows", {"gate_spread": -1.0}, "gate_spread=-1.0: expected 0 or more"),
         ("arrows", {"patch_size": 5}, "image size 48: expected a multiple of patch_size=5"),
         ("arrows", {"palette": "gray"}, "palette='gray': expected one of"),
         ("arrows", {"test_images": 0}, "test_images=0: expected at least 1"),
         ("text", {"file": "x", "held_out": 1.0}, "held_out=1.0: expected a number between 0 and 1"),
+        ("text", {"file": "x", "transition_bias": [1.0]}, r"transition_bias=\(1.0,\): expected two numbers"),
         ("text", {"file": "x", "streams": 0}, "streams=0: expected at least 1"),
         ("text", {"file": "x", "sample_length": -1}, "sample_length=-1: expected 0 or more"),
         ("text", {"file": "x", "dim": 30, "num_heads": 7}, "num_heads"),

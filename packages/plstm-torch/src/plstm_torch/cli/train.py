@@ -51,7 +51,9 @@ def digits(
 
 @app.command()
 def arrows(
-    preset: Annotated[str, typer.Option(help="quick (minutes on a CPU) or paper (192 -> 384 pixels).")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="quick (32 -> 64 pixels, minutes), mixed (also smaller images) or paper (192 -> 384).")
+    ] = "quick",
     out: o.Out = Path("runs/arrows"),
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
@@ -74,7 +76,7 @@ def arrows(
     num_blocks: o.NumBlocks = None,
     drop_path_rate: o.DropPath = None,
     image_size: Annotated[
-        int | None, typer.Option("--size", help="Side of the training images; tests also at twice that.")
+        int | None, typer.Option("--size", help="Side of the largest training images; tests also at twice that.")
     ] = None,
     train_images: Annotated[int | None, typer.Option(help="Number of training images.")] = None,
     test_images: Annotated[int | None, typer.Option(help="Number of test images of each size.")] = None,
@@ -83,14 +85,16 @@ def arrows(
     scaling: Annotated[
         str | None, typer.Option(help="Larger images: keep objects' size in 'pixels', or 'relative' to the image.")
     ] = None,
+    mirror: Annotated[bool | None, typer.Option(help="Mirror and turn training images.")] = None,
 ) -> None:
     """Arrow pointing: does the arrow point at the circle? Tested at the training size and at twice that."""
     if preset not in ARROW_PRESETS:
         raise UserError(f"--preset {preset!r}: expected one of {', '.join(ARROW_PRESETS)}")
     data, training = ARROW_PRESETS[preset]
-    names = ("image_size", "train_images", "test_images", "data_seed", "palette", "scaling", *_VISION)
-    test_sizes = None if image_size is None else (image_size, 2 * image_size)
-    request = _request("arrows", {**locals(), "test_sizes": test_sizes}, data=("test_sizes", *names))
+    names = ("image_size", "train_images", "test_images", "data_seed", "palette", "scaling", "mirror", *_VISION)
+    # a resumed run has its own, and `image_size` is compared with them in any case
+    sizes = {} if image_size is None or resume else data.sizes_around(image_size, patch_size)
+    request = _request("arrows", {**locals(), **sizes}, data=(*sizes, *names))
     launch(request, asdict(data), training)
 
 

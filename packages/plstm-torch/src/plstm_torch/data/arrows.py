@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from plstm_torch.data.random_numbers import derive_seed
+from plstm_torch.data.random_numbers import derive_seed, uniform
 from plstm_torch.optional import require
 
 NUM_CLASSES = 2
@@ -100,10 +100,24 @@ class ArrowGenerator:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}={(low, high)}: expected 0 < smallest <= largest")
-        diagonal = math.sqrt(2) * (1 - self.radius[1] - _reach(self.length[1], self.width[1]))
+        self.check_size(self.base_size)
+
+    def check_size(self, size: int) -> None:
+        """Check that every pair of objects fits into images of this size, with room to spare.
+
+        Args:
+            size: side of the images in pixels.
+
+        Raises:
+            ValueError: naming the ranges and the size.
+        """
+        side = size / self.base_size if self.scaling == "pixels" else 1.0
+        diagonal = math.sqrt(2) * (side - self.radius[1] - _reach(self.length[1], self.width[1]))
         apart = self.length[1] / 2 + self.margin * self.radius[1]
         if diagonal < 1.3 * apart:
-            raise ValueError(f"radius={self.radius} and length={self.length}: too large to fit into one image")
+            raise ValueError(
+                f"radius={self.radius} and length={self.length}: too large to fit into one image of {size} pixels"
+            )
 
     def scene(self, seed: int, split: Literal["train", "test"], index: int, size: int | None = None) -> ArrowScene:
         """Return scene number `index`; two neighbours (2k, 2k + 1) always have different labels.
@@ -274,6 +288,27 @@ class CachedArrows:
                 images[index], labels[index] = self.dataset[index]
         chosen = torch.as_tensor(list(indices), dtype=torch.int64)
         return as_ink(images[chosen]), labels[chosen]
+
+
+def mirror(
+    images: Float[Tensor, "B size size C"], indices: Sequence[int], *, key: tuple[int, ...]
+) -> Float[Tensor, "B size size C"]:
+    """Bring each square image into one of its eight orientations: mirrored or not, turned by quarter turns.
+
+    None of them changes what the arrow points at. Which one it is depends on `key` and the image's index only.
+
+    Args:
+        images: [B, size, size, C].
+        indices: index of each image in the training set.
+        key: integers that name the stream, for instance (seed, epoch).
+
+    Returns:
+        The images, same shape and values.
+    """
+    chosen = torch.from_numpy((uniform(key, np.asarray(indices), 3) < 0.5)[:, :, None, None, None])
+    images = torch.where(chosen[:, 0], images.flip(1), images)
+    images = torch.where(chosen[:, 1], images.flip(2), images)
+    return torch.where(chosen[:, 2], images.transpose(1, 2), images)
 
 
 def as_ink(images: Tensor) -> Float[Tensor, "B height width 3"]:

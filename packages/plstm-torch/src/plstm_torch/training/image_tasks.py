@@ -8,88 +8,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-import plstm_config
 from plstm_torch.data import arrows, digits
 from plstm_torch.data.arrows import ArrowDataset, ArrowGenerator, CachedArrows
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
-from plstm_torch.training.model_task import ModelTask, means
+from plstm_torch.training.model_task import ModelTask, means, score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, RunFolder
 from plstm_torch.training.settings import TrainingSettings, from_mapping
+from plstm_torch.training.task import Score
+from plstm_torch.training.vision_settings import VisionSettings
 
 _EVALUATION_BATCH = 64
 GetImages = Callable[[Sequence[int]], Batch]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionSettings:
-    """The model of an image task.
-
-    Attributes:
-        patch_size: side of a patch in pixels.
-        dim: width of the model.
-        num_heads: heads of each layer.
-        num_blocks: blocks, an even number: P and D take turns.
-        drop_path_rate: how often a pair of blocks is skipped in training.
-        gate_bias: initial bias of source and mark. The paper's -4 suits its large grids, where many small
-            contributions add up; on a small grid they would drown in the epsilon of the norm that follows.
-    """
-
-    patch_size: int = 2
-    dim: int = 64
-    num_heads: int = 4
-    num_blocks: int = 4
-    drop_path_rate: float = 0.0
-    gate_bias: float = -4.0
-
-    def __post_init__(self) -> None:
-        """Check what the config cannot name as the user does.
-
-        Raises:
-            ValueError: naming the field, its value and what was expected.
-        """
-        for name in ("patch_size", "dim", "num_heads", "num_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.num_blocks % 2:
-            raise ValueError(f"num_blocks={self.num_blocks}: expected an even number (P and D take turns)")
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim={self.dim}: expected a multiple of num_heads={self.num_heads}")
-
-    def model_config(self, *, size: int, num_classes: int, num_channels: int, dtype: str) -> plstm_config.Config:
-        """Return the config of a pLSTM-Vis for square images.
-
-        Args:
-            size: side of the images in pixels.
-            num_classes: number of classes.
-            num_channels: channels of the images.
-            dtype: in which the model computes.
-
-        Returns:
-            The config.
-        """
-        config = plstm_config.preset(
-            "plstm_vis_tiny",
-            dim=self.dim,
-            num_heads=self.num_heads,
-            num_blocks=self.num_blocks // 2,
-            patch_size=self.patch_size,
-            drop_path_rate=self.drop_path_rate,
-            resolution=(size, size),
-            output_shape=(num_classes,),
-            num_channels=num_channels,
-            dtype=dtype,
-            param_dtype="float64" if dtype == "float64" else "float32",
-        )
-        return self._with_gate_bias(config)
-
-    def _with_gate_bias(self, config: Any) -> plstm_config.Config:
-        pair = config.block_stack.block
-        for block in (pair.block0, pair.block1):
-            for gate in (block.interaction_module.source, block.interaction_module.mark):
-                gate.bias_init = plstm_config.ConstantInitConfig(value=self.gate_bias)
-        return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +29,29 @@ class DigitsSettings(VisionSettings):
 
     Attributes:
         distort: whether training images are shifted, turned and scaled a little.
+        label_smoothing: share of each training target that is spread evenly over all digits.
     """
 
-    gate_bias: float = -1.0
+    num_blocks: int = 2
+    mark_bias: float = -1.0
+    gate_spread: float = 0.5
+    query_spread: float = 0.3
+    convolution: bool = True
     distort: bool = True
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: naming the field, its value and what was expected.
+        """
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing}: expected a number from 0 to below 1")
 
 
-DIGITS_TRAINING = TrainingSettings(epochs=25, batch_size=64, learning_rate=2e-3, warmup_epochs=1.0)
+DIGITS_TRAINING = TrainingSettings(epochs=40, batch_size=64, learning_rate=2e-3, warmup_epochs=1.0)
 
 
 class ImageTask(ModelTask):
@@ -173,6 +120,11 @@ class DigitsTask(ImageTask):
         key = (self.seed, epoch) if self.settings.distort else None
         return digits.training_batch(self.digits, indices, key=key)
 
+    def score(self, model: nn.Module, batch: Batch) -> Score:
+        """Run the model on a batch; the targets are smoothed in training only."""
+        smoothing = self.settings.label_smoothing if model.training else 0.0
+        return score_logits(model(batch[0]), batch[1], label_smoothing=smoothing)
+
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
         return self.settings.model_config(
@@ -209,23 +161,36 @@ class ArrowsSettings(VisionSettings):
     """Settings of arrow pointing.
 
     Attributes:
-        image_size: side of the training images in pixels.
-        test_sizes: sides of the test images; the first is the training size.
-        train_images: number of training images.
+        image_size: side of the largest training images in pixels.
+        smaller_sizes: sides of smaller training images; the epochs take turns with them and end at `image_size`.
+            What changes from the smaller to the larger teaches a model what to expect beyond.
+        test_sizes: sides of the test images; the first is `image_size`.
+        train_images: number of training images of each size.
         test_images: number of test images of each size.
         data_seed: of the images; runs with different seeds see the same images.
         palette: "mono" or "color", see ArrowGenerator.
         scaling: "pixels" or "relative", see ArrowGenerator.
+        radius: smallest and largest radius of the circle, as shares of `image_size`; so are the next two.
+        length: smallest and largest length of the arrow.
+        width: smallest and largest width of the arrow's shaft.
+        margin: a miss passes the circle's centre at no less than this many radii.
+        mirror: whether training images are mirrored and turned by quarter turns, differently in each epoch.
         cache: whether images stay in memory after they were drawn.
     """
 
     image_size: int = 48
+    smaller_sizes: tuple[int, ...] = ()
     test_sizes: tuple[int, ...] = (48, 96)
     train_images: int = 8192
     test_images: int = 1000
     data_seed: int = 0
     palette: Literal["mono", "color"] = "mono"
     scaling: Literal["pixels", "relative"] = "pixels"
+    radius: tuple[float, float] = (0.05, 0.12)
+    length: tuple[float, float] = (0.16, 0.28)
+    width: tuple[float, float] = (0.025, 0.045)
+    margin: float = 1.2
+    mirror: bool = False
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -240,18 +205,71 @@ class ArrowsSettings(VisionSettings):
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         if not self.test_sizes or self.test_sizes[0] != self.image_size:
             raise ValueError(f"test_sizes={self.test_sizes}: expected image_size={self.image_size} as the first")
-        for size in self.test_sizes:
+        for size in self.smaller_sizes:
+            if not 0 < size < self.image_size:
+                raise ValueError(f"smaller_sizes={self.smaller_sizes}: expected sizes below {self.image_size}")
+        for size in (*self.smaller_sizes, *self.test_sizes):
             if size % self.patch_size:
                 raise ValueError(f"image size {size}: expected a multiple of patch_size={self.patch_size}")
+        for size in self.test_sizes:
             if size < self.image_size:
                 raise ValueError(f"test_sizes={self.test_sizes}: expected none below image_size={self.image_size}")
 
+    def sizes_around(self, image_size: int, patch_size: int | None = None) -> dict[str, Any]:
+        """Return these settings' sizes for training images of another size: tests at it and at twice that.
 
+        Args:
+            image_size: side of the training images in pixels.
+            patch_size: side of a patch; None is that of these settings.
+
+        Returns:
+            The fields `test_sizes` and `smaller_sizes`, the latter in the same ratio, rounded up to whole patches.
+        """
+        patch = patch_size or self.patch_size
+        rounded = (-(-size * image_size // (self.image_size * patch)) * patch for size in self.smaller_sizes)
+        smaller = tuple(dict.fromkeys(size for size in rounded if size < image_size))
+        return {"test_sizes": (image_size, 2 * image_size), "smaller_sizes": smaller}
+
+    def generator(self) -> ArrowGenerator:
+        """Return the generator of the images, at every size.
+
+        Raises:
+            ValueError: if a range is impossible.
+        """
+        names = ("palette", "scaling", "radius", "length", "width", "margin")
+        return ArrowGenerator(base_size=self.image_size, **{name: getattr(self, name) for name in names})
+
+
+_QUICK = ArrowsSettings(
+    image_size=32,
+    test_sizes=(32, 64),
+    train_images=8192,
+    test_images=500,
+    palette="color",
+    radius=(0.09, 0.12),
+    length=(0.27, 0.33),
+    width=(0.0525, 0.0675),
+    mirror=True,
+    patch_size=4,
+    dim=64,
+    num_heads=2,
+    num_blocks=2,
+    source_bias=-6.0,
+    mark_bias=-1.0,
+    gate_spread=1.0,
+    angle_spread=0.5,
+    angle_scale=8.0,
+    query_spread=0.5,
+    position=False,
+    convolution=True,
+)
+# a multiple of three epochs ends at the largest of the three sizes of "mixed"
+_QUICK_TRAINING = TrainingSettings(epochs=24, batch_size=32, learning_rate=2e-3, warmup_epochs=0.4)
+# "quick" and "paper" train at one size; "mixed" is "quick" with smaller images among those of the training, which teach
+# the model what changes with the size
 ARROW_PRESETS: dict[str, tuple[ArrowsSettings, TrainingSettings]] = {
-    "quick": (
-        ArrowsSettings(patch_size=4, dim=64, num_heads=4, num_blocks=4),
-        TrainingSettings(epochs=12, batch_size=64, learning_rate=2e-3, warmup_epochs=1.0),
-    ),
+    "quick": (_QUICK, _QUICK_TRAINING),
+    "mixed": (replace(_QUICK, smaller_sizes=(24, 28)), _QUICK_TRAINING),
     "paper": (
         ArrowsSettings(
             image_size=192,
@@ -270,7 +288,7 @@ ARROW_PRESETS: dict[str, tuple[ArrowsSettings, TrainingSettings]] = {
 
 
 class ArrowsTask(ImageTask):
-    """Does the arrow point at the circle? Trained at one size, tested at that and at larger ones."""
+    """Does the arrow point at the circle? Trained up to one size, tested at that and at larger ones."""
 
     name = "arrows"
 
@@ -285,14 +303,13 @@ class ArrowsTask(ImageTask):
             UserError: if Pillow is not installed.
         """
         self.settings, self.seed = settings, seed
-        self.generator = ArrowGenerator(
-            base_size=settings.image_size, palette=settings.palette, scaling=settings.scaling
-        )
+        self.generator = settings.generator()
+        for size in settings.smaller_sizes:
+            self.generator.check_size(size)
         self.model_config("float32")
         self.generator.draw(self.generator.scene(settings.data_seed, "train", 0))
-        dataset = ArrowDataset(self.generator, seed=settings.data_seed, split="train", num_images=settings.train_images)
-        self._train = CachedArrows(dataset, keep=settings.cache)
-        self._tests = {size: self._test_set(size) for size in settings.test_sizes}
+        self._trains = [self._images("train", size) for size in (*settings.smaller_sizes, settings.image_size)]
+        self._tests = {size: self._images("test", size) for size in settings.test_sizes}
 
     @classmethod
     def from_settings(cls, data: Mapping[str, Any], seed: int) -> "ArrowsTask":
@@ -316,8 +333,11 @@ class ArrowsTask(ImageTask):
         return self.settings.train_images
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
-        """Return training images and labels."""
-        return self._train.batch(indices)
+        """Return training images of the epoch's size, turned and mirrored if the settings say so, and labels."""
+        images, labels = self._trains[epoch % len(self._trains)].batch(indices)
+        if self.settings.mirror:
+            images = arrows.mirror(images, indices, key=(self.seed, epoch))
+        return images, labels
 
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
@@ -325,9 +345,10 @@ class ArrowsTask(ImageTask):
             size=self.settings.image_size, num_classes=arrows.NUM_CLASSES, num_channels=3, dtype=dtype
         )
 
-    def _test_set(self, size: int) -> CachedArrows:
+    def _images(self, split: Literal["train", "test"], size: int) -> CachedArrows:
         s = self.settings
-        dataset = ArrowDataset(self.generator, seed=s.data_seed, split="test", num_images=s.test_images, size=size)
+        number = s.train_images if split == "train" else s.test_images
+        dataset = ArrowDataset(self.generator, seed=s.data_seed, split=split, num_images=number, size=size)
         return CachedArrows(dataset, keep=s.cache)
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:

@@ -41,19 +41,20 @@ class ModelTask(ABC):
         return score_logits(model(inputs), targets)
 
 
-def score_logits(logits: Tensor, targets: Tensor) -> Score:
+def score_logits(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Score:
     """Compare logits with the right answers, in float32 or higher.
 
     Args:
         logits: [..., V].
         targets: [...] int64.
+        label_smoothing: share of each target that is spread evenly over all classes.
 
     Returns:
         Sums over all predictions.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
     targets = targets.flatten()
-    loss = functional.cross_entropy(logits, targets, reduction="sum")
+    loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
     correct = (logits.argmax(-1) == targets).sum()
     return Score(loss, correct, targets.numel())
 

@@ -22,7 +22,7 @@ from plstm_torch.training.run_folder import EXAMPLES_FILE, SAMPLE_FILE, RunFolde
 from plstm_torch.training.settings import TrainingSettings, from_mapping
 
 TEXT_TRAINING = TrainingSettings(
-    epochs=10, batch_size=16, learning_rate=3e-3, warmup_epochs=0.5, weight_decay=0.1, final_learning_rate=0.05
+    epochs=4, batch_size=8, learning_rate=3e-3, warmup_epochs=0.5, weight_decay=0.1, final_learning_rate=0.05
 )
 _EVALUATION_CHUNK = 512
 _HEAT_BYTES = 1008
@@ -43,6 +43,8 @@ class TextSettings:
         num_heads: heads of each layer.
         num_blocks: number of blocks.
         state_size: JT = JV = JO of the layers.
+        transition_bias: initial bias of the transitions, from the first head to the last. The transition is
+            tanh(5 bias) at first: 0.1 remembers a byte or two, 1 the whole text.
         sample_length: bytes that are generated at the end.
     """
 
@@ -55,6 +57,7 @@ class TextSettings:
     num_heads: int = 4
     num_blocks: int = 4
     state_size: int = 1
+    transition_bias: tuple[float, float] = (0.1, 1.0)
     epoch_windows: int = 4096
     sample_length: int = 400
 
@@ -68,6 +71,8 @@ class TextSettings:
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if len(self.transition_bias) != 2:
+            raise ValueError(f"transition_bias={self.transition_bias}: expected two numbers, first and last head")
         if self.sample_length < 0:
             raise ValueError(f"sample_length={self.sample_length}: expected 0 or more")
         if not 0 < self.held_out < 1:
@@ -133,7 +138,7 @@ class TextTask(ModelTask):
     @staticmethod
     def model_config_of(settings: TextSettings, dtype: str) -> Any:
         """Return the config of the model that some settings describe."""
-        return plstm_config.preset(
+        config: Any = plstm_config.preset(
             "plstm_lm_small",
             vocab_size=VOCABULARY,
             embedding_dim=settings.dim,
@@ -143,6 +148,10 @@ class TextTask(ModelTask):
             dtype=dtype,
             param_dtype="float64" if dtype == "float64" else "float32",
         )
+        low, high = settings.transition_bias
+        transition = config.block_stack.block.interaction_module.transition
+        transition.eigenvalue_bias_init = plstm_config.LinspaceInitConfig(low=low, high=high, axis=0)
+        return config
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Return the mean loss and the bits per byte over the whole tail, read with the state carried along."""
