@@ -24,11 +24,12 @@ ROOT = Path(__file__).parent
 REQUIRES = {
     "plstm-config": [],
     "plstm-testing": ["plstm-config"],
+    "plstm-jax": ["plstm-config", "plstm-testing"],
     "plstm-torch": ["plstm-config", "plstm-testing"],
 }
-BACKENDS = {"torch": "plstm-torch"}
+BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax"}
 FRAMEWORKS = {"torch", "jax", "flax"}
-FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-torch": {"torch"}}
+FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-jax": {"jax"}, "plstm-torch": {"torch"}}
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -138,5 +139,5 @@ def readme_example(readme: Path) -> str:
 @nox.session
 def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
-    install(session, *editable(*REQUIRES, extras={"plstm-torch": "[train,pyg]"}))
+    install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))

@@ -1,0 +1,33 @@
+"""`python -m plstm_jax check` compares every op on this machine with the numpy reference."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from plstm_jax.check import DTYPES, available_devices, run_checks
+from plstm_jax.version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; taken from the process if None.
+
+    Returns:
+        Exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m plstm_jax", description="pLSTM in pure JAX")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="compare every op on this machine with the numpy reference")
+    check.add_argument("--devices", nargs="+", choices=available_devices(), help="default: all of this machine")
+    check.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: all")
+    options = parser.parse_args(arguments)
+    return run_checks(options.devices, options.dtypes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

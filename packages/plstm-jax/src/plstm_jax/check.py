@@ -1,0 +1,172 @@
+"""Is this installation right? Every op against the numpy reference, on the devices and dtypes of this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, TextIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plstm_jax import ops
+from plstm_testing import selfcheck
+from plstm_testing.conformance import OpCall, Result
+
+IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
+    "plstm_1d": ("recurrent", "chunkwise"),
+    "plstm_2d": ("recurrent", "chunkwise", "parallel"),
+    "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
+    "plstm_graph": ("recurrent", "parallel"),
+}
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+# A check runs each program once, so time spent on making it fast is lost. Results do not depend on these.
+QUICK_COMPILATION: Mapping[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def run_checks(
+    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, stream: TextIO | None = None
+) -> int:
+    """Compare every op with the reference and print a table.
+
+    Args:
+        devices: devices to check; all of this machine if None.
+        dtypes: dtypes to check; all that the ops support if None.
+        stream: where to print; standard output if None.
+
+    Returns:
+        Exit code: 0 if every row passes, else 1.
+
+    Raises:
+        ValueError: if a device or dtype is unknown.
+    """
+    stream = sys.stdout if stream is None else stream
+    print(f"jax {jax.__version__} against the reference, relative RMS error", file=stream)
+    layout = "{:<18} {:<10} {:<7} {:<9} {:>8} {:>8}  {}"
+    print(layout.format("op", "form", "device", "dtype", "output", "gradient", ""), file=stream)
+    rows = []
+    for row in check_rows(devices, dtypes):
+        rows.append(row)
+        errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"
+        verdict = "passed" if row.passed else f"FAILED {row.message}"
+        line = layout.format(row.op, row.implementation, row.device, row.dtype, *errors, verdict)
+        print(line.rstrip(), file=stream, flush=True)
+    failed = sum(not row.passed for row in rows)
+    print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed", file=stream)
+    return 1 if failed else 0
+
+
+def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
+    """Compare every op with the reference, one row per op, implementation, device and dtype.
+
+    Args:
+        devices: devices to check; all of this machine if None.
+        dtypes: dtypes to check; all that the ops support if None.
+
+    Yields:
+        Each row as soon as it is known.
+
+    Raises:
+        ValueError: if a device or dtype is unknown.
+    """
+    available = available_devices()
+    for device in devices or ():
+        if device not in available:
+            raise ValueError(f"devices: expected some of {', '.join(map(repr, available))}, got {device!r}")
+    for dtype in dtypes or ():
+        if dtype not in DTYPES:
+            raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
+    yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
+
+
+def available_devices() -> tuple[str, ...]:
+    """Platforms of this machine, the default one first."""
+    default = jax.default_backend()
+    return (default,) if default == "cpu" else (default, "cpu")
+
+
+def run_op(call: OpCall) -> Result:
+    """Answer a call of the conformance suite: run an op under jit, and its gradients where a cotangent is given.
+
+    Args:
+        call: op, arguments as float64 arrays, dtype and device.
+
+    Returns:
+        Output, last state and gradients as float64 arrays.
+    """
+    device = jax.devices(call.device)[0]
+    with jax.enable_x64(call.dtype == "float64"), jax.default_device(device):
+        state_dtype = "float64" if call.dtype == "float64" else "float32"
+        arguments = {
+            name: _to_device(value, state_dtype if name == "initial_state" else call.dtype)
+            for name, value in call.arguments.items()
+        }
+        weights = _to_device(call.cotangent, call.dtype), _to_device(call.cotangent_state, state_dtype)
+        result, gradients = _run(call, arguments, weights)
+        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        return Result(
+            output=_array(output),
+            last_state=None if state is None else jax.tree.map(_array, state),
+            gradients={} if gradients is None else jax.tree.map(_array, gradients),
+            output_dtype=output.dtype.name,
+            state_dtype=None if state is None else jax.tree.leaves(state)[0].dtype.name,
+        )
+
+
+def _run(call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Result and gradients; None for the gradients where no cotangent is given."""
+    # What has no dtype to differentiate by is part of the program, and so are the keywords.
+    fixed = {name: value for name, value in arguments.items() if not _is_differentiable(value)}
+    leaves = {name: value for name, value in arguments.items() if name not in fixed}
+    last = call.keywords.get("return_last_state", False)
+
+    def function(leaves: dict[str, Any]) -> Any:
+        given = {**fixed, **leaves}
+        given |= {name: given[source] for name, source in call.same.items()}
+        return getattr(ops, call.op)(**given, **call.keywords)
+
+    def differentiate(leaves: dict[str, Any], weights: tuple[Any, Any]) -> tuple[Any, Any]:
+        result, pull_back = jax.vjp(function, leaves)
+        if not last:
+            return result, pull_back(weights[0])[0]
+        state_weights = jax.tree.map(jnp.zeros_like, result[1]) if weights[1] is None else weights[1]
+        return result, pull_back((weights[0], state_weights))[0]
+
+    if call.cotangent is None:
+        return _jit(function)(leaves), None
+    return _jit(differentiate)(leaves, weights)
+
+
+def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = jax.jit(function, compiler_options=_compiler_options())
+    return compiled
+
+
+@cache
+def _compiler_options() -> dict[str, Any] | None:
+    """`QUICK_COMPILATION` if the installed compiler knows these options."""
+    options = dict(QUICK_COMPILATION)
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options)()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
+
+
+def _is_differentiable(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(part, jax.Array) for part in parts)
+
+
+def _to_device(value: Any, dtype: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_to_device(part, dtype) for part in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return jnp.asarray(value, dtype)
+    return value
+
+
+def _array(array: jax.Array) -> np.ndarray:
+    return np.asarray(array).astype(np.float64)

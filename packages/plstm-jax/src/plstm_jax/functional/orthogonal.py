@@ -1,0 +1,168 @@
+"""The five ways to normalise a square matrix for the transition layer.
+
+Three give an orthogonal matrix, so that U diag(sigma) V has no singular value above those of sigma. The other two
+divide by an estimate from power iteration: `singularvalue_restriction` bounds the matrix to the accuracy of that
+iteration, `eigenvalue_restriction` bounds no norm at all unless the matrix is symmetric and positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.scipy.linalg import expm
+from jaxtyping import Float
+
+from plstm_jax.ops.arrays import contract
+
+_HOUSEHOLDER_EPSILON = 1e-5
+_POWER_EPSILON = 1e-3
+
+
+def qr(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
+    """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative)."""
+    return jnp.linalg.qr(matrix)[0]
+
+
+def householder_orthogonalization(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
+    """Minus the product of the reflections at a matrix's rows.
+
+    u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
+    """
+    directions = matrix / (_norm(matrix) + _HOUSEHOLDER_EPSILON)
+
+    def reflect(product: Array, direction: Array) -> tuple[Array, None]:
+        along = contract("...ij,...j->...i", product, direction)
+        return product - 2.0 * along[..., :, None] * direction[..., None, :], None
+
+    start = jnp.broadcast_to(-jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
+    return lax.scan(reflect, start, jnp.moveaxis(directions, -2, 0))[0]
+
+
+def exponential_orthogonalization(
+    matrix: Float[Array, "*batch J J"], factor: float = 1.0, terms: int | None = None
+) -> Float[Array, "*batch J J"]:
+    """Exponential of the skew-symmetric part of a matrix: exp(g (A - A^T)), with g the factor.
+
+    Args:
+        matrix: the matrices A.
+        factor: g.
+        terms: None for the exact exponential, which is orthogonal. Otherwise the number n of terms of the series
+            sum_{p=0}^{n-1} K^p / p!, which is not orthogonal for large K: with 16 terms a Frobenius norm of 12 gives
+            a spectral norm of 26.
+
+    Returns:
+        The exponentials.
+    """
+    skew = factor * (matrix - jnp.swapaxes(matrix, -1, -2))
+    if terms is None:
+        size = skew.shape[-1]
+        return jax.vmap(expm)(skew.reshape(-1, size, size)).reshape(skew.shape)
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+
+    def step(result: Array, power: Array) -> tuple[Array, None]:
+        return identity + contract("...ij,...jk->...ik", skew, result) / power, None
+
+    powers = jnp.arange(terms - 1, 0, -1, dtype=matrix.dtype)
+    return lax.scan(step, jnp.broadcast_to(identity, matrix.shape), powers)[0]
+
+
+def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> Float[Array, "*batch"]:
+    """The largest eigenvalue of a matrix, at least one, as two runs of a power iteration estimate it.
+
+    The first run finds an end of the spectrum of A - I. If that is the lower end (its Rayleigh quotient m is
+    negative), the second run looks from there: on A - (1 + m) I the upper end dominates. The estimate, and with it
+    the gradient, is only as good as the iteration.
+
+    Args:
+        matrix: the matrices A; the estimate is meant for symmetric ones.
+        steps: steps of each of the two runs.
+
+    Returns:
+        The estimates e >= 1.
+    """
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    shifted = matrix - identity
+    vector = _iterate(shifted, jnp.ones_like(matrix[..., 0]), steps)
+    offset = 1.0 + jnp.minimum(_rayleigh(shifted, vector), 0.0)
+    shifted = matrix - offset[..., None, None] * identity
+    vector = _iterate(shifted, vector, steps)
+    return jnp.maximum(_rayleigh(shifted, vector) + offset, 1.0)
+
+
+def eigenvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 16) -> Float[Array, "*batch J J"]:
+    """A matrix divided by the estimate of its largest eigenvalue where that exceeds one."""
+    return _unless_identity(matrix, matrix, matrix / largest_eigenvalue(matrix, steps)[..., None, None])
+
+
+def singularvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 16) -> Float[Array, "*batch J J"]:
+    """A matrix divided by the estimate of its spectral norm where that exceeds one.
+
+    The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
+    """
+    square = contract("...ij,...kj->...ik", matrix, matrix)
+    return _unless_identity(matrix, square, matrix / jnp.sqrt(largest_eigenvalue(square, steps))[..., None, None])
+
+
+NORMALIZATIONS: Mapping[str, Callable[[Array, int, float, str], Array]] = {
+    "qr": lambda matrix, order, factor, exponential: qr(matrix),
+    "householder_orthogonalization": lambda matrix, order, factor, exponential: householder_orthogonalization(matrix),
+    "exponential_orthogonalization": lambda matrix, order, factor, exponential: exponential_orthogonalization(
+        matrix, factor, order if exponential == "series" else None
+    ),
+    "eigenvalue_restriction": lambda matrix, order, factor, exponential: eigenvalue_restriction(matrix, order),
+    "singularvalue_restriction": lambda matrix, order, factor, exponential: singularvalue_restriction(matrix, order),
+}
+
+
+def normalize(
+    matrix: Float[Array, "*batch J J"], mode: str, order: int = 16, factor: float = 1.0, exponential: str = "exact"
+) -> Float[Array, "*batch J J"]:
+    """Normalise matrices.
+
+    Args:
+        matrix: any real square matrices, float32 or float64.
+        mode: a key of `NORMALIZATIONS`.
+        order: orthogonalization_order, the number of series terms or power iterations.
+        factor: orthogonalization_factor, scales the skew matrix of the exponential.
+        exponential: "exact", or "series" for the truncated sum.
+
+    Returns:
+        The normalised matrices.
+
+    Raises:
+        ValueError: if the mode or the kind of exponential is unknown.
+    """
+    if mode not in NORMALIZATIONS:
+        raise ValueError(f"mode: expected one of {sorted(NORMALIZATIONS)}, got {mode!r}")
+    if exponential not in ("exact", "series"):
+        raise ValueError(f"exponential: expected 'exact' or 'series', got {exponential!r}")
+    return NORMALIZATIONS[mode](matrix, order, factor, exponential)
+
+
+def _norm(vector: Array) -> Array:
+    """Length along the last axis, kept; its gradient at zero is zero."""
+    squared = jnp.sum(vector * vector, axis=-1, keepdims=True)
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def _iterate(matrix: Array, vector: Array, steps: int) -> Array:
+    def step(vector: Array, _: None) -> tuple[Array, None]:
+        moved = contract("...ij,...j->...i", matrix, vector)
+        return moved / (_norm(moved) + _POWER_EPSILON), None
+
+    return lax.scan(step, vector, length=steps)[0]
+
+
+def _rayleigh(matrix: Array, vector: Array) -> Array:
+    return jnp.sum(vector * contract("...ij,...j->...i", matrix, vector), axis=-1)
+
+
+def _unless_identity(matrix: Array, reference: Array, restricted: Array) -> Array:
+    """The matrix itself where the reference is the identity: there the iteration has no direction to find."""
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    distance = jnp.sum(jnp.abs(reference - identity), axis=(-2, -1), keepdims=True)
+    return jnp.where(distance < _POWER_EPSILON, matrix, restricted)

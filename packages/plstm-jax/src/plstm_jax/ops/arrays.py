@@ -1,0 +1,110 @@
+"""What all ops share: the compute dtype, products of exact precision, and attention through a gating matrix."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def compute_dtype(**arrays: Any) -> jnp.dtype:
+    """The dtype that a call computes in: that of all its arrays together, and float32 at least.
+
+    Args:
+        **arrays: argument by name; None where an optional one is missing.
+
+    Returns:
+        The dtype.
+
+    Raises:
+        TypeError: if one is no array, or has no floating dtype.
+    """
+    dtypes = []
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
+        dtypes.append(jax.dtypes.canonicalize_dtype(array.dtype))  # float64 counts as float32 unless x64 is enabled
+    return jnp.result_type(*dtypes, jnp.float32)
+
+
+def contract(indices: str, *operands: Array) -> Array:
+    """A product summed over indices, in the full precision of the operands' dtype.
+
+    Accelerators multiply float32 in fewer bits unless told otherwise, which the states of a long recurrence do not
+    forgive. Whoever sets `jax.default_matmul_precision` decides for themselves. Sums over a single element, the
+    rule without state tracking, become plain products, which fuse with their surroundings.
+    """
+    if _factors(indices, operands) is not None:
+        return _product(indices, *operands)
+    return _einsum(indices, *operands)
+
+
+def _einsum(indices: str, *operands: Array) -> Array:
+    precision = None if jax.config.jax_default_matmul_precision is not None else lax.Precision.HIGHEST  # type: ignore[attr-defined]
+    return jnp.einsum(indices, *operands, precision=precision)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _product(indices: str, *operands: Array) -> Array:
+    """A contraction that sums nothing. Its derivatives do, and compilers have fast code for products only."""
+    factors = _factors(indices, operands) or []
+    return math.prod(factors[1:], start=factors[0])
+
+
+@_product.defjvp
+def _product_tangent(indices: str, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    parts = [
+        _einsum(indices, *primals[:place], tangent, *primals[place + 1 :]) for place, tangent in enumerate(tangents)
+    ]
+    return _product(indices, *primals), sum(parts[1:], start=parts[0])
+
+
+def _factors(indices: str, operands: tuple[Array, ...]) -> list[Array] | None:
+    """Arrays whose product is the contraction where no summed index has more than one element, else None."""
+    given, result = indices.replace("...", "").split("->")
+    lead = operands[0].ndim - len(given.split(",")[0])
+    factors = []
+    for letters, array in zip(given.split(","), operands, strict=True):
+        if any(array.shape[lead + letters.index(letter)] != 1 for letter in set(letters) - set(result)):
+            return None
+        kept = "".join(letter for letter in letters if letter in result)
+        if kept != "".join(letter for letter in result if letter in kept):
+            return None
+        summed = [lead + axis for axis, letter in enumerate(letters) if letter not in result]
+        new = [lead + axis for axis, letter in enumerate(result) if letter not in kept]
+        factors.append(lax.expand_dims(lax.squeeze(array, summed), new))
+    return factors
+
+
+def masked_attention(query: Array, key: Array, value: Array, gating: Array) -> Array:
+    """H[n, o] = sum over m, q, k, v of (Q[n, q] · K[m, k]) G[n, o, q, m, k, v] V[m, v].
+
+    Args:
+        query: [..., N, DK, JQ].
+        key: [..., N, DK, JK].
+        value: [..., N, DV, JV].
+        gating: [..., N, JO, JQ, N, JK, JV].
+
+    Returns:
+        [..., N, DV, JO].
+    """
+    *_, jo, jq, _, jk, jv = gating.shape
+    if jo == jq == jk == jv == 1:
+        scores = contract("...nd,...md->...nm", query[..., 0], key[..., 0])
+        return contract("...nm,...me->...ne", scores * gating[..., 0, 0, :, 0, 0], value[..., 0])[..., None]
+    scores = contract("...ndq,...mdk->...nqmk", query, key)
+    weights = contract("...nqmk,...noqmkv->...nomv", scores, gating)
+    return contract("...nomv,...mev->...neo", weights, value)
+
+
+def swap_state(state: Array) -> Array:
+    """A state [..., DK, DV, JT] as the ops compute with it, [..., DK, JT, DV], and back."""
+    return jnp.swapaxes(state, -1, -2)

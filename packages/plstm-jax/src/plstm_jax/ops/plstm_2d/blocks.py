@@ -1,0 +1,176 @@
+"""The grid as a grid of blocks: masked attention inside each, border states from block to block."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from plstm_jax.ops.arrays import contract, masked_attention
+from plstm_jax.ops.plstm_2d.gating import gating_matrix
+from plstm_jax.ops.plstm_2d.problem import (
+    Problem,
+    Result,
+    copies,
+    exchange_axes,
+    exchange_axes_of_result,
+    flip_each,
+    sum_orientations,
+)
+from plstm_jax.ops.plstm_2d.responses import BorderResponse, block_responses
+
+
+class _Grid(NamedTuple):
+    """Blocks along X, nodes of a block along X, and the same along Y."""
+
+    nx: int
+    bx: int
+    ny: int
+    by: int
+
+    def split(self, array: Array, axis: int) -> Array:
+        """X, Y at `axis` to NX, NY behind the batch and BX, BY where X, Y were: [B, NX, NY, ..., BX, BY, ...]."""
+        array = array.reshape(*array.shape[:axis], *self, *array.shape[axis + 2 :])
+        return jnp.moveaxis(array, (axis, axis + 2), (1, 2))
+
+    def join(self, array: Array) -> Array:
+        """[B, NX, NY, BX * BY, ...] to [B, X, Y, ...]."""
+        array = array.reshape(*array.shape[:3], self.bx, self.by, *array.shape[4:])
+        array = jnp.moveaxis(array, 2, 3)
+        return array.reshape(array.shape[0], self.nx * self.bx, self.ny * self.by, *array.shape[5:])
+
+
+class _Block(NamedTuple):
+    """One block: its inputs [B, O, N, ...], and what each orientation does to them."""
+
+    query: Array
+    key: Array
+    value: Array
+    response: BorderResponse
+
+
+def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
+    """Run the op in blocks of at most `block` nodes along X and Y; both sides of the grid at least 1."""
+    if problem.gates.is_scalar and problem.gates.mode == "R":
+        return exchange_axes_of_result(blockwise(exchange_axes(problem), block[::-1]))
+    x, y = problem.query.shape[1:3]
+    nx, ny = -(-x // block[0]), -(-y // block[1])
+    grid = _Grid(nx, -(-x // nx), ny, -(-y // ny))
+    problem = _pad(problem, grid)
+    gates = problem.gates.map(lambda gate: grid.split(gate, 2))
+    direct = grid.split(problem.direct, 1)
+    query, key, value = (_nodes(grid.split(array, 1)) for array in (problem.query, problem.key, problem.value))
+    if nx * ny == 1 and not problem.needs_states:
+        output = masked_attention(query, key, value, gating_matrix(gates, direct, problem.flips))
+        return Result(grid.join(output), problem.left, problem.top)
+    gating, responses = block_responses(gates, direct, problem.flips)
+    output = grid.join(masked_attention(query, key, value, gating))
+    carried = _chain(query, key, value, responses, problem, grid)
+    output = output + grid.join(carried.output)
+    return Result(output[:, :x, :y], carried.right[:, :, :y], carried.bottom[:, :, :x])
+
+
+def _nodes(array: Array) -> Array:
+    """[B, NX, NY, BX, BY, ...] to [B, NX, NY, BX * BY, ...]."""
+    return array.reshape(*array.shape[:3], array.shape[3] * array.shape[4], *array.shape[5:])
+
+
+def _pad(problem: Problem, grid: _Grid) -> Problem:
+    """Fill the grid up to whole blocks with nodes that hold nothing and let border states pass unchanged."""
+    x, y = problem.query.shape[1:3]
+    more_x, more_y = grid.nx * grid.bx - x, grid.ny * grid.by - y
+    if more_x == 0 and more_y == 0:
+        return problem
+
+    def padded(array: Array, *axes: tuple[int, int]) -> Array:
+        widths = [(0, 0)] * array.ndim
+        for axis, more in axes:
+            widths[axis] = (0, more)
+        return jnp.pad(array, widths)
+
+    def nodes(array: Array) -> Array:
+        return padded(array, (1, more_x), (2, more_y))
+
+    gates = problem.gates.map(lambda gate: padded(gate, (2, more_x), (3, more_y)))
+    eye = jnp.eye(gates.transition_rl.shape[-1], dtype=gates.transition_rl.dtype)
+    beyond_x = (jnp.arange(x + more_x) >= x)[:, None, None, None]
+    beyond_y = (jnp.arange(y + more_y) >= y)[:, None, None]
+    return problem._replace(
+        query=nodes(problem.query),
+        key=nodes(problem.key),
+        value=nodes(problem.value),
+        gates=gates._replace(
+            transition_rl=gates.transition_rl + beyond_x * eye, transition_du=gates.transition_du + beyond_y * eye
+        ),
+        direct=nodes(problem.direct),
+        left=padded(problem.left, (2, more_y)),
+        top=padded(problem.top, (2, more_x)),
+    )
+
+
+def _chain(query: Array, key: Array, value: Array, responses: BorderResponse, problem: Problem, grid: _Grid) -> Result:
+    """Walk the blocks column by column, all orientations at once, each from its own corner.
+
+    Args:
+        query: [B, NX, NY, N, DK, JQ], and `key` and `value` alike.
+        key: see `query`.
+        value: see `query`.
+        responses: maps [B, NX, NY, O, ...].
+        problem: holds the entering states.
+        grid: sizes of the blocks.
+
+    Returns:
+        Output [B, NX, NY, N, DV, JO], summed over orientations, and the leaving states as in `Result`.
+    """
+    flips = problem.flips
+    shape = query.shape[0], len(flips)
+
+    def by_column(array: Array) -> Array:
+        """[B, O, NX, NY, ...] to [NX, NY, B, O, ...] in the order of the walk."""
+        return jnp.moveaxis(flip_each(array, flips, 2, 3), (2, 3), (0, 1))
+
+    def border(state: Array, count: int, size: int, axis: tuple[int | None, int | None]) -> Array:
+        """[B, O, side, DK, JT, DV] to blocks [count, B, O, size * JT, DK, DV] in the order of the walk."""
+        state = state.reshape(*shape, count, size, *state.shape[3:])
+        state = jnp.moveaxis(flip_each(state, flips, *axis), (2, 5), (0, 4))
+        return state.reshape(count, *shape, size * state.shape[4], *state.shape[5:])
+
+    def side(states: Array, like: Array, count: int, size: int, axis: tuple[int | None, int | None]) -> Array:
+        """The inverse of `border`."""
+        dk, jt, dv = like.shape[3:]
+        states = states.reshape(count, *shape, size, jt, dk, dv)
+        states = flip_each(jnp.moveaxis(states, (0, 4), (2, 5)), flips, *axis)
+        return states.reshape(like.shape)
+
+    def walk_column(lefts: Array, column: tuple[_Block, Array]) -> tuple[Array, tuple[Array, Array]]:
+        blocks, top = column
+        bottom, (rights, outputs) = lax.scan(_walk_block, top, (blocks, lefts))
+        return rights, (bottom, outputs)
+
+    queries, keys, values = (jnp.moveaxis(copies(array, flips), (2, 3), (0, 1)) for array in (query, key, value))
+    maps = BorderResponse(*(by_column(jnp.moveaxis(array, 3, 1)) for array in responses))
+    blocks = _Block(queries, keys, values, maps)
+    lefts = border(problem.left, grid.ny, grid.by, (None, 2))
+    tops = border(problem.top, grid.nx, grid.bx, (2, None))
+    rights, (bottoms, outputs) = lax.scan(walk_column, lefts, (blocks, tops))
+    return Result(
+        sum_orientations(flip_each(jnp.moveaxis(outputs, (0, 1), (2, 3)), flips, 2, 3), 1),
+        side(rights, problem.left, grid.ny, grid.by, (None, 2)),
+        side(bottoms, problem.top, grid.nx, grid.bx, (2, None)),
+    )
+
+
+# Only the entering states are kept for the backward pass, not the products with query and key.
+@partial(jax.checkpoint, prevent_cse=False)
+def _walk_block(top: Array, inputs: tuple[_Block, Array]) -> tuple[Array, tuple[Array, Array]]:
+    block, left = inputs
+    state = jnp.concatenate([left, top], 2)
+    reader = contract("...ndq,...noqb->...nobd", block.query, block.response.read)
+    output = contract("...nobd,...bde->...neo", reader, state)
+    writer = contract("...ndk,...nbkv->...nbdv", block.key, jnp.swapaxes(block.response.write, 2, 3))
+    state = contract("...bc,...cde->...bde", block.response.carry, state)
+    state = state + contract("...nbdv,...nev->...bde", writer, block.value)
+    return state[:, :, left.shape[2] :], (state[:, :, : left.shape[2]], output)

@@ -1,0 +1,55 @@
+"""Batches spread over devices: every device works on its own share, nothing is gathered."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+PROGRAM = textwrap.dedent(
+    """
+    import re
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED
+    from plstm_jax import ops
+    from plstm_jax.check import QUICK_COMPILATION
+    from plstm_testing.tolerances import assert_close
+
+    assert len(jax.devices()) == 4
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+    random = np.random.default_rng(0)
+    cases = [
+        ("plstm_1d", PLSTM_1D, "chunkwise", {"T": 7}),
+        ("plstm_2d_oriented", PLSTM_2D_ORIENTED, "parallel", {"X": 3, "Y": 2}),
+    ]
+    for op, layouts, implementation, sizes in cases:
+        sizes = {"B": 8, "O": 4, "DK": 3, "DV": 2} | {name: 1 for name in ("JQ", "JK", "JV", "JT", "JO")} | sizes
+        arguments = {
+            name: jnp.asarray(random.uniform(-0.7, 0.7, [sizes[letter] for letter in layout]), jnp.float32)
+            for name, layout in layouts.items()
+        }
+
+        def outputs_and_gradients(arguments):
+            outputs, pull_back = jax.vjp(lambda x: getattr(ops, op)(**x, implementation=implementation), arguments)
+            return outputs, pull_back(outputs)
+
+        program = jax.jit(outputs_and_gradients, compiler_options=dict(QUICK_COMPILATION))
+        whole = program(arguments)
+        spread = jax.device_put(arguments, sharding)
+        compiled = program.lower(spread).compile()
+        found = re.findall("all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter", compiled.as_text())
+        assert not found, (op, found)
+        shared = compiled(spread)
+        for one, other in zip(jax.tree.leaves(shared), jax.tree.leaves(whole), strict=True):
+            assert one.sharding.is_equivalent_to(sharding, one.ndim), (op, one.sharding)
+            assert_close(one, other, "float32", "gradient")
+    print("no collective")
+    """
+)
+
+
+def test_four_devices_share_a_batch():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "no collective"

@@ -1,0 +1,127 @@
+"""The ops under the transforms of JAX, the fast forms against the recurrence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plstm_jax import ops
+from plstm_jax.ops.plstm_2d import gating
+from plstm_testing.tolerances import assert_close
+
+MATRICES = {"JQ": 1, "JK": 2, "JV": 1, "JT": 2, "JO": 2}
+# P-mode: the same array in two places
+SHARED = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
+# op, fast form, its options, sizes, absent arguments
+PROBLEMS = {
+    "sequence": ("plstm_1d", "chunkwise", {"chunk_size": 3}, {"T": 7}, ()),
+    "sequence-matrices": ("plstm_1d", "chunkwise", {"chunk_size": 4}, {"T": 6} | MATRICES, ()),
+    "grid-blocks": ("plstm_2d", "chunkwise", {"block_size": 2}, {"X": 3, "Y": 4, "B": 1}, ("transition_ru",)),
+    "grid-oriented": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_dl",)),
+    "grid-separable": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_ru",)),
+    "grid-strips": ("plstm_2d_oriented", "parallel", {}, {"X": 5, "Y": 2, "B": 1}, ()),
+    "grid-shared": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, tuple(SHARED)),
+}
+OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-shared")
+
+
+@pytest.fixture(params=list(PROBLEMS))
+def problem(request, draw, monkeypatch):
+    """A scalar function of the arguments in its fast form and as the recurrence, and the arguments."""
+    op, implementation, options, sizes, without = PROBLEMS[request.param]
+    arguments = draw(op, without=without, **sizes)
+    given = {name: array for name, array in arguments.items() if array is not None}
+
+    last = request.param not in OUTPUT_ONLY
+    if request.param == "grid-strips":
+        monkeypatch.setattr(gating, "ONE_STRIP", 0)
+
+    def form(**keywords):
+        def function(given):
+            all_given = arguments | given
+            if request.param == "grid-shared":
+                all_given |= {name: all_given[source] for name, source in SHARED.items()}
+            result = getattr(ops, op)(**all_given, return_last_state=last, **keywords)
+            output, state = result if last else (result, ())
+            return jnp.sum(jnp.sin(output)) + sum(jnp.sum(part**2) for part in jax.tree.leaves(state))
+
+        return function
+
+    return form(implementation=implementation, **options), form(implementation="recurrent"), given
+
+
+def tangents(given, seed):
+    random = np.random.default_rng(seed)
+    return {name: jnp.asarray(random.standard_normal(array.shape)) for name, array in given.items()}
+
+
+def assert_same(actual, expected, kind="gradient"):
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert_close(one, other, "float64", kind)
+
+
+def test_forward_mode(problem, jit):
+    fast, recurrence, given = problem
+    direction = tangents(given, 1)
+    results = [jit(lambda x, v, f=f: jax.jvp(f, (x,), (v,)))(given, direction) for f in (fast, recurrence)]
+    assert_same(*results)
+
+
+def test_hessian_vector_products(problem, jit):
+    fast, recurrence, given = problem
+    direction = tangents(given, 2)
+
+    def forward_over_reverse(function):
+        return jit(lambda x, v: jax.jvp(jax.grad(function), (x,), (v,))[1])(given, direction)
+
+    assert_same(forward_over_reverse(fast), forward_over_reverse(recurrence))
+
+
+def test_reverse_over_reverse_and_checkpoint(draw, jit):
+    arguments = draw("plstm_1d", T=5)
+
+    def loss(arguments, wrap):
+        return jnp.sum(wrap(lambda x: ops.plstm_1d(**x, chunk_size=2))(arguments) ** 2)
+
+    def squared_gradient(arguments, wrap):
+        return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(loss)(arguments, wrap)))
+
+    plain, recomputed = (
+        jit(jax.grad(lambda x, w=wrap: squared_gradient(x, w)))(arguments) for wrap in (lambda f: f, jax.checkpoint)
+    )
+    assert_same(recomputed, plain)
+
+
+@pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", "parallel"])
+def test_vmap_is_a_batch(draw, jit, implementation):
+    arguments = draw("plstm_2d", B=3, X=2, Y=3)
+
+    def run(arguments):
+        return ops.plstm_2d(**arguments, implementation=implementation, block_size=2, return_last_state=True)
+
+    def single(arguments):
+        return jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], arguments)))
+
+    assert_same(jit(jax.vmap(single))(arguments), jit(run)(arguments), "output")
+
+
+def test_inside_a_scan(draw, jit):
+    """A long sequence as a scan over pieces that hand on the state, differentiated through."""
+    arguments = draw("plstm_1d", T=12)
+    pieces = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0], 4, 3, *x.shape[2:]), 1, 0), arguments)
+
+    def in_pieces(pieces):
+        @jax.checkpoint
+        def step(state, piece):
+            output, state = ops.plstm_1d(**piece, initial_state=state, return_last_state=True, chunk_size=2)
+            return state, output
+
+        return jnp.sum(jax.lax.scan(step, jnp.zeros((2, 3, 2, 1)), pieces)[1] ** 2)
+
+    def whole(arguments):
+        return jnp.sum(ops.plstm_1d(**arguments) ** 2)
+
+    actual = jax.tree.map(
+        lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], 12, *x.shape[3:]), jit(jax.grad(in_pieces))(pieces)
+    )
+    assert_same(actual, jit(jax.grad(whole))(arguments))

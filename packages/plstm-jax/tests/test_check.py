@@ -1,0 +1,74 @@
+"""The self-check command's rows, table and exit code."""
+
+import io
+
+import pytest
+
+from plstm_jax import check, ops
+from plstm_jax.__main__ import main
+from plstm_testing import selfcheck
+from plstm_testing.conformance import cases, truth
+
+
+def printed(**arguments):
+    stream = io.StringIO()
+    code = check.run_checks(**arguments, stream=stream)
+    return code, stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtype):
+    chosen = {"plstm_1d": ("packed",), "plstm_2d": ("P_state_tracking",), "plstm_2d_oriented": ("L_odd_sides",)}
+    chosen["plstm_graph"] = ("dense_states",)
+    monkeypatch.setattr(selfcheck, "CASES", chosen)
+    rows = list(check.check_rows(["cpu"], [dtype]))
+    assert {(row.op, row.implementation) for row in rows} == {
+        (op, name) for op, names in check.IMPLEMENTATIONS.items() for name in names
+    }
+    assert all(row.passed and row.device == "cpu" and row.dtype == dtype for row in rows), rows
+    assert set(check.IMPLEMENTATIONS) == {name for name in ops.__all__ if name.startswith("plstm")}
+
+
+def test_table_and_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("recurrent", "chunkwise")})
+    monkeypatch.setattr(selfcheck, "CASES", {"plstm_1d": ("initial_state",)})
+    assert main(["check", "--dtypes", "float32", "--devices", "cpu"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("passed") == 3
+    assert "all 2 checks passed" in text
+
+
+def test_a_wrong_op_fails(monkeypatch):
+    right = ops.plstm_1d
+    monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("chunkwise",)})
+    monkeypatch.setattr(selfcheck, "CASES", {"plstm_1d": ("initial_state",)})
+    monkeypatch.setattr(ops, "plstm_1d", lambda *args, mark, **keywords: right(*args, mark=1.001 * mark, **keywords))
+    code, text = printed(dtypes=["float32"])
+    assert code == 1
+    assert "FAILED" in text
+    assert "1 of 1 checks failed" in text
+
+
+def test_an_exception_is_printed(monkeypatch):
+    monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("quickest",)})
+    code, text = printed(dtypes=["float64"])
+    assert code == 1
+    assert "implementation: expected one of 'auto', 'recurrent', 'chunkwise', got 'quickest'" in text
+
+
+def test_dtypes_of_a_forward_pass():
+    case = next(case for case in cases.cases("plstm_1d") if case.name == "odd_length")
+    result = check.run_op(truth.call(case, "recurrent", "float16", "cpu"))
+    assert (result.output_dtype, result.state_dtype) == ("float16", "float32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"devices": ["abacus"]}, "devices: expected some of 'cpu'.*, got 'abacus'"),
+        ({"dtypes": ["int8"]}, "dtypes: expected some of 'float64', .*, got 'int8'"),
+    ],
+)
+def test_unknown_names(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        list(check.check_rows(**arguments))
