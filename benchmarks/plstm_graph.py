@@ -50,7 +50,7 @@ def draw(topology: DagTopology, heads: int, dim: int) -> list[torch.Tensor]:
 def measure_op(topology: DagTopology, implementation: str, options: argparse.Namespace) -> dict[str, object]:
     tensors = draw(topology, options.heads, options.dim)
     run = partial(plstm_graph, *tensors, topology, implementation=implementation)
-    return {"implementation": implementation, **measure(run, tensors, options.seconds)}
+    return {"implementation": implementation, **measure(run, tensors, options)}
 
 
 def measure_layer(topology: DagTopology, implementation: str, options: argparse.Namespace) -> dict[str, object]:
@@ -63,7 +63,7 @@ def measure_layer(topology: DagTopology, implementation: str, options: argparse.
     x = torch.randn(topology.num_nodes, width, requires_grad=True)
     edge_attr = torch.randn(topology.num_input_edges, 4)
     run = partial(layer, x, topology, edge_attr)
-    row = measure(run, [x, *layer.parameters()], options.seconds)
+    row = measure(run, [x, *layer.parameters()], options)
     return {"implementation": f"edge layer, {implementation}", **row}
 
 
