@@ -22,6 +22,7 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_graph": ("recurrent", "parallel"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+_TABLE_WIDTH = 120
 
 
 def run_checks(
@@ -40,7 +41,7 @@ def run_checks(
     Raises:
         ValueError: if a device or dtype is unknown.
     """
-    console = console or Console()
+    console = console or _open_console()
     rows = []
     with console.status("checking") as status:
         for row in check_rows(devices, dtypes):
@@ -53,6 +54,12 @@ def run_checks(
             console.print(f"{row.op} {row.implementation} {row.device} {row.dtype}: {row.message}", markup=False)
     console.print(f"{len(failed)} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
     return 1 if failed else 0
+
+
+def _open_console() -> Console:
+    """Standard output; wide enough for the table where it is no terminal, for which rich assumes 80 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_TABLE_WIDTH)
 
 
 def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
