@@ -9,7 +9,16 @@ import numpy as np
 
 from plstm_config.topology.build import Mode, build, build_given, check_lines, check_mode, groups
 from plstm_config.topology.convert import networkx_edges, scipy_edges
-from plstm_config.topology.edges import Index, as_pairs, check_edges, check_num_nodes, direct_edges, offsets, ranks
+from plstm_config.topology.edges import (
+    Index,
+    as_pairs,
+    check_edges,
+    check_node_ptr,
+    check_num_nodes,
+    direct_edges,
+    offsets,
+    ranks,
+)
 from plstm_config.topology.line_graph import second_path
 from plstm_config.topology.schedule import LevelSchedule, level_schedule
 
@@ -312,28 +321,6 @@ class DagTopology:
     @cached_property
     def _other_mode(self) -> "DagTopology":
         return _rebuilt(self, "D" if self.mode == "P" else "P", turn=False)
-
-
-def check_node_ptr(node_ptr: Any, num_nodes: int) -> Index:
-    """Check the bounds of the graphs of a batch.
-
-    Args:
-        node_ptr: integers [G+1].
-        num_nodes: N.
-
-    Returns:
-        The bounds as int64.
-
-    Raises:
-        TypeError: if they are not integers.
-        ValueError: if they do not rise from 0 to N.
-    """
-    bounds = np.asarray(node_ptr)
-    if bounds.size and bounds.dtype.kind not in "iu":
-        raise TypeError(f"node_ptr: expected integers, got {bounds.dtype}")
-    if bounds.ndim != 1 or not len(bounds) or bounds[0] or bounds[-1] != num_nodes or (np.diff(bounds) < 0).any():
-        raise ValueError(f"node_ptr: expected bounds that rise from 0 to N={num_nodes}, got {bounds}")
-    return bounds.astype(np.int64)
 
 
 def _derived(num_nodes: int, edges: Index, positions: Index, mode: Mode, given: int, node_ptr: Index) -> DagTopology:

@@ -72,6 +72,28 @@ def as_pairs(name: str, pairs: Any) -> Index:
     return array.astype(np.int64)
 
 
+def check_node_ptr(node_ptr: Any, num_nodes: int) -> Index:
+    """Check the bounds of the graphs of a batch.
+
+    Args:
+        node_ptr: integers [G+1].
+        num_nodes: N.
+
+    Returns:
+        The bounds as int64.
+
+    Raises:
+        TypeError: if they are not integers.
+        ValueError: if they do not rise from 0 to N.
+    """
+    bounds = np.asarray(node_ptr)
+    if bounds.size and bounds.dtype.kind not in "iu":
+        raise TypeError(f"node_ptr: expected integers, got {bounds.dtype}")
+    if bounds.ndim != 1 or not len(bounds) or bounds[0] or bounds[-1] != num_nodes or (np.diff(bounds) < 0).any():
+        raise ValueError(f"node_ptr: expected bounds that rise from 0 to N={num_nodes}, got {bounds}")
+    return bounds.astype(np.int64)
+
+
 def check_edges(edges: Index, num_nodes: int) -> None:
     """Check that edges join different existing nodes, and no two nodes twice.
 
