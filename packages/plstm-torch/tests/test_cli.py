@@ -93,7 +93,7 @@ def test_the_module_is_the_command():
         (["train", "digits", "--device", "cuda:99"], "device='cuda:99': torch sees"),
         (["train", "digits", "--resume"], "holds no run (no training.json)"),
         (["train", "digits", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
-        (["train", "arrows", "--preset", "huge"], "--preset 'huge': expected one of quick, paper"),
+        (["train", "arrows", "--preset", "huge"], "--preset 'huge': expected one of quick, mixed, paper"),
         (["train", "arrows", "--size", "30"], "image size 30: expected a multiple of patch_size=4"),
         (["train", "arrows", "--scaling", "up"], "scaling='up': expected 'pixels' or 'relative'"),
         (["train", "text"], "Missing argument"),
