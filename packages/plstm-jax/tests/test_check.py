@@ -16,12 +16,12 @@ def printed(**arguments):
     return code, stream.getvalue()
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtype):
+@pytest.mark.parametrize(("dtype", "quick"), [("float64", True), ("bfloat16", True), ("float32", False)])
+def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtype, quick):
     chosen = {"plstm_1d": ("packed",), "plstm_2d": ("P_state_tracking",), "plstm_2d_oriented": ("L_odd_sides",)}
     chosen["plstm_graph"] = ("dense_states",)
     monkeypatch.setattr(selfcheck, "CASES", chosen)
-    rows = list(check.check_rows(["cpu"], [dtype]))
+    rows = list(check.check_rows(["cpu"], [dtype], quick=quick))
     assert {(row.op, row.implementation) for row in rows} == {
         (op, name) for op, names in check.IMPLEMENTATIONS.items() for name in names
     }
@@ -32,7 +32,7 @@ def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtyp
 def test_table_and_exit_code(monkeypatch, capsys):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("recurrent", "chunkwise")})
     monkeypatch.setattr(selfcheck, "CASES", {"plstm_1d": ("initial_state",)})
-    assert main(["check", "--dtypes", "float32", "--devices", "cpu"]) == 0
+    assert main(["check", "--dtypes", "float32", "--devices", "cpu", "--quick"]) == 0
     text = capsys.readouterr().out
     assert text.count("passed") == 3
     assert "all 2 checks passed" in text

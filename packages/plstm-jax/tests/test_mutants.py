@@ -1,5 +1,7 @@
 """The conformance suite notices every fault in the answers of this backend, too."""
 
+from functools import partial
+
 import jax
 import pytest
 
@@ -22,4 +24,4 @@ def compiled_once(tmp_path_factory):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.op}-{mutant.name}")
 def test_mutant_is_caught(mutant):
-    assert find_failure(mutant, OPS, run_op, FORMS) is not None, f"no check notices: {mutant.name}"
+    assert find_failure(mutant, OPS, partial(run_op, quick=True), FORMS) is not None, f"no check notices: {mutant.name}"

@@ -25,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="compare every op on this machine with the numpy reference")
     check.add_argument("--devices", nargs="+", choices=available_devices(), help="default: all of this machine")
     check.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: all")
+    check.add_argument("--quick", action="store_true", help="compile without optimization")
     options = parser.parse_args(arguments)
-    return run_checks(options.devices, options.dtypes)
+    return run_checks(options.devices, options.dtypes, quick=options.quick)
 
 
 if __name__ == "__main__":

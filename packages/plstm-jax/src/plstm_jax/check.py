@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, TextIO
 
 import jax
@@ -22,18 +22,24 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_graph": ("recurrent", "parallel"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# A check runs each program once, so time spent on making it fast is lost. Results do not depend on these.
+# A test runs each program once, so time spent on making it fast is lost. What users run is compiled otherwise, so the
+# check itself does without these unless asked.
 QUICK_COMPILATION: Mapping[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def run_checks(
-    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, stream: TextIO | None = None
+    devices: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    stream: TextIO | None = None,
 ) -> int:
     """Compare every op with the reference and print a table.
 
     Args:
         devices: devices to check; all of this machine if None.
         dtypes: dtypes to check; all that the ops support if None.
+        quick: compile without optimization, which takes a fraction of the time, but is not what other programs run.
         stream: where to print; standard output if None.
 
     Returns:
@@ -47,7 +53,7 @@ def run_checks(
     layout = "{:<18} {:<10} {:<7} {:<9} {:>8} {:>8}  {}"
     print(layout.format("op", "form", "device", "dtype", "output", "gradient", ""), file=stream)
     rows = []
-    for row in check_rows(devices, dtypes):
+    for row in check_rows(devices, dtypes, quick=quick):
         rows.append(row)
         errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"
         verdict = "passed" if row.passed else f"FAILED {row.message}"
@@ -58,12 +64,15 @@ def run_checks(
     return 1 if failed else 0
 
 
-def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
+def check_rows(
+    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, quick: bool = False
+) -> Iterator[selfcheck.Row]:
     """Compare every op with the reference, one row per op, implementation, device and dtype.
 
     Args:
         devices: devices to check; all of this machine if None.
         dtypes: dtypes to check; all that the ops support if None.
+        quick: compile without optimization.
 
     Yields:
         Each row as soon as it is known.
@@ -78,7 +87,8 @@ def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | Non
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
-    yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
+    run = partial(run_op, quick=quick)
+    yield from selfcheck.check(run, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
 
 
 def available_devices() -> tuple[str, ...]:
@@ -87,11 +97,12 @@ def available_devices() -> tuple[str, ...]:
     return (default,) if default == "cpu" else (default, "cpu")
 
 
-def run_op(call: OpCall) -> Result:
+def run_op(call: OpCall, *, quick: bool = False) -> Result:
     """Answer a call of the conformance suite: run an op under jit, and its gradients where a cotangent is given.
 
     Args:
         call: op, arguments as float64 arrays, dtype and device.
+        quick: compile without optimization.
 
     Returns:
         Output, last state and gradients as float64 arrays.
@@ -104,7 +115,7 @@ def run_op(call: OpCall) -> Result:
             for name, value in call.arguments.items()
         }
         weights = _to_device(call.cotangent, call.dtype), _to_device(call.cotangent_state, state_dtype)
-        result, gradients = _run(call, arguments, weights)
+        result, gradients = _run(call, arguments, weights, _compiler_options() if quick else None)
         output, state = result if call.keywords.get("return_last_state") else (result, None)
         return Result(
             output=_array(output),
@@ -115,7 +126,9 @@ def run_op(call: OpCall) -> Result:
         )
 
 
-def _run(call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any]) -> tuple[Any, Any]:
+def _run(
+    call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any], options: dict[str, Any] | None
+) -> tuple[Any, Any]:
     """Result and gradients; None for the gradients where no cotangent is given."""
     # What has no dtype to differentiate by is part of the program, and so are the keywords.
     fixed = {name: value for name, value in arguments.items() if not _is_differentiable(value)}
@@ -135,13 +148,8 @@ def _run(call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any]) -> t
         return result, pull_back((weights[0], state_weights))[0]
 
     if call.cotangent is None:
-        return _jit(function)(leaves), None
-    return _jit(differentiate)(leaves, weights)
-
-
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = jax.jit(function, compiler_options=_compiler_options())
-    return compiled
+        return jax.jit(function, compiler_options=options)(leaves), None
+    return jax.jit(differentiate, compiler_options=options)(leaves, weights)
 
 
 @cache
