@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from plstm_torch.optional import require
 
+_TITLE_LENGTH = 14  # characters that fit above a picture of a grid
 _INK, _GRID, _LEFT, _RIGHT, _WRONG = "#22272e", "#d8dde3", "#2f6db5", "#c8553d", "#c0392b"
 
 
@@ -91,9 +92,10 @@ def image_grid(images: ArrayLike, answers: Sequence[str], truths: Sequence[str],
     for axes, picture, answer, truth in zip(grid, pictures, answers, truths, strict=False):
         axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         right = answer == truth
-        axes.set_title(
-            answer if right else f"{answer}, not {truth}", fontsize=8, color=_INK if right else _WRONG, pad=3
-        )
+        title = answer if right else f"{answer}, not {truth}"
+        if len(title) > _TITLE_LENGTH:
+            title = title.replace(", ", ",\n")
+        axes.set_title(title, fontsize=8, color=_INK if right else _WRONG, pad=3)
     return figure
 
 
