@@ -32,13 +32,21 @@ class _Grid(NamedTuple):
     by: int
 
     def split(self, array: Array, axis: int) -> Array:
-        """X, Y at `axis` to NX, NY behind the batch and BX, BY where X, Y were: [B, NX, NY, ..., BX, BY, ...]."""
+        """X, Y at `axis` to BX, BY, the blocks one after the other along the batch: [B * NX * NY, ..., BX, BY, ...].
+
+        One axis for all blocks, because XLA's sums over arrays of many axes are slow on CPU.
+        """
         array = array.reshape(*array.shape[:axis], *self, *array.shape[axis + 2 :])
-        return jnp.moveaxis(array, (axis, axis + 2), (1, 2))
+        array = jnp.moveaxis(array, (axis, axis + 2), (1, 2))
+        return array.reshape(-1, *array.shape[3:])
+
+    def unfold(self, array: Array) -> Array:
+        """[B * NX * NY, ...] to [B, NX, NY, ...]."""
+        return array.reshape(-1, self.nx, self.ny, *array.shape[1:])
 
     def join(self, array: Array) -> Array:
-        """[B, NX, NY, BX * BY, ...] to [B, X, Y, ...]."""
-        array = array.reshape(*array.shape[:3], self.bx, self.by, *array.shape[4:])
+        """[B * NX * NY, BX * BY, ...] to [B, X, Y, ...]."""
+        array = array.reshape(-1, self.nx, self.ny, self.bx, self.by, *array.shape[2:])
         array = jnp.moveaxis(array, 2, 3)
         return array.reshape(array.shape[0], self.nx * self.bx, self.ny * self.by, *array.shape[5:])
 
@@ -67,15 +75,16 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
         output = masked_attention(query, key, value, gating_matrix(gates, direct, problem.flips))
         return Result(grid.join(output), problem.left, problem.top)
     gating, responses = block_responses(gates, direct, problem.flips)
-    output = grid.join(masked_attention(query, key, value, gating))
-    carried = _chain(query, key, value, responses, problem, grid)
-    output = output + grid.join(carried.output)
+    output = masked_attention(query, key, value, gating)
+    query, key, value = (grid.unfold(array) for array in (query, key, value))
+    carried = _chain(query, key, value, BorderResponse(*(grid.unfold(array) for array in responses)), problem, grid)
+    output = grid.join(output + carried.output.reshape(output.shape))
     return Result(output[:, :x, :y], carried.right[:, :, :y], carried.bottom[:, :, :x])
 
 
 def _nodes(array: Array) -> Array:
-    """[B, NX, NY, BX, BY, ...] to [B, NX, NY, BX * BY, ...]."""
-    return array.reshape(*array.shape[:3], array.shape[3] * array.shape[4], *array.shape[5:])
+    """[B, BX, BY, ...] to [B, BX * BY, ...]."""
+    return array.reshape(array.shape[0], array.shape[1] * array.shape[2], *array.shape[3:])
 
 
 def _pad(problem: Problem, grid: _Grid) -> Problem:

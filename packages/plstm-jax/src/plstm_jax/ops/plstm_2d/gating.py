@@ -37,81 +37,80 @@ def gating_matrix(gates: Gates, direct: Array, flips: Flips) -> Array:
 
 
 def _strip_gating(gates: Gates, direct: Array, flips: Flips) -> Array:
-    """Any gates: columns make strips, whose states connect them; [..., X * Y * JO * JQ, X * Y * JK * JV]."""
-    *lead, x, y, jo, jq, jk, jv = direct.shape
-    depth = len(lead)
+    """Any gates [B, O, X, Y, ...]: columns make strips, whose states connect them; [B, X * Y * ..., X * Y * ...]."""
+    batch, x, y, jo, jq, jk, jv = direct.shape
     count = 1 if x <= ONE_STRIP else -(-x // max(1, round((x / 2) ** 0.5)))
     width = -(-x // count)
     rows, inputs = width * y * jo * jq, width * y * jk * jv
 
     def strips(array: Array, axis: int) -> Array:
-        """[..., X, Y, ...] to [..., S, (O,) width, Y, ...]; nodes beyond the grid hold nothing."""
+        """[B, ..., X, Y, ...] to [B * S, ..., width, Y, ...]; nodes beyond the grid hold nothing."""
         pads = [(0, 0)] * array.ndim
         pads[axis] = (0, count * width - x)
         array = jnp.pad(array, pads) if count * width > x else array
         array = array.reshape(*array.shape[:axis], count, width, *array.shape[axis + 1 :])
-        return jnp.moveaxis(array, axis, depth)
+        return jnp.moveaxis(array, axis, 1).reshape(batch * count, *array.shape[1:axis], *array.shape[axis + 1 :])
 
-    gates = gates.map(lambda gate: strips(gate, depth + 1))
+    gates = gates.map(lambda gate: strips(gate, 2))
     shared = gates.is_scalar and gates.mode == "P"
     found = shared_columns(gates, flips) if shared else columns(gates, flips, border=False)
     nodes, read, write, carry = walk_columns(found, flips)
     states = carry.shape[-1]
-    nodes = nodes.reshape(*lead, count, len(flips), rows, inputs)
-    own = _direct_nodes(strips(direct, depth)).reshape(*lead, count, rows, inputs)
-    own = own + sum_orientations(nodes, depth + 1)
+    own = _direct_nodes(strips(direct, 1)).reshape(batch * count, rows, inputs)
+    own = own + sum_orientations(nodes.reshape(batch * count, len(flips), rows, inputs), 1)
     if count == 1:
-        return own.reshape(*lead, rows, inputs)
-    read = read.reshape(*lead, count, len(flips), rows, states)
-    write = write.reshape(*lead, count, len(flips), states, inputs)
-    read, write, carry = (_by_direction(array, flips, depth) for array in (read, write, carry))
-    gating = _connect(read, write, carry, own)
-    return gating[..., : x * y * jo * jq, : x * y * jk * jv]
+        return own
+    read = read.reshape(batch, count, len(flips), rows, states)
+    write = write.reshape(batch, count, len(flips), states, inputs)
+    carry = carry.reshape(batch, count, len(flips), states, states)
+    read, write, carry = (_by_direction(array, flips) for array in (read, write, carry))
+    gating = _connect(read, write, carry, own.reshape(batch, count, rows, inputs))
+    return gating[:, : x * y * jo * jq, : x * y * jk * jv]
 
 
-def _by_direction(array: Array, flips: Flips, axis: int) -> Array:
-    """[..., S, O, ...] to [..., S, G, O / G, ...], strips in the order in which each of the G directions walks them."""
+def _by_direction(array: Array, flips: Flips) -> Array:
+    """[B, S, O, ...] to [B, S, G, O / G, ...], strips in the order in which each of the G directions walks them."""
     groups = []
     for backward, which in by_direction([flip.x for flip in flips]):
-        group = array[(slice(None),) * (axis + 1) + (which,)]
-        groups.append(jnp.flip(group, axis) if backward else group)
-    return jnp.stack(groups, axis + 1)
+        group = array[:, :, which]
+        groups.append(jnp.flip(group, 1) if backward else group)
+    return jnp.stack(groups, 2)
 
 
 def _connect(read: Array, write: Array, carry: Array, own: Array) -> Array:
     """What reaches every strip from the strips before it on either walk, and from itself.
 
     Args:
-        read: [..., S, G, O, rows, T].
-        write: [..., S, G, O, T, inputs].
-        carry: [..., S, G, O, T, T].
-        own: what comes from a strip's own inputs [..., S, rows, inputs], all orientations.
+        read: [B, S, G, O, rows, T].
+        write: [B, S, G, O, T, inputs].
+        carry: [B, S, G, O, T, T].
+        own: what comes from a strip's own inputs [B, S, rows, inputs], all orientations.
 
     Returns:
-        [..., S * rows, S * inputs].
+        [B, S * rows, S * inputs].
     """
-    *lead, count, groups, orientations, rows, states = read.shape
-    inputs, axis = write.shape[-1], len(lead)
+    batch, count, groups, orientations, rows, states = read.shape
+    inputs = write.shape[-1]
     # The orientations share the inner dimension of the product with what arrives, which thereby sums them.
-    read = jnp.swapaxes(read, -3, -2).reshape(*lead, count, groups, rows, orientations * states)
-    own = jnp.expand_dims(own, axis + 1)
+    read = jnp.swapaxes(read, -3, -2).reshape(batch, count, groups, rows, orientations * states)
+    own = jnp.expand_dims(own, 2)
 
     def step(arriving: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
         read, write, carry, own, place = now
-        stacked = arriving.reshape(*lead, groups, orientations * states, count * inputs)
+        stacked = arriving.reshape(batch, groups, orientations * states, count * inputs)
         output = contract("...rs,...sc->...rc", read, stacked)
         passed = contract("...ij,...jc->...ic", carry, arriving)
         # Nothing has come from this strip before, so its own columns are still zero.
-        output = lax.dynamic_update_slice(output, own, (*(0,) * (axis + 2), place))
+        output = lax.dynamic_update_slice(output, own, (0, 0, 0, place))
         return lax.dynamic_update_slice_in_dim(passed, write, place, -1), output
 
-    start = jnp.zeros((*lead, groups, orientations, states, count * inputs), carry.dtype)
-    by_strip = (*(jnp.moveaxis(array, axis, 0) for array in (read, write, carry, own)), inputs * jnp.arange(count))
-    outputs = lax.scan(step, start, by_strip)[1].reshape(count, *lead, groups, rows, count, inputs)
-    gating = outputs[..., 0, :, :, :]
+    start = jnp.zeros((batch, groups, orientations, states, count * inputs), carry.dtype)
+    by_strip = (*(jnp.moveaxis(array, 1, 0) for array in (read, write, carry, own)), inputs * jnp.arange(count))
+    outputs = lax.scan(step, start, by_strip)[1].reshape(count, batch, groups, rows, count, inputs)
+    gating = outputs[:, :, 0]
     for group in range(1, groups):  # walks from the other end
-        gating = gating + jnp.flip(outputs[..., group, :, :, :], (0, -2))
-    return jnp.moveaxis(gating, 0, axis).reshape(*lead, count * rows, count * inputs)
+        gating = gating + jnp.flip(outputs[:, :, group], (0, -2))
+    return jnp.moveaxis(gating, 0, 1).reshape(batch, count * rows, count * inputs)
 
 
 def _direct_nodes(direct: Array) -> Array:
