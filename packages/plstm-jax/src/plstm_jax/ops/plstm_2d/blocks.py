@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,9 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plstm_jax.ops.arrays import contract, masked_attention
+from plstm_jax.ops.arrays import masked_attention
+from plstm_jax.ops.plstm_2d.block_step import Vectors, block_step
 from plstm_jax.ops.plstm_2d.gating import gating_matrix
 from plstm_jax.ops.plstm_2d.problem import (
+    Flips,
+    Gates,
     Problem,
     Result,
     copies,
@@ -20,7 +24,10 @@ from plstm_jax.ops.plstm_2d.problem import (
     flip_each,
     sum_orientations,
 )
-from plstm_jax.ops.plstm_2d.responses import BorderResponse, block_responses
+from plstm_jax.ops.plstm_2d.responses import BorderMaps, block_responses
+from plstm_jax.ops.plstm_2d.separable import SeparableMaps, separable_responses
+
+Maps = BorderMaps | SeparableMaps
 
 
 class _Grid(NamedTuple):
@@ -51,15 +58,6 @@ class _Grid(NamedTuple):
         return array.reshape(array.shape[0], self.nx * self.bx, self.ny * self.by, *array.shape[5:])
 
 
-class _Block(NamedTuple):
-    """One block: its inputs [B, O, N, ...], and what each orientation does to them."""
-
-    query: Array
-    key: Array
-    value: Array
-    response: BorderResponse
-
-
 def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
     """Run the op in blocks of at most `block` nodes along X and Y; both sides of the grid at least 1."""
     if problem.gates.is_scalar and problem.gates.mode == "R":
@@ -74,12 +72,22 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
     if nx * ny == 1 and not problem.needs_states:
         output = masked_attention(query, key, value, gating_matrix(gates, direct, problem.flips))
         return Result(grid.join(output), problem.left, problem.top)
-    gating, responses = block_responses(gates, direct, problem.flips)
+    gating, maps = _responses(gates, direct, problem.flips)
     output = masked_attention(query, key, value, gating)
-    query, key, value = (grid.unfold(array) for array in (query, key, value))
-    carried = _chain(query, key, value, BorderResponse(*(grid.unfold(array) for array in responses)), problem, grid)
+    vectors = query, key, jnp.swapaxes(value, -1, -2)
+    carried = _chain([grid.unfold(array) for array in vectors], type(maps)(*map(grid.unfold, maps)), problem, grid)
     output = grid.join(output + carried.output.reshape(output.shape))
     return Result(output[:, :x, :y], carried.right[:, :, :y], carried.bottom[:, :, :x])
+
+
+def _responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, Maps]:
+    """Gating matrices [M, N, JO, JQ, N, JK, JV] of M blocks, and their maps [M, O, ...]."""
+    if not (gates.is_scalar and gates.mode == "L"):
+        return block_responses(gates, direct, flips)
+    scalars = gates.map(lambda gate: gate.reshape(gate.shape[:4]))
+    gating, maps = separable_responses(scalars, direct[..., 0, 0, 0, 0], flips)
+    count, x, y = gating.shape[:3]
+    return gating.reshape(count, x * y, 1, 1, x * y, 1, 1), maps
 
 
 def _nodes(array: Array) -> Array:
@@ -120,14 +128,12 @@ def _pad(problem: Problem, grid: _Grid) -> Problem:
     )
 
 
-def _chain(query: Array, key: Array, value: Array, responses: BorderResponse, problem: Problem, grid: _Grid) -> Result:
+def _chain(vectors: Sequence[Array], maps: Maps, problem: Problem, grid: _Grid) -> Result:
     """Walk the blocks column by column, all orientations at once, each from its own corner.
 
     Args:
-        query: [B, NX, NY, N, DK, JQ], and `key` and `value` alike.
-        key: see `query`.
-        value: see `query`.
-        responses: maps [B, NX, NY, O, ...].
+        vectors: query [B, NX, NY, N, DK, JQ], key [B, NX, NY, N, DK, JK] and value [B, NX, NY, N, JV, DV].
+        maps: [B, NX, NY, O, ...].
         problem: holds the entering states.
         grid: sizes of the blocks.
 
@@ -135,17 +141,18 @@ def _chain(query: Array, key: Array, value: Array, responses: BorderResponse, pr
         Output [B, NX, NY, N, DV, JO], summed over orientations, and the leaving states as in `Result`.
     """
     flips = problem.flips
-    shape = query.shape[0], len(flips)
+    shape = problem.query.shape[0], len(flips)
 
-    def by_column(array: Array) -> Array:
-        """[B, O, NX, NY, ...] to [NX, NY, B, O, ...] in the order of the walk."""
-        return jnp.moveaxis(flip_each(array, flips, 2, 3), (2, 3), (0, 1))
+    def by_block(array: Array) -> Array:
+        """[B, O, NX, NY, ...] to [NX, NY, B * O, ...] in the order of the walk."""
+        array = jnp.moveaxis(array, (2, 3), (0, 1))
+        return array.reshape(*array.shape[:2], -1, *array.shape[4:])
 
     def border(state: Array, count: int, size: int, axis: tuple[int | None, int | None]) -> Array:
-        """[B, O, side, DK, JT, DV] to blocks [count, B, O, size * JT, DK, DV] in the order of the walk."""
+        """[B, O, side, DK, JT, DV] to blocks [count, B * O, size * JT, DK, DV] in the order of the walk."""
         state = state.reshape(*shape, count, size, *state.shape[3:])
         state = jnp.moveaxis(flip_each(state, flips, *axis), (2, 5), (0, 4))
-        return state.reshape(count, *shape, size * state.shape[4], *state.shape[5:])
+        return state.reshape(count, -1, size * state.shape[4], *state.shape[5:])
 
     def side(states: Array, like: Array, count: int, size: int, axis: tuple[int | None, int | None]) -> Array:
         """The inverse of `border`."""
@@ -154,19 +161,19 @@ def _chain(query: Array, key: Array, value: Array, responses: BorderResponse, pr
         states = flip_each(jnp.moveaxis(states, (0, 4), (2, 5)), flips, *axis)
         return states.reshape(like.shape)
 
-    def walk_column(lefts: Array, column: tuple[_Block, Array]) -> tuple[Array, tuple[Array, Array]]:
-        blocks, top = column
-        bottom, (rights, outputs) = lax.scan(_walk_block, top, (blocks, lefts))
+    def walk_column(lefts: Array, column: tuple[Vectors, Maps, Array]) -> tuple[Array, tuple[Array, Array]]:
+        vectors, maps, top = column
+        bottom, (rights, outputs) = lax.scan(_walk_block, top, (vectors, maps, lefts))
         return rights, (bottom, outputs)
 
-    queries, keys, values = (jnp.moveaxis(copies(array, flips), (2, 3), (0, 1)) for array in (query, key, value))
-    maps = BorderResponse(*(by_column(jnp.moveaxis(array, 3, 1)) for array in responses))
-    blocks = _Block(queries, keys, values, maps)
+    vectors = tuple(by_block(copies(array, flips)) for array in vectors)
+    maps = type(maps)(*(by_block(flip_each(jnp.moveaxis(array, 3, 1), flips, 2, 3)) for array in maps))
     lefts = border(problem.left, grid.ny, grid.by, (None, 2))
     tops = border(problem.top, grid.nx, grid.bx, (2, None))
-    rights, (bottoms, outputs) = lax.scan(walk_column, lefts, (blocks, tops))
+    rights, (bottoms, outputs) = lax.scan(walk_column, lefts, (vectors, maps, tops))
+    outputs = jnp.moveaxis(outputs.reshape(*outputs.shape[:2], *shape, *outputs.shape[3:]), (0, 1), (2, 3))
     return Result(
-        sum_orientations(flip_each(jnp.moveaxis(outputs, (0, 1), (2, 3)), flips, 2, 3), 1),
+        jnp.swapaxes(sum_orientations(flip_each(outputs, flips, 2, 3), 1), -1, -2),
         side(rights, problem.left, grid.ny, grid.by, (None, 2)),
         side(bottoms, problem.top, grid.nx, grid.bx, (2, None)),
     )
@@ -174,12 +181,7 @@ def _chain(query: Array, key: Array, value: Array, responses: BorderResponse, pr
 
 # Only the entering states are kept for the backward pass, not the products with query and key.
 @partial(jax.checkpoint, prevent_cse=False)
-def _walk_block(top: Array, inputs: tuple[_Block, Array]) -> tuple[Array, tuple[Array, Array]]:
-    block, left = inputs
-    state = jnp.concatenate([left, top], 2)
-    reader = contract("...ndq,...noqb->...nobd", block.query, block.response.read)
-    output = contract("...nobd,...bde->...neo", reader, state)
-    writer = contract("...ndk,...nbkv->...nbdv", block.key, jnp.swapaxes(block.response.write, 2, 3))
-    state = contract("...bc,...cde->...bde", block.response.carry, state)
-    state = state + contract("...nbdv,...nev->...bde", writer, block.value)
-    return state[:, :, left.shape[2] :], (state[:, :, : left.shape[2]], output)
+def _walk_block(top: Array, inputs: tuple[Vectors, Maps, Array]) -> tuple[Array, tuple[Array, Array]]:
+    vectors, maps, left = inputs
+    output, right, bottom = block_step(vectors, maps, left, top)
+    return bottom, (right, output)

@@ -12,15 +12,23 @@ from plstm_jax.ops.plstm_2d.columns import Columns, columns
 from plstm_jax.ops.plstm_2d.problem import Flips, Gates, sum_orientations
 
 
-class BorderResponse(NamedTuple):
-    """Maps of a block per orientation, in image coordinates; a border lists (Y, JT) of r before (X, JT) of d."""
+class BorderMaps(NamedTuple):
+    """What a block does with its border states, per orientation, in image coordinates.
 
-    read: Array  # [..., O, X * Y, JO, JQ, border]: from the entering states to the outputs
-    write: Array  # [..., O, border, X * Y, JK, JV]: from the inputs to the leaving states
-    carry: Array  # [..., O, border, border]: from the entering to the leaving states
+    LEFT = Y * JT states enter from the left and leave to the right, TOP = X * JT from the top and below.
+    """
+
+    read_left: Array  # [..., O, X * Y, JO, JQ, LEFT]
+    read_top: Array  # [..., O, X * Y, JO, JQ, TOP]
+    write_right: Array  # [..., O, X * Y, JV, JK, LEFT]
+    write_bottom: Array  # [..., O, X * Y, JV, JK, TOP]
+    right_of_left: Array  # [..., O, LEFT, LEFT]
+    right_of_top: Array  # [..., O, LEFT, TOP]
+    bottom_of_left: Array  # [..., O, TOP, LEFT]
+    bottom_of_top: Array  # [..., O, TOP, TOP]
 
 
-def block_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, BorderResponse]:
+def block_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, BorderMaps]:
     """`gating_matrix`, and the maps from and to the block's border states.
 
     Args:
@@ -33,21 +41,26 @@ def block_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, B
     """
     *lead, x, y, jo, jq, jk, jv = direct.shape
     nodes, read, write, carry = walk_columns(columns(gates, flips, border=True), flips)
-    rows, cols, states, tops = y * jo * jq, y * jk * jv, carry.shape[-1], x * gates.source_r.shape[-3]
+    rows, cols, left, top = y * jo * jq, y * jk * jv, carry.shape[-1], x * gates.source_r.shape[-3]
     outer = (*lead, len(flips))
-    reads = (read[..., :rows, :].reshape(*outer, x * rows, states), nodes[..., :rows, :, cols:])
-    writes = (write[..., :cols].reshape(*outer, states, x * cols), nodes[..., rows:, :, :cols])
-    to_right = (carry, write[..., cols:].reshape(*outer, states, tops))
-    to_bottom = (read[..., rows:, :].reshape(*outer, tops, states), nodes[..., rows:, :, cols:])
-    border = states + tops
+
+    def writes(array: Array) -> Array:
+        """[..., border, X, Y * JK * JV] to [..., X * Y, JV, JK, border]."""
+        array = array.reshape(*outer, array.shape[-3], x * y, jk, jv)
+        return jnp.moveaxis(array, (-1, -4), (-3, -1))
+
+    # The d states above and below each column stand behind the inputs and outputs of its nodes.
     return (
         _gating(sum_orientations(nodes[..., :rows, :, :cols], len(lead)), direct) + _direct_matrix(direct),
-        BorderResponse(
-            _beside(reads, (*outer, x * rows, tops)).reshape(*outer, x * y, jo, jq, border),
-            jnp.concatenate([writes[0], writes[1].reshape(*outer, tops, x * cols)], -2).reshape(
-                *outer, border, x * y, jk, jv
-            ),
-            jnp.concatenate([_beside(to_right, (*outer, states, tops)), _beside(to_bottom, (*outer, tops, tops))], -2),
+        BorderMaps(
+            read_left=read[..., :rows, :].reshape(*outer, x * y, jo, jq, left),
+            read_top=nodes[..., :rows, :, cols:].reshape(*outer, x * y, jo, jq, top),
+            write_right=writes(write[..., :cols]),
+            write_bottom=writes(nodes[..., rows:, :, :cols].reshape(*outer, top, x, cols)),
+            right_of_left=carry,
+            right_of_top=write[..., cols:].reshape(*outer, left, top),
+            bottom_of_left=read[..., rows:, :].reshape(*outer, top, left),
+            bottom_of_top=nodes[..., rows:, :, cols:].reshape(*outer, top, top),
         ),
     )
 
@@ -77,8 +90,3 @@ def _direct_matrix(direct: Array) -> Array:
     *lead, x, y, jo, jq, jk, jv = direct.shape
     spread = diagonal(direct.reshape(*lead, x * y, jo * jq, jk * jv))
     return spread.reshape(*lead, x * y, jo, jq, x * y, jk, jv)
-
-
-def _beside(pair: tuple[Array, Array], shape: tuple[int, ...]) -> Array:
-    """A matrix, and to the right of it another that is brought to its shape first."""
-    return jnp.concatenate([pair[0], pair[1].reshape(shape)], -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -11,24 +13,25 @@ from plstm_jax.ops.lines import scalar_decay
 from plstm_jax.ops.plstm_2d.problem import Flips, Gates
 
 
-def decays(transition: Array, walks: list[bool]) -> tuple[Array, Array, Array, Array]:
-    """Products of the transitions between any two places of lines; indices in the order of the image.
+class SeparableMaps(NamedTuple):
+    """`BorderMaps` without their zeros: what comes from the left stays in its row, what leaves below in its column."""
 
-    Args:
-        transition: [..., O, L, n], lines of n places.
-        walks: whether an orientation walks its lines backwards.
+    read_left: Array  # [..., O, X, Y]
+    read_top: Array  # [..., O, X * Y, 1, 1, X]
+    write_right: Array  # [..., O, X * Y, 1, 1, Y]
+    write_bottom: Array  # [..., O, X, Y]
+    right_of_left: Array  # [..., O, Y]
+    right_of_top: Array  # [..., O, Y, X]
+    bottom_of_top: Array  # [..., O, X]
 
-    Returns:
-        between [..., O, L, n, n], from what leaves the second place to what arrives at the first, zero where that does
-        not lie behind; from the start of the line [..., O, L, n]; to its end [..., O, L, n]; and in whole [..., O, L].
-    """
-    decay = scalar_decay(transition)
-    between, start, end = decay[..., :-1, 1:], decay[..., :-1, 0], decay[..., -1, 1:]
-    if any(walks):
-        backward = jnp.array(walks).reshape(-1, 1, 1)
-        between = jnp.where(backward[..., None], jnp.swapaxes(between, -1, -2), between)
-        start, end = jnp.where(backward, end, start), jnp.where(backward, start, end)
-    return between, start, end, decay[..., -1, 0]
+
+class _Decays(NamedTuple):
+    """Products of the transitions along lines [..., O, L, n]; places in the order of the image."""
+
+    between: Array  # [..., O, L, n, n], from what leaves the second place to what arrives at the first
+    start: Array  # [..., O, L, n], from the start of the line
+    end: Array  # [..., O, L, n], to its end
+    whole: Array  # [..., O, L]
 
 
 def separable_gating(gates: Gates, direct: Array, flips: Flips) -> Array:
@@ -45,17 +48,80 @@ def separable_gating(gates: Gates, direct: Array, flips: Flips) -> Array:
     Returns:
         [..., X, Y, X, Y].
     """
-    x, y = direct.shape[-2:]
-    across = decays(jnp.swapaxes(gates.transition_rl, -1, -2), [flip.x for flip in flips])[0]  # [..., O, y, x, u]
-    down = decays(gates.transition_du, [flip.y for flip in flips])[0]  # [..., O, u, y, v]
-    arriving = down * gates.source_d[..., None, :]
-    turning = gates.source_r[..., None] * jnp.eye(y, dtype=direct.dtype)
+    return _gating(gates, direct, _across(gates, flips), _down(gates, flips))
+
+
+def separable_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, SeparableMaps]:
+    """`separable_gating`, and the maps from and to the borders of the grid.
+
+    Args:
+        gates: see `separable_gating`.
+        direct: see `separable_gating`.
+        flips: see `separable_gating`.
+
+    Returns:
+        [..., X, Y, X, Y], and the maps of each orientation.
+    """
+    *lead, x, y = gates.source_r.shape
+    across, down = _across(gates, flips), _down(gates, flips)
+    own_column = jnp.eye(x, dtype=direct.dtype)[:, None, :]
+    read_top = (gates.mark_u * down.start)[..., None] * own_column
+    right_of_top = jnp.zeros((*lead, y, x), direct.dtype)
     if gates.transition_ru is not None:
-        turning = turning + gates.transition_ru[..., None] * arriving
+        turned = jnp.swapaxes(gates.transition_ru * down.start, -1, -2)
+        right_of_top = across.end * turned
+        arriving = jnp.swapaxes(across.between * turned[..., None, :], -3, -2)
+        read_top = read_top + gates.mark_l[..., None] * arriving
+    turning = _turning(gates, _arriving(gates, down))
+    write_right = jnp.swapaxes(turning, -1, -2) * jnp.swapaxes(across.end, -1, -2)[..., None, :]
+    return _gating(gates, direct, across, down), SeparableMaps(
+        read_left=gates.mark_l * jnp.swapaxes(across.start, -1, -2),
+        read_top=read_top.reshape(*lead, x * y, 1, 1, x),
+        write_right=write_right.reshape(*lead, x * y, 1, 1, y),
+        write_bottom=gates.source_d * down.end,
+        right_of_left=across.whole,
+        right_of_top=right_of_top,
+        bottom_of_top=down.whole,
+    )
+
+
+def _across(gates: Gates, flips: Flips) -> _Decays:
+    return _decays(jnp.swapaxes(gates.transition_rl, -1, -2), [flip.x for flip in flips])
+
+
+def _down(gates: Gates, flips: Flips) -> _Decays:
+    return _decays(gates.transition_du, [flip.y for flip in flips])
+
+
+def _decays(transition: Array, walks: list[bool]) -> _Decays:
+    decay = scalar_decay(transition)
+    between, start, end = decay[..., :-1, 1:], decay[..., :-1, 0], decay[..., -1, 1:]
+    if any(walks):
+        backward = jnp.array(walks).reshape(-1, 1, 1)
+        between = jnp.where(backward[..., None], jnp.swapaxes(between, -1, -2), between)
+        start, end = jnp.where(backward, end, start), jnp.where(backward, start, end)
+    return _Decays(between, start, end, decay[..., -1, 0])
+
+
+def _arriving(gates: Gates, down: _Decays) -> Array:
+    """The d states of a column [..., O, u, y, v] from its own sources."""
+    return down.between * gates.source_d[..., None, :]
+
+
+def _turning(gates: Gates, arriving: Array) -> Array:
+    """What leaves a column to the right [..., O, u, y, v], from its own sources."""
+    turning = gates.source_r[..., None] * jnp.eye(arriving.shape[-1], dtype=arriving.dtype)
+    return turning if gates.transition_ru is None else turning + gates.transition_ru[..., None] * arriving
+
+
+def _gating(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> Array:
+    x, y = direct.shape[-2:]
+    arriving = _arriving(gates, down)
+    turning = _turning(gates, arriving)
     staying = direct[..., None] * jnp.eye(y, dtype=direct.dtype)
-    for orientation in range(len(flips)):
+    for orientation in range(gates.mark_u.shape[-3]):
         staying = staying + (gates.mark_u[..., None] * arriving)[..., orientation, :, :, :]
-    reading = gates.mark_l[..., None] * jnp.swapaxes(across, -3, -2)
+    reading = gates.mark_l[..., None] * jnp.swapaxes(across.between, -3, -2)
     stay = jnp.broadcast_to(jnp.eye(x, dtype=direct.dtype)[:, None, :], (*reading.shape[:-4], 1, x, y, x))
     turning = jnp.concatenate([turning, staying[..., None, :, :, :]], -4)
     return _outer(jnp.concatenate([reading, stay], -4), jnp.swapaxes(turning, -3, -2))
