@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plstm_jax import ops
-from plstm_jax.ops.plstm_2d import gating
+from plstm_jax.ops.plstm_2d import quadratic
 from plstm_testing.tolerances import assert_close
 
 MATRICES = {"JQ": 1, "JK": 2, "JV": 1, "JT": 2, "JO": 2}
@@ -21,8 +21,16 @@ PROBLEMS = {
     "grid-separable": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_ru",)),
     "grid-strips": ("plstm_2d_oriented", "parallel", {}, {"X": 5, "Y": 2, "B": 1}, ()),
     "grid-shared": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, tuple(SHARED)),
+    "grid-shared-strips": ("plstm_2d_oriented", "parallel", {}, {"X": 5, "Y": 2, "B": 1}, tuple(SHARED)),
+    "grid-separable-blocks": (
+        "plstm_2d_oriented",
+        "chunkwise",
+        {"block_size": 2},
+        {"X": 3, "Y": 4, "B": 1},
+        ("transition_dl",),
+    ),
 }
-OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-shared")
+OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-shared", "grid-shared-strips")
 
 
 @pytest.fixture(params=list(PROBLEMS))
@@ -33,13 +41,13 @@ def problem(request, draw, monkeypatch):
     given = {name: array for name, array in arguments.items() if array is not None}
 
     last = request.param not in OUTPUT_ONLY
-    if request.param == "grid-strips":
-        monkeypatch.setattr(gating, "ONE_STRIP", 0)
+    if request.param == "grid-shared-strips":
+        monkeypatch.setattr(quadratic, "ONE_STRIP", 0)
 
     def form(**keywords):
         def function(given):
             all_given = arguments | given
-            if request.param == "grid-shared":
+            if request.param.startswith("grid-shared"):
                 all_given |= {name: all_given[source] for name, source in SHARED.items()}
             result = getattr(ops, op)(**all_given, return_last_state=last, **keywords)
             output, state = result if last else (result, ())

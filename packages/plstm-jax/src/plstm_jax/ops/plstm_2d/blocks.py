@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from jax import Array, lax
 
 from plstm_jax.ops.arrays import masked_attention
 from plstm_jax.ops.plstm_2d.block_step import Vectors, block_step
-from plstm_jax.ops.plstm_2d.gating import gating_matrix
 from plstm_jax.ops.plstm_2d.problem import (
     Flips,
     Gates,
@@ -24,6 +22,7 @@ from plstm_jax.ops.plstm_2d.problem import (
     flip_each,
     sum_orientations,
 )
+from plstm_jax.ops.plstm_2d.quadratic import quadratic
 from plstm_jax.ops.plstm_2d.responses import BorderMaps, block_responses
 from plstm_jax.ops.plstm_2d.separable import SeparableMaps, separable_responses
 
@@ -64,18 +63,19 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
         return exchange_axes_of_result(blockwise(exchange_axes(problem), block[::-1]))
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
+    if nx * ny == 1 and not problem.needs_states:
+        vectors = problem.query, problem.key, problem.value
+        output = quadratic(vectors, problem.gates, problem.direct, problem.flips)
+        return Result(output, problem.left, problem.top)
     grid = _Grid(nx, -(-x // nx), ny, -(-y // ny))
     problem = _pad(problem, grid)
     gates = problem.gates.map(lambda gate: grid.split(gate, 2))
     direct = grid.split(problem.direct, 1)
     query, key, value = (_nodes(grid.split(array, 1)) for array in (problem.query, problem.key, problem.value))
-    if nx * ny == 1 and not problem.needs_states:
-        output = masked_attention(query, key, value, gating_matrix(gates, direct, problem.flips))
-        return Result(grid.join(output), problem.left, problem.top)
     gating, maps = _responses(gates, direct, problem.flips)
     output = masked_attention(query, key, value, gating)
     vectors = query, key, jnp.swapaxes(value, -1, -2)
-    carried = _chain([grid.unfold(array) for array in vectors], type(maps)(*map(grid.unfold, maps)), problem, grid)
+    carried = _chain(jax.tree.map(grid.unfold, vectors), jax.tree.map(grid.unfold, maps), problem, grid)
     output = grid.join(output + carried.output.reshape(output.shape))
     return Result(output[:, :x, :y], carried.right[:, :, :y], carried.bottom[:, :, :x])
 
@@ -128,7 +128,7 @@ def _pad(problem: Problem, grid: _Grid) -> Problem:
     )
 
 
-def _chain(vectors: Sequence[Array], maps: Maps, problem: Problem, grid: _Grid) -> Result:
+def _chain(vectors: Vectors, maps: Maps, problem: Problem, grid: _Grid) -> Result:
     """Walk the blocks column by column, all orientations at once, each from its own corner.
 
     Args:
@@ -166,8 +166,8 @@ def _chain(vectors: Sequence[Array], maps: Maps, problem: Problem, grid: _Grid) 
         bottom, (rights, outputs) = lax.scan(_walk_block, top, (vectors, maps, lefts))
         return rights, (bottom, outputs)
 
-    vectors = tuple(by_block(copies(array, flips)) for array in vectors)
-    maps = type(maps)(*(by_block(flip_each(jnp.moveaxis(array, 3, 1), flips, 2, 3)) for array in maps))
+    vectors = jax.tree.map(lambda array: by_block(copies(array, flips)), vectors)
+    maps = jax.tree.map(lambda array: by_block(flip_each(jnp.moveaxis(array, 3, 1), flips, 2, 3)), maps)
     lefts = border(problem.left, grid.ny, grid.by, (None, 2))
     tops = border(problem.top, grid.nx, grid.bx, (2, None))
     rights, (bottoms, outputs) = lax.scan(walk_column, lefts, (vectors, maps, tops))

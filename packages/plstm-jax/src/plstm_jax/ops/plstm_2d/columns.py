@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_jax.ops.arrays import contract
-from plstm_jax.ops.lines import Response, diagonal, line_decay, scalar_decay
+from plstm_jax.ops.lines import Response, diagonal, line_decay
 from plstm_jax.ops.plstm_2d.problem import Flips, Gates
 
 
@@ -61,37 +61,6 @@ def columns(gates: Gates, flips: Flips, border: bool) -> Columns:
             transition = transition + contract("...yti,...yivs->...ytvs", gates.transition_ru, from_states)
     found = Columns(*(_as_matrix(array) for array in (nodes, mark, source, transition)))
     return _with_border(found, gates, ends, mark_u, source_d) if border else found
-
-
-def shared_columns(gates: Gates, flips: Flips) -> Columns:
-    """`columns` without borders of scalar gates of P-mode, whose two states move as one.
-
-    With L the decay of the column from what arrives at one place to what arrives at another::
-
-        n = L (r + ...)        H = M n        r_out = T n + S_r e
-
-    Args:
-        gates: [..., O, X, Y, ...] in image coordinates.
-        flips: which way each orientation walks.
-
-    Returns:
-        The responses of each column.
-    """
-    given = gates.transition_rl, gates.transition_du, gates.source_r, gates.source_d, gates.mark_l
-    right, below, source_r, source_d, mark = (gate.reshape(gates.transition_rl.shape[:-2]) for gate in given)
-    decay = scalar_decay(below)
-    walks = [flip.y for flip in flips]
-    axis = below.ndim - 3
-    arriving = _where(walks, jnp.swapaxes(decay[..., 1:, 1:], -1, -2), decay[..., :-1, :-1], axis)
-    strictly = _where(walks, jnp.swapaxes(decay[..., :-1, 1:], -1, -2), decay[..., :-1, 1:], axis)
-    from_inputs = strictly * source_d[..., None, :]
-    own = diagonal(source_r[..., None, None])[..., 0, :, 0]
-    return Columns(
-        nodes=mark[..., None] * from_inputs,
-        mark=mark[..., None] * arriving,
-        source=own + right[..., None] * from_inputs,
-        transition=right[..., None] * arriving,
-    )
 
 
 def _with_border(found: Columns, gates: Gates, ends: Response, mark_u: Array, source_d: Array) -> Columns:

@@ -29,7 +29,7 @@ class BorderMaps(NamedTuple):
 
 
 def block_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, BorderMaps]:
-    """`gating_matrix`, and the maps from and to the block's border states.
+    """The map from the inputs of a block to its outputs, and those from and to its border states.
 
     Args:
         gates: [..., O, X, Y, ...] in image coordinates.

@@ -34,8 +34,8 @@ class _Decays(NamedTuple):
     whole: Array  # [..., O, L]
 
 
-def separable_gating(gates: Gates, direct: Array, flips: Flips) -> Array:
-    """The closed form of gates without `transition_dl`, orientations summed.
+def separable_factors(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, Array]:
+    """What `separable_mask` makes the closed form of gates without `transition_dl` from, orientations summed.
 
     For a given source column u and target row y the matrix has rank one in (x, v) per orientation. What stays in its
     column is one more such product.
@@ -46,18 +46,18 @@ def separable_gating(gates: Gates, direct: Array, flips: Flips) -> Array:
         flips: which way each orientation walks.
 
     Returns:
-        [..., X, Y, X, Y].
+        reading [..., O + 1, X, Y, X] and turning [..., O + 1, Y, X, Y].
     """
-    return _gating(gates, direct, _across(gates, flips), _down(gates, flips))
+    return _factors(gates, direct, _across(gates, flips), _down(gates, flips))
 
 
 def separable_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, SeparableMaps]:
-    """`separable_gating`, and the maps from and to the borders of the grid.
+    """The whole mask, and the maps from and to the borders of the grid.
 
     Args:
-        gates: see `separable_gating`.
-        direct: see `separable_gating`.
-        flips: see `separable_gating`.
+        gates: see `separable_factors`.
+        direct: see `separable_factors`.
+        flips: see `separable_factors`.
 
     Returns:
         [..., X, Y, X, Y], and the maps of each orientation.
@@ -74,7 +74,7 @@ def separable_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Arra
         read_top = read_top + gates.mark_l[..., None] * arriving
     turning = _turning(gates, _arriving(gates, down))
     write_right = jnp.swapaxes(turning, -1, -2) * jnp.swapaxes(across.end, -1, -2)[..., None, :]
-    return _gating(gates, direct, across, down), SeparableMaps(
+    return separable_mask(*_factors(gates, direct, across, down)), SeparableMaps(
         read_left=gates.mark_l * jnp.swapaxes(across.start, -1, -2),
         read_top=read_top.reshape(*lead, x * y, 1, 1, x),
         write_right=write_right.reshape(*lead, x * y, 1, 1, y),
@@ -114,7 +114,7 @@ def _turning(gates: Gates, arriving: Array) -> Array:
     return turning if gates.transition_ru is None else turning + gates.transition_ru[..., None] * arriving
 
 
-def _gating(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> Array:
+def _factors(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> tuple[Array, Array]:
     x, y = direct.shape[-2:]
     arriving = _arriving(gates, down)
     turning = _turning(gates, arriving)
@@ -124,12 +124,12 @@ def _gating(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> Arra
     reading = gates.mark_l[..., None] * jnp.swapaxes(across.between, -3, -2)
     stay = jnp.broadcast_to(jnp.eye(x, dtype=direct.dtype)[:, None, :], (*reading.shape[:-4], 1, x, y, x))
     turning = jnp.concatenate([turning, staying[..., None, :, :, :]], -4)
-    return _outer(jnp.concatenate([reading, stay], -4), jnp.swapaxes(turning, -3, -2))
+    return jnp.concatenate([reading, stay], -4), jnp.swapaxes(turning, -3, -2)
 
 
 @jax.custom_jvp
-def _outer(left: Array, right: Array) -> Array:
-    """G[x, y, u, v] = sum over o of left[o, x, y, u] right[o, y, u, v].
+def separable_mask(left: Array, right: Array) -> Array:
+    """G[x, y, u, v] = sum over o of left[o, x, y, u] right[o, y, u, v], the columns x all or some.
 
     As a sum of products it fuses with whatever reads it, so that it never lies in memory; but what the factors are made
     of must not be computed again for every entry. Its derivatives are sums over an axis of the grid, for which the
@@ -139,14 +139,14 @@ def _outer(left: Array, right: Array) -> Array:
     return sum(left[..., o, :, :, :, None] * right[..., o, None, :, :, :] for o in range(left.shape[-4]))  # type: ignore[return-value]
 
 
-@_outer.defjvp
-def _outer_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+@separable_mask.defjvp
+def _mask_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (left, right), (d_left, d_right) = primals, tangents
-    return _outer(left, right), _outer_product(d_left, right) + _outer_product(left, d_right)
+    return separable_mask(left, right), _outer_product(d_left, right) + _outer_product(left, d_right)
 
 
 def _outer_product(left: Array, right: Array) -> Array:
-    """`_outer` as a matrix product for every target row y and source column u."""
+    """`separable_mask` as a matrix product for every target row y and source column u."""
     left = jnp.moveaxis(left, (-2, -1, -3, -4), (-4, -3, -2, -1))
     right = jnp.moveaxis(right, (-3, -2, -4), (-4, -3, -2))
     return jnp.moveaxis(contract("...xo,...ov->...xv", left, right), -2, -4)
