@@ -4,7 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from plstm_jax.ops.lines import Line, diagonal, line_decay, line_response, scalar_decay
+from plstm_jax.ops.lines import (
+    Line,
+    decay_line,
+    diagonal,
+    line_decay,
+    line_matrix,
+    line_response,
+    scalar_decay,
+    short_line_response,
+)
 from plstm_testing.tolerances import assert_close
 
 OUTPUTS, INPUTS = 2, 3
@@ -24,12 +33,14 @@ def random_line(random, places, states):
     return Line(*(random.standard_normal((places, *shape)) for shape in shapes))
 
 
+@pytest.mark.parametrize("respond", [line_response, short_line_response])
+@pytest.mark.parametrize("places", [1, 4, 5, 7])
 @pytest.mark.parametrize("states", [1, 3])
-def test_responses(states):
+def test_responses(states, places, respond):
     random = np.random.default_rng(states)
-    line = random_line(random, 4, states)
-    response = line_response(line)
-    inputs, state = random.standard_normal((4, INPUTS)), random.standard_normal(states)
+    line = random_line(random, places, states)
+    response = respond(line)
+    inputs, state = random.standard_normal((places, INPUTS)), random.standard_normal(states)
     outputs, last = walk(line, inputs, state)
     read = np.einsum("nrt,t->nr", response.read, state)
     assert_close(np.einsum("nrmc,mc->nr", response.nodes, inputs) + read, outputs, label="outputs")
@@ -47,6 +58,17 @@ def test_decay_is_the_product_of_what_lies_between():
                 expected = transitions[between] @ expected
             assert_close(found.nodes[to, :, start], expected, label=f"{start} to {to}")
     assert_close(found.carry, transitions[3] @ transitions[2] @ transitions[1] @ transitions[0])
+
+
+@pytest.mark.parametrize("places", [1, 4, 6])
+def test_matrix_holds_all_states_of_a_chain(places):
+    random = np.random.default_rng(places)
+    transitions, written = random.standard_normal((places, 2, 2)), random.standard_normal((places, 2))
+    states = [random.standard_normal(2)]
+    for transition, more in zip(transitions, written, strict=True):
+        states.append(transition @ states[-1] + more)
+    found = line_matrix(decay_line(transitions)) @ np.concatenate([states[0], written.ravel()])
+    assert_close(found, np.concatenate(states), kind="state")
 
 
 def explicit_decay(transition):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+Carry = TypeVar("Carry")
+Arrays = TypeVar("Arrays")
+Each = TypeVar("Each")
 
 
 def compute_dtype(**arrays: Any) -> jnp.dtype:
@@ -103,6 +108,46 @@ def masked_attention(query: Array, key: Array, value: Array, gating: Array) -> A
     scores = contract("...ndq,...mdk->...nqmk", query, key)
     weights = contract("...nqmk,...noqmkv->...nomv", scores, gating)
     return contract("...nomv,...mev->...neo", weights, value)
+
+
+def scan_slices(
+    step: Callable[[Carry, tuple[Arrays, Each]], tuple[Carry, Array]],
+    carry: Carry,
+    arrays: Arrays,
+    each: Each,
+    count: int,
+) -> tuple[Carry, Array]:
+    """`lax.scan` over slices of the second axis; only the carries are kept for the backward pass.
+
+    To bring that axis to the front, as `lax.scan` wants it, would copy every array as a whole. Slices taken inside the
+    loop cost nothing, nor does their gradient, which XLA writes into place.
+
+    Args:
+        step: from the carry, and a slice of each of `arrays` and an element of `each`, to the carry and an output
+            [B, n, ...].
+        carry: where to start.
+        arrays: arrays [B, count * n, ...].
+        each: arrays [count, ...].
+        count: number of slices.
+
+    Returns:
+        The last carry, and the outputs [B, count * n, ...].
+    """
+    if count == 1:
+        return step(carry, (arrays, jax.tree.map(lambda array: array[0], each)))
+
+    def on_slice(carry: Carry, now: tuple[Array, Each]) -> tuple[Carry, Array]:
+        def piece(array: Array) -> Array:
+            size = array.shape[1] // count
+            return lax.dynamic_slice_in_dim(array, now[0] * size, size, 1)
+
+        return step(carry, (jax.tree.map(piece, arrays), now[1]))
+
+    # The scan keeps the two passes apart already.
+    on_slice = jax.checkpoint(on_slice, prevent_cse=False)
+    carry, outputs = lax.scan(on_slice, carry, (jnp.arange(count), each))
+    outputs = jnp.moveaxis(outputs, 0, 1)
+    return carry, outputs.reshape(outputs.shape[0], count * outputs.shape[2], *outputs.shape[3:])
 
 
 def swap_state(state: Array) -> Array:

@@ -1,15 +1,14 @@
 """Lines of nodes: how the input of every node reaches the output of every other.
 
 A node of a line takes the line's state Z and an input e, gives `mark Z + direct e`, and hands on `transition Z +
-source e`. A scan along the line carries the response of the state to every input at once, so with the responses
+source e`. The line as a whole has four responses:
 
     nodes   from the inputs of the line to its outputs
     read    from the entering state to the outputs
     write   from the inputs to the leaving state
     carry   from the entering to the leaving state
 
-a step costs two products, whatever the number of inputs. Nothing is ever divided, so transitions may be zero or
-negative, and every derivative of any order is the product rule. A scan compiles once for any length.
+Nothing is ever divided, so transitions may be zero or negative, and every derivative of any order is the product rule.
 """
 
 from __future__ import annotations
@@ -42,7 +41,10 @@ class Response(NamedTuple):
 
 
 def line_response(line: Line) -> Response:
-    """The responses of a line that is walked from its first node to its last."""
+    """The responses of a line that is walked from its first node to its last, by a scan: one program for any length.
+
+    The scan carries the response of the state to every input at once, so that a step costs two products.
+    """
     *lead, places, size, inputs = line.source.shape
     eye = jnp.eye(size, size + places * inputs, dtype=line.source.dtype)
 
@@ -65,18 +67,81 @@ def line_response(line: Line) -> Response:
     )
 
 
-def line_decay(transition: Array) -> Response:
-    """Products of the transitions between the places of a line.
+def decay_line(transition: Array) -> Line:
+    """The line of transitions [..., n, J, J] whose inputs join the state, and whose outputs are the arriving states.
 
-    Args:
-        transition: [..., n, J, J].
-
-    Returns:
-        As `nodes` the product of all transitions strictly between two places, zero where the first does not lie behind
-        the second; as `read`, `write` and `carry` those from the line's start, to its end, and in whole.
+    So its `nodes` are the products of all transitions strictly between two places, zero where the first does not lie
+    behind the second; `read`, `write` and `carry` those from the line's start, to its end, and in whole.
     """
     eye = jnp.broadcast_to(jnp.eye(transition.shape[-1], dtype=transition.dtype), transition.shape)
-    return line_response(Line(jnp.zeros_like(transition), eye, eye, transition))
+    return Line(jnp.zeros_like(transition), eye, eye, transition)
+
+
+def line_decay(transition: Array) -> Response:
+    """The responses of `decay_line`."""
+    return line_response(decay_line(transition))
+
+
+def line_matrix(line: Line) -> Array:
+    """The responses of a short line in one matrix: faster than a scan, but the program grows with the doublings.
+
+    A stretch of m nodes maps the entering state and its inputs to its outputs and the leaving state::
+
+        W = [read  nodes]        [m * R + T, T + m * C]
+            [carry write]
+
+    What two neighbours do together follows from one product, of what the second makes of its entering state and what
+    the first makes that state of. So stretches double until one is left.
+
+    Args:
+        line: [..., n, ...].
+
+    Returns:
+        W of the whole line, [..., n * R + T, T + n * C].
+    """
+    *_, places, outputs, inputs = line.direct.shape
+    size = line.transition.shape[-1]
+    stretches = jnp.concatenate(
+        [jnp.concatenate([line.mark, line.direct], -1), jnp.concatenate([line.transition, line.source], -1)], -2
+    )
+    while stretches.shape[-3] > 1:
+        if stretches.shape[-3] % 2:
+            stretches = jnp.concatenate([stretches, _idle(stretches, size)], -3)
+        stretches = _joined(stretches[..., ::2, :, :], stretches[..., 1::2, :, :], size)
+    whole = stretches[..., 0, :, : size + places * inputs]
+    if whole.shape[-2] == places * outputs + size:
+        return whole
+    return jnp.concatenate([whole[..., : places * outputs, :], whole[..., -size:, :]], -2)
+
+
+def short_line_response(line: Line) -> Response:
+    """`line_response` by way of `line_matrix`."""
+    *_, places, outputs, inputs = line.direct.shape
+    size = line.transition.shape[-1]
+    whole = line_matrix(line)
+    lead = whole.shape[:-2]
+    rows = places * outputs
+    return Response(
+        whole[..., :rows, size:].reshape(*lead, places, outputs, places, inputs),
+        whole[..., :rows, :size].reshape(*lead, places, outputs, size),
+        whole[..., rows:, size:].reshape(*lead, size, places, inputs),
+        whole[..., rows:, :size],
+    )
+
+
+def _idle(stretches: Array, size: int) -> Array:
+    """One stretch that hands on the state and does nothing else."""
+    *lead, _, rows, columns = stretches.shape
+    corner = jnp.eye(rows, columns, size - rows, dtype=stretches.dtype)
+    return jnp.broadcast_to(corner, (*lead, 1, rows, columns))
+
+
+def _joined(first: Array, second: Array, size: int) -> Array:
+    """The stretches `first` [..., m * R + T, T + m * C], each followed by one of `second`."""
+    rows, columns = first.shape[-2] - size, first.shape[-1] - size
+    through = contract("...rt,...tc->...rc", second[..., :size], first[..., rows:, :])
+    before = jnp.pad(first[..., :rows, :], [(0, 0)] * (first.ndim - 1) + [(0, columns)])
+    return jnp.concatenate([before, jnp.concatenate([through, second[..., size:]], -1)], -2)
 
 
 @jax.custom_jvp

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from plstm_jax.ops.arrays import contract, masked_attention
-from plstm_jax.ops.lines import Line, line_response
+from plstm_jax.ops.arrays import scan_slices
+from plstm_jax.ops.plstm_1d.matrix import matrix_segment
 from plstm_jax.ops.plstm_1d.packing import packed_layout, plain_layout
-from plstm_jax.ops.plstm_1d.problem import Problem, Result, Steps, move_state, state_at, with_state
+from plstm_jax.ops.plstm_1d.problem import Problem, Result, Steps
 from plstm_jax.ops.plstm_1d.scalar import scalar_segment
 
 # Entries of the states or of the masks of the chunks that are worked on at once, as measured on CPU: what a segment
@@ -31,61 +30,26 @@ def chunkwise(problem: Problem, chunk_size: int) -> Result:
         layout = plain_layout(length, chunk_size, together)
     else:
         layout = packed_layout(length, chunk_size, together, problem.bounds)
-    chunks = layout.split(problem.steps), layout.sequences
     segments = -(-layout.chunks // together)
-    segment = scalar_segment if problem.steps.is_scalar else _segment
-    if segments == 1:
-        states, output = segment(problem.states, chunks)
-        return layout.join(output), states
-    chunks = jax.tree.map(lambda array: array.reshape(segments, together, *array.shape[1:]), chunks)
-    # The scan keeps the two passes apart already.
-    states, output = lax.scan(jax.checkpoint(segment, prevent_cse=False), problem.states, chunks)
-    return layout.join(output.reshape(layout.chunks, *output.shape[2:])), states
+    per_segment = layout.chunks // segments
+    segment = scalar_segment if problem.steps.is_scalar else matrix_segment
+
+    def run_segment(states: Array, inputs: tuple[Steps, Array | None]) -> tuple[Array, Array]:
+        steps, sequences = inputs
+        chunks = Steps(*(array.reshape(len(array), per_segment, chunk_size, *array.shape[2:]) for array in steps))
+        states, output = segment(states, chunks, sequences)
+        return states, output.reshape(output.shape[0], per_segment * chunk_size, *output.shape[3:])
+
+    sequences = None if layout.sequences is None else layout.sequences.reshape(segments, per_segment)
+    states = jnp.moveaxis(problem.states, 2, 4)  # JT first, so that the chain is a product
+    states, output = scan_slices(run_segment, states, layout.place_steps(problem.steps), sequences, segments)
+    return layout.take_steps(output), jnp.moveaxis(states, 4, 2)
 
 
 def _entries(steps: Steps, chunk_size: int) -> int:
     """Entries of what one chunk adds to the largest of the intermediate arrays."""
     state = steps.key.shape[2] * steps.value.shape[2] * steps.transition.shape[-1]
     return steps.key.shape[0] * max(state, chunk_size**2 * math.prod(steps.direct.shape[2:]))
-
-
-def _segment(states: Array, chunks: tuple[Steps, Array | None]) -> tuple[Array, Array]:
-    """Masked attention within chunks [N, B, c, ...], and a scan over the states between them."""
-    steps, sequences = chunks
-    gating, read, write, carry = _responses(steps)
-    output = masked_attention(steps.query, steps.key, steps.value, gating)
-    sent = contract("...jtkv,...jev->...jkte", write, steps.value)
-    written = contract("...jdk,...jkte->...dte", steps.key, sent)
-
-    def step(states: Array, inputs: tuple[Array, Array, Array | None]) -> tuple[Array, Array]:
-        transition, update, sequence = inputs
-        state = state_at(states, sequence)
-        return with_state(states, sequence, move_state(transition, state) + update), state
-
-    states, entering = lax.scan(step, states, (carry, written, sequences))
-    seen = contract("...idq,...dte->...iqte", steps.query, entering)
-    return states, output + contract("...ioqt,...iqte->...ieo", read, seen)
-
-
-def _responses(chunks: Steps) -> tuple[Array, Array, Array, Array]:
-    """Gating matrix [N, B, c, JO, JQ, c, JK, JV], read [N, B, c, JO, JQ, JT], write [N, B, c, JT, JK, JV], carry."""
-    *lead, size, jt, jk, jv = chunks.source.shape
-    jo, jq = chunks.mark.shape[-3:-1]
-    response = line_response(
-        Line(
-            chunks.direct.reshape(*lead, size, jo * jq, jk * jv),
-            chunks.mark.reshape(*lead, size, jo * jq, jt),
-            chunks.source.reshape(*lead, size, jt, jk * jv),
-            chunks.transition,
-        )
-    )
-    write = jnp.moveaxis(response.write, -2, -3)
-    return (
-        response.nodes.reshape(*lead, size, jo, jq, size, jk, jv),
-        response.read.reshape(*lead, size, jo, jq, jt),
-        write.reshape(*lead, size, jt, jk, jv),
-        response.carry,
-    )
 
 
 def _no_output(steps: Steps) -> Array:

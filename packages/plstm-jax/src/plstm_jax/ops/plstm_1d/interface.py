@@ -150,7 +150,9 @@ def _problem(arrays: tuple[Any, ...], initial_state: Any, scale: Any, cu_seqlens
     dtype = compute_dtype(**dict(zip(PLSTM_1D, arrays, strict=True)), initial_state=initial_state)
     steps = Steps(*(jnp.asarray(array, dtype) for array in arrays))
     factor = sizes["DK"] ** -0.5 if scale is None else scale
-    steps = steps._replace(query=steps.query * jnp.asarray(factor, dtype))
+    # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
+    scaled = (array * jnp.asarray(factor, dtype) for array in (steps.mark, steps.direct))
+    steps = steps._replace(**dict(zip(("mark", "direct"), scaled, strict=True)))
     packed = sizes.get("S", 1)
     if initial_state is None:
         states = jnp.zeros([packed, *(sizes[letter] for letter in ("B", "DK", "JT", "DV"))], dtype)

@@ -16,7 +16,7 @@ from plstm_jax.ops.plstm_1d.problem import Steps, sequence_of
 
 
 class Layout(NamedTuple):
-    """How steps [B, T, ...] become chunks [N, B, c, ...] and outputs of chunks become outputs of steps."""
+    """How steps [B, T, ...] come to stand in chunks, [B, N * c, ...], and outputs of chunks become outputs of steps."""
 
     length: int
     chunks: int
@@ -26,34 +26,27 @@ class Layout(NamedTuple):
     place: Array | None  # [T], where each step stands
     sequences: Array | None  # [N], the sequence that each chunk belongs to
 
-    def split(self, steps: Steps) -> Steps:
-        """Chunks of the steps; the places that are no step hand on the state and do nothing else."""
-        chunks = Steps(*(self._chunks(array) for array in steps))
+    def place_steps(self, steps: Steps) -> Steps:
+        """The steps in their places [B, N * c, ...]; those that hold none hand on the state and do nothing else."""
+        placed = Steps(*(self._place(array) for array in steps))
         is_step = self.is_step
         if is_step is None:
             if self.chunks * self.size == self.length:
-                return chunks
+                return placed
             is_step = jnp.arange(self.chunks * self.size) < self.length
-        idle = ~is_step.reshape(self.chunks, 1, self.size, 1, 1)
         eye = jnp.eye(steps.transition.shape[-1], dtype=steps.transition.dtype)
-        return chunks._replace(transition=jnp.where(idle, eye, chunks.transition))
+        return placed._replace(transition=jnp.where(is_step[:, None, None], placed.transition, eye))
 
-    def join(self, output: Array) -> Array:
-        """Outputs [B, T, ...] from those of the chunks [N, B, c, ...]."""
-        output = jnp.moveaxis(output, 0, 1)
-        output = output.reshape(output.shape[0], self.chunks * self.size, *output.shape[3:])
+    def take_steps(self, output: Array) -> Array:
+        """Outputs of the steps [B, T, ...] from those of all places."""
         return output[:, : self.length] if self.place is None else jnp.take(output, self.place, axis=1)
 
-    def _chunks(self, array: Array) -> Array:
+    def _place(self, array: Array) -> Array:
         if self.source_step is None or self.is_step is None:
             missing = self.chunks * self.size - self.length
-            if missing:
-                array = jnp.pad(array, [(0, 0), (0, missing), *((0, 0),) * (array.ndim - 2)])
-        else:
-            idle = ~self.is_step.reshape(-1, *(1,) * (array.ndim - 2))
-            array = jnp.where(idle, 0, jnp.take(array, self.source_step, axis=1))
-        array = array.reshape(array.shape[0], self.chunks, self.size, *array.shape[2:])
-        return jnp.moveaxis(array, 1, 0)
+            return jnp.pad(array, [(0, 0), (0, missing), *((0, 0),) * (array.ndim - 2)]) if missing else array
+        is_step = self.is_step.reshape(-1, *(1,) * (array.ndim - 2))
+        return jnp.where(is_step, jnp.take(array, self.source_step, axis=1), 0)
 
 
 def plain_layout(length: int, size: int, together: int) -> Layout:

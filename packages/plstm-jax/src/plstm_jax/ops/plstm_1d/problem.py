@@ -11,7 +11,7 @@ from plstm_jax.ops.arrays import contract
 
 
 class Steps(NamedTuple):
-    """The arrays of the op [B, T, ...] in the compute dtype; the query is scaled."""
+    """The arrays of the op [B, T, ...] in the compute dtype; mark and direct are scaled."""
 
     query: Array
     key: Array

@@ -161,6 +161,8 @@ def _chain(vectors: Vectors, maps: Maps, problem: Problem, grid: _Grid) -> Resul
         states = flip_each(jnp.moveaxis(states, (0, 4), (2, 5)), flips, *axis)
         return states.reshape(like.shape)
 
+    # Backward needs the states above every block again; making them once more is faster than keeping them.
+    @partial(jax.checkpoint, prevent_cse=False)
     def walk_column(lefts: Array, column: tuple[Vectors, Maps, Array]) -> tuple[Array, tuple[Array, Array]]:
         vectors, maps, top = column
         bottom, (rights, outputs) = lax.scan(_walk_block, top, (vectors, maps, lefts))
@@ -179,7 +181,7 @@ def _chain(vectors: Vectors, maps: Maps, problem: Problem, grid: _Grid) -> Resul
     )
 
 
-# Only the entering states are kept for the backward pass, not the products with query and key.
+# Of a block only the entering states are kept for the backward pass, not the products with query and key.
 @partial(jax.checkpoint, prevent_cse=False)
 def _walk_block(top: Array, inputs: tuple[Vectors, Maps, Array]) -> tuple[Array, tuple[Array, Array]]:
     vectors, maps, left = inputs

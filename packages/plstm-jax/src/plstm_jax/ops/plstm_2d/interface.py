@@ -197,7 +197,11 @@ def _run(
         **dict(zip(("query", "key", "value"), inputs, strict=True)), **gates._asdict(), direct=direct, **states
     )
     query, key, value = (jnp.asarray(array, dtype) for array in inputs)
-    factor = sizes["DK"] ** -0.5 if scale is None else scale
+    factor = jnp.asarray(sizes["DK"] ** -0.5 if scale is None else scale, dtype)
+    gates = gates.map(lambda gate: jnp.asarray(gate, dtype))
+    # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
+    mark_l = gates.mark_l * factor
+    mark_u = mark_l if gates.mark_u is gates.mark_l else gates.mark_u * factor
     left, top = (
         jnp.zeros([sizes["B"], len(flips), *(sizes[letter] for letter in (side, "DK", "JT", "DV"))], dtype)
         if initial_state is None
@@ -205,18 +209,18 @@ def _run(
         for index, side in enumerate("YX")
     )
     problem = Problem(
-        query * jnp.asarray(factor, dtype),
+        query,
         key,
         value,
-        gates.map(lambda gate: jnp.asarray(gate, dtype)),
-        jnp.asarray(direct, dtype),
+        gates._replace(mark_l=mark_l, mark_u=mark_u),
+        jnp.asarray(direct, dtype) * factor,
         flips,
         left,
         top,
         initial_state is not None or return_last_state,
     )
     x, y = sizes["X"], sizes["Y"]
-    if x == 0 or y == 0:  # no node: what enters leaves
+    if 0 in (x, y, sizes["B"]):  # no node: what enters leaves
         result = Result(jnp.zeros([sizes[letter] for letter in ("B", "X", "Y", "DV", "JO")], dtype), left, top)
     elif implementation == "recurrent":
         result = recurrent(problem)

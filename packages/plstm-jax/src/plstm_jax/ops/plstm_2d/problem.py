@@ -57,7 +57,7 @@ class Gates(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One call of an op, after validation: the query is scaled, everything has the compute dtype.
+    """One call of an op, after validation: marks and direct are scaled, everything has the compute dtype.
 
     Border states stand in image coordinates, too: left [B, O, Y, DK, JT, DV] and top [B, O, X, DK, JT, DV] are the
     upstream sides of their orientation.
