@@ -22,7 +22,7 @@ LEAST_CHUNKS = 8
 def chunkwise(problem: Problem, chunk_size: int) -> Result:
     """Segments one after the other, each of several chunks of `chunk_size` steps."""
     length = problem.steps.query.shape[1]
-    if length == 0:
+    if problem.steps.query.shape[0] == 0 or length == 0:
         return _no_output(problem.steps), problem.states
     chunk_size = min(chunk_size, length)
     together = max(LEAST_CHUNKS, SEGMENT // max(1, _entries(problem.steps, chunk_size)))

@@ -16,9 +16,10 @@ from plstm_jax.ops.plstm_1d.problem import Problem, Steps
 from plstm_jax.ops.plstm_1d.recurrent import recurrent
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
-# Measured on CPU; the work inside a chunk grows with its size, the number of steps between chunks falls.
+# Measured on CPU; the work inside a chunk grows with its size, the number of states between chunks falls. Masks with
+# several entries for each pair of steps want shorter chunks.
 CHUNK_SIZE = 32
-CHUNK_SIZE_STATE_TRACKING = 8
+CHUNK_SIZE_WIDE_MASK = 16
 
 
 @overload
@@ -137,8 +138,8 @@ def resolve(implementation: str, sizes: Sizes) -> str:
 
 def default_chunk_size(sizes: Sizes) -> int:
     """Steps per chunk where the caller does not say."""
-    scalar = all(sizes[letter] == 1 for letter in ("JT", "JO", "JQ", "JK", "JV"))
-    return CHUNK_SIZE if scalar else CHUNK_SIZE_STATE_TRACKING
+    wide = any(sizes[letter] > 1 for letter in ("JO", "JQ", "JK", "JV"))
+    return CHUNK_SIZE_WIDE_MASK if wide else CHUNK_SIZE
 
 
 def _problem(arrays: tuple[Any, ...], initial_state: Any, scale: Any, cu_seqlens: Any, sizes: Sizes) -> Problem:
