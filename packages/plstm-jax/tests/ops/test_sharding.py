@@ -13,24 +13,42 @@ PROGRAM = textwrap.dedent(
     from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED
     from plstm_jax import ops
     from plstm_jax.check import QUICK_COMPILATION
+    from plstm_jax.ops.plstm_1d import chunkwise
     from plstm_testing.tolerances import assert_close
 
     assert len(jax.devices()) == 4
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+    chunkwise.SEGMENT = 0  # one segment per chunk, as in a sequence that is too long for the cache
+    chunkwise.LEAST_CHUNKS = 1
     random = np.random.default_rng(0)
+    # op, its layouts, keywords, sizes, transitions
     cases = [
-        ("plstm_1d", PLSTM_1D, "chunkwise", {"T": 7}),
-        ("plstm_2d_oriented", PLSTM_2D_ORIENTED, "parallel", {"X": 3, "Y": 2}),
+        ("plstm_1d", PLSTM_1D, {"chunk_size": 3}, {"T": 7}, ""),
+        ("plstm_1d", PLSTM_1D, {"chunk_size": 2}, {"T": 7, "JT": 2, "JV": 2}, ""),
     ]
-    for op, layouts, implementation, sizes in cases:
+    for implementation in ("parallel", "chunkwise"):
+        keywords = {"implementation": implementation, "block_size": 2}
+        for mode in ("general", "P", "D"):
+            cases.append(("plstm_2d_oriented", PLSTM_2D_ORIENTED, keywords, {"X": 3, "Y": 4}, mode))
+    for op, layouts, keywords, sizes, mode in cases:
         sizes = {"B": 8, "O": 4, "DK": 3, "DV": 2} | {name: 1 for name in ("JQ", "JK", "JV", "JT", "JO")} | sizes
         arguments = {
             name: jnp.asarray(random.uniform(-0.7, 0.7, [sizes[letter] for letter in layout]), jnp.float32)
             for name, layout in layouts.items()
         }
+        same = {}
+        if mode == "D":
+            del arguments["transition_dl"]
+        if mode == "P":
+            same = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
+            arguments = {name: array for name, array in arguments.items() if name not in same}
+
+        def run(arguments):
+            shared = {name: arguments[source] for name, source in same.items()}
+            return getattr(ops, op)(**arguments, **shared, **keywords)
 
         def outputs_and_gradients(arguments):
-            outputs, pull_back = jax.vjp(lambda x: getattr(ops, op)(**x, implementation=implementation), arguments)
+            outputs, pull_back = jax.vjp(run, arguments)
             return outputs, pull_back(outputs)
 
         program = jax.jit(outputs_and_gradients, compiler_options=dict(QUICK_COMPILATION))
@@ -38,7 +56,7 @@ PROGRAM = textwrap.dedent(
         spread = jax.device_put(arguments, sharding)
         compiled = program.lower(spread).compile()
         found = re.findall("all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter", compiled.as_text())
-        assert not found, (op, found)
+        assert not found, (op, keywords, mode, found)
         shared = compiled(spread)
         for one, other in zip(jax.tree.leaves(shared), jax.tree.leaves(whole), strict=True):
             assert one.sharding.is_equivalent_to(sharding, one.ndim), (op, one.sharding)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from plstm_jax import ops
+from plstm_jax.ops.plstm_1d import chunkwise
 from plstm_jax.ops.plstm_2d import quadratic
 from plstm_testing.tolerances import assert_close
 
@@ -15,6 +16,7 @@ SHARED = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "m
 # op, fast form, its options, sizes, absent arguments
 PROBLEMS = {
     "sequence": ("plstm_1d", "chunkwise", {"chunk_size": 3}, {"T": 7}, ()),
+    "sequence-segments": ("plstm_1d", "chunkwise", {"chunk_size": 1}, {"T": 5}, ()),
     "sequence-matrices": ("plstm_1d", "chunkwise", {"chunk_size": 4}, {"T": 6} | MATRICES, ()),
     "grid-blocks": ("plstm_2d", "chunkwise", {"block_size": 2}, {"X": 3, "Y": 4, "B": 1}, ("transition_ru",)),
     "grid-oriented": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_dl",)),
@@ -43,6 +45,9 @@ def problem(request, draw, monkeypatch):
     last = request.param not in OUTPUT_ONLY
     if request.param == "grid-shared-strips":
         monkeypatch.setattr(quadratic, "ONE_STRIP", 0)
+    if request.param == "sequence-segments":
+        monkeypatch.setattr(chunkwise, "SEGMENT", 0)
+        monkeypatch.setattr(chunkwise, "LEAST_CHUNKS", 2)
 
     def form(**keywords):
         def function(given):
@@ -100,12 +105,20 @@ def test_reverse_over_reverse_and_checkpoint(draw, jit):
     assert_same(recomputed, plain)
 
 
-@pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", "parallel"])
-def test_vmap_is_a_batch(draw, jit, implementation):
-    arguments = draw("plstm_2d", B=3, X=2, Y=3)
+VMAPPED = [
+    ("plstm_1d", "recurrent", {}, {"T": 5}),
+    ("plstm_1d", "chunkwise", {"chunk_size": 2}, {"T": 5}),
+    ("plstm_1d", "chunkwise", {"chunk_size": 2}, {"T": 5} | MATRICES),
+    *(("plstm_2d", form, {"block_size": 2}, {"X": 2, "Y": 3}) for form in ("recurrent", "chunkwise", "parallel")),
+]
+
+
+@pytest.mark.parametrize(("op", "implementation", "options", "sizes"), VMAPPED)
+def test_vmap_is_a_batch(draw, jit, op, implementation, options, sizes):
+    arguments = draw(op, B=3, **sizes)
 
     def run(arguments):
-        return ops.plstm_2d(**arguments, implementation=implementation, block_size=2, return_last_state=True)
+        return getattr(ops, op)(**arguments, implementation=implementation, return_last_state=True, **options)
 
     def single(arguments):
         return jax.tree.map(lambda x: x[0], run(jax.tree.map(lambda x: x[None], arguments)))
