@@ -1,6 +1,6 @@
 """Time the jitted JAX ops beside the torch ops: medians in milliseconds, as a table and as JSON.
 
-python benchmarks/jax_ops.py --out benchmarks/results/jax_ops.json
+python benchmarks/jax_ops.py --out jax_ops.json
 
 The two take turns on the same arguments, so that what else the machine does falls on both; beside the time on the clock
 stands the processor time, which other work on the machine changes less. For JAX also the seconds to compile the
@@ -24,8 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from plstm_graph import CASES as GRAPHS
+from plstm_graph import draw_topology
 
-from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED
+from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
 from plstm_jax import ops as jax_ops
 from plstm_torch import ops as torch_ops
 
@@ -41,12 +43,16 @@ CASES: dict[str, tuple[str, str, dict[str, int]]] = {
 for side, batch in ((14, 24), (28, 6), (64, 3), (128, 3)):
     for mode in "DP":
         CASES[f"2d-{mode}-{side}"] = ("plstm_2d_oriented", mode, {"B": batch, "X": side, "Y": side, **GRID})
-LAYOUTS = {"plstm_1d": PLSTM_1D, "plstm_2d_oriented": PLSTM_2D_ORIENTED}
+for graph, (*_, implementations) in GRAPHS.items():
+    for implementation in implementations:
+        CASES[f"{graph}, {implementation}"] = ("plstm_graph", implementation, {"H": 4, "DK": 24, "DV": 24})
+LAYOUTS = {"plstm_1d": PLSTM_1D, "plstm_2d_oriented": PLSTM_2D_ORIENTED, "plstm_graph": PLSTM_GRAPH}
 # P-mode passes one array for two transitions each, and one mark twice.
 SHARED = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
 
 Arguments = dict[str, np.ndarray]
 Function = Callable[[], Any]
+Call = Callable[[Any, Mapping[str, Any]], Any]  # from the module of the ops and the arguments to the output
 
 
 def draw(op: str, mode: str, sizes: Mapping[str, int]) -> Arguments:
@@ -56,7 +62,7 @@ def draw(op: str, mode: str, sizes: Mapping[str, int]) -> Arguments:
     for name, layout in LAYOUTS[op].items():
         array = random.standard_normal([sizes.get(letter, 1) for letter in layout])
         if name.startswith("transition"):
-            array = 0.95 * np.linalg.qr(array)[0]
+            array = 0.3 * array if op == "plstm_graph" else 0.95 * np.linalg.qr(array)[0]
         arguments[name] = array.astype(np.float32)
     if mode == "P":
         share = random.uniform(0, 1, arguments["transition_rl"].shape).astype(np.float32)
@@ -72,28 +78,23 @@ def completed(arguments: Mapping[str, Any], mode: str) -> dict[str, Any]:
     return {**arguments, **({name: arguments[source] for name, source in SHARED.items()} if mode == "P" else {})}
 
 
-def torch_functions(op: str, mode: str, arguments: Arguments, weight: np.ndarray) -> tuple[Function, Function]:
+def torch_functions(call: Call, arguments: Arguments, weight: np.ndarray) -> tuple[Function, Function]:
     tensors = {name: torch.from_numpy(array).requires_grad_() for name, array in arguments.items()}
     cotangent = torch.from_numpy(weight)
 
-    def forward() -> Any:
-        return getattr(torch_ops, op)(**completed(tensors, mode))
-
     def inference() -> None:
         with torch.no_grad():
-            forward()
+            call(torch_ops, tensors)
 
     def training() -> None:
-        torch.autograd.grad(forward(), list(tensors.values()), cotangent)
+        torch.autograd.grad(call(torch_ops, tensors), list(tensors.values()), cotangent)
 
     return inference, training
 
 
-def jax_functions(
-    op: str, mode: str, arguments: Arguments, weight: np.ndarray
-) -> tuple[Function, Function, dict[str, Any]]:
+def jax_functions(call: Call, arguments: Arguments, weight: np.ndarray) -> tuple[Function, Function, dict[str, Any]]:
     def forward(arrays: dict[str, Any]) -> Any:
-        return getattr(jax_ops, op)(**completed(arrays, mode))
+        return call(jax_ops, arrays)
 
     def gradients(arrays: dict[str, Any], cotangent: Any) -> Any:
         output, pull_back = jax.vjp(forward, arrays)
@@ -141,13 +142,33 @@ def summary(times: list[tuple[float, float]]) -> dict[str, Any]:
     return {**found, "best": min(clock), "repeats": len(times)}
 
 
-def measure(case: str, seconds: float) -> dict[str, Any]:
-    op, mode, sizes = CASES[case]
-    arguments = draw(op, mode, sizes)
-    shape = [sizes.get(letter, 1) for letter in (*LAYOUTS[op]["value"][:-1], "JO")]
+def problem(case: str) -> tuple[Call, Arguments, np.ndarray, dict[str, int]]:
+    """What a case calls, its arguments, the cotangent of its output, and its sizes."""
+    op, variant, sizes = CASES[case]
+    if op == "plstm_graph":
+        topology = draw_topology(np.random.default_rng(0), *GRAPHS[case.removesuffix(f", {variant}")][:3])
+        sizes = {**sizes, "N": topology.num_nodes, "E": len(topology.edges), "L": len(topology.line_edges)}
+        arguments = draw(op, "", sizes)
+
+        def call(ops: Any, arrays: Mapping[str, Any]) -> Any:
+            return ops.plstm_graph(**arrays, topology=topology, implementation=variant)
+    else:
+        arguments = draw(op, variant, sizes)
+
+        def call(ops: Any, arrays: Mapping[str, Any]) -> Any:
+            return getattr(ops, op)(**completed(arrays, variant))
+
+    shape = [sizes.get(letter, 1) for letter in LAYOUTS[op]["value"]]
+    if op != "plstm_graph":
+        shape[-1] = sizes.get("JO", 1)
     weight = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    (*in_torch,) = torch_functions(op, mode, arguments, weight)
-    *in_jax, about = jax_functions(op, mode, arguments, weight)
+    return call, arguments, weight, sizes
+
+
+def measure(case: str, seconds: float) -> dict[str, Any]:
+    call, arguments, weight, sizes = problem(case)
+    (*in_torch,) = torch_functions(call, arguments, weight)
+    *in_jax, about = jax_functions(call, arguments, weight)
     result: dict[str, Any] = {"case": case, "sizes": sizes, **about}
     for name, one, other in zip(("forward", "forward_backward"), in_torch, in_jax, strict=True):
         gc.collect()
@@ -195,7 +216,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES), metavar="CASE")
     parser.add_argument("--compile-sides", nargs="*", type=int, default=[7, 14, 28, 56], help="sides to compile")
     parser.add_argument("--seconds", type=float, default=6.0, help="least time per measurement")
     options = parser.parse_args()
@@ -213,7 +234,7 @@ def main() -> None:
             found = row[key]
             medians = f"{found['torch']['median']:8.1f} {found['jax']['median']:8.1f}"
             cells.append(f"{key} {medians} {found['ratio_median']:5.2f} ({found['ratio_processor']:.2f})")
-        print(f"{case:12} {'  '.join(cells)}  compiled in {row['compile_seconds']:.1f} s", flush=True)
+        print(f"{case:38} {'  '.join(cells)}  compiled in {row['compile_seconds']:.1f} s", flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps({**about, "rows": rows, "compile": compiled}, indent=2) + "\n")

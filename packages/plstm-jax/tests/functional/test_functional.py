@@ -90,6 +90,38 @@ def test_orthogonal_normalizations_are_orthogonal(jit, mode):
     assert_close(products, expected, "float32" if mode.startswith("householder") else "float64")
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_qr_is_that_of_lapack_where_columns_are_special(size):
+    """Identities, triangles and zero columns: in value, and in every direction."""
+    ordinary = normal(size, size)
+    matrices = np.stack([np.eye(size), -np.eye(size), np.triu(ordinary), np.tril(ordinary), ordinary])
+    matrices[-1, 1:, 0] = 0.0
+    direction = normal(*matrices.shape, seed=1)
+    q, tangent = jax.jvp(functional.qr, (jnp.asarray(matrices),), (jnp.asarray(direction),))
+    expected, r = np.linalg.qr(matrices)
+    assert_close(q, expected)
+    lower = np.tril(np.swapaxes(expected, 1, 2) @ direction @ np.linalg.inv(r), -1)
+    assert_close(tangent, expected @ (lower - np.swapaxes(lower, 1, 2)), kind="gradient")
+
+
+def test_exponential_of_small_and_large_rotations():
+    """In the plane it is a rotation by the entry; beyond what squaring can reach it says so."""
+    angles = np.array([0.0, 1e-8, 0.3, 1.0, 10.0, 1000.0])
+    matrices = np.zeros((len(angles), 2, 2))
+    matrices[:, 0, 1] = angles
+    cos, sin = np.cos(angles), np.sin(angles)
+    expected = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
+    assert_close(functional.normalize(jnp.asarray(matrices), "exponential_orthogonalization"), expected)
+    assert np.all(np.isnan(functional.normalize(1e6 * matrices[-1:], "exponential_orthogonalization")))
+
+
+@pytest.mark.parametrize("mode", list(functional.NORMALIZATIONS))
+def test_no_program_calls_lapack(jit, mode):
+    """On CPU, two batched calls of it that run at once may never end."""
+    gradient = jit(jax.grad(lambda x: jnp.sum(functional.normalize(x, mode) ** 3)))
+    assert "custom_call" not in gradient.lower(normal(5, 3, 3)).as_text()
+
+
 def test_truncated_exponential():
     matrices = normal(3, 3, 3)
     expected = np.stack([reference.normalize(m, "exponential_orthogonalization", 5, 0.7, "series") for m in matrices])

@@ -250,3 +250,15 @@ def test_what_is_refused():
         plan_graph(type("Bare", (), {"edges": topology.edges, "line_edges": topology.line_edges})())
     with pytest.raises(ValueError, match=r"^implementation: expected one of 'auto', 'recurrent', 'parallel'"):
         plstm_graph(**draw_arguments(topology, initial=False), topology=topology, implementation="chunkwise")
+
+
+@EACH
+def test_no_program_calls_lapack(implementation):
+    """On CPU, two batched calls of it that run at once may never end."""
+    topology = random_dag()
+    arguments = draw_arguments(topology)
+
+    def loss(arguments):
+        return jnp.sum(plstm_graph(**arguments, topology=topology, implementation=implementation) ** 2)
+
+    assert "custom_call" not in jax.jit(jax.grad(loss)).lower(arguments).as_text()

@@ -3,6 +3,9 @@
 Three give an orthogonal matrix, so that U diag(sigma) V has no singular value above those of sigma. The other two
 divide by an estimate from power iteration: `singularvalue_restriction` bounds the matrix to the accuracy of that
 iteration, `eigenvalue_restriction` bounds no norm at all unless the matrix is symmetric and positive.
+
+Everything is made of products. The matrices are small and many, and on CPU two of XLA's batched calls of LAPACK that
+run at once may wait for each other forever.
 """
 
 from __future__ import annotations
@@ -12,18 +15,63 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.scipy.linalg import expm
 from jaxtyping import Float
 
 from plstm_jax.ops.arrays import contract
 
 _HOUSEHOLDER_EPSILON = 1e-5
 _POWER_EPSILON = 1e-3
+# Enough for float64 where the Frobenius norm is at most 1/2.
+_EXPONENTIAL_TERMS = 16
+_MOST_SQUARINGS = 16
 
 
+@jax.custom_jvp
 def qr(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
-    """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative)."""
-    return jnp.linalg.qr(matrix)[0]
+    """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative).
+
+    Every column but the last is reflected onto minus the sign of its diagonal entry, unless nothing but zeros stands
+    below that; the last is left as it comes.
+    """
+    size = matrix.shape[-1]
+    places = jnp.arange(size)
+
+    def reflect(carry: tuple[Array, Array], column: Array) -> tuple[tuple[Array, Array], None]:
+        q, rest = carry
+        entries = lax.dynamic_index_in_dim(rest, column, -1, keepdims=False)
+        head, below = jnp.where(places == column, entries, 0), jnp.where(places > column, entries, 0)
+        length = _norm(head + below)
+        sign = jnp.where(jnp.sum(head, -1, keepdims=True) < 0, -1, 1)
+        normal = head + below + jnp.where(places == column, sign * length, 0)
+        needed = jnp.any(below != 0, -1, keepdims=True) & (length > 0)
+        unit = jnp.where(needed, normal / jnp.where(needed, _norm(normal), 1), 0)
+        along = contract("...i,...ij->...j", unit, rest)
+        rest = rest - 2 * unit[..., :, None] * along[..., None, :]
+        along = contract("...ij,...j->...i", q, unit)
+        return (q - 2 * along[..., :, None] * unit[..., None, :], rest), None
+
+    start = jnp.broadcast_to(jnp.eye(size, dtype=matrix.dtype), matrix.shape), matrix
+    return lax.scan(reflect, start, jnp.arange(size - 1))[0][0]
+
+
+@qr.defjvp
+def _qr_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """The tangent is Q (L - L^T), where L is what stands below the diagonal of Q^T dA R^-1."""
+    q = qr(*primals)
+    r, turned = (contract("...ji,...jk->...ik", q, array) for array in (*primals, *tangents))
+    size = q.shape[-1]
+
+    def divide(found: Array, column: Array) -> tuple[Array, None]:
+        """Column by column; those to come are still zero."""
+        factors = lax.dynamic_index_in_dim(r, column, -1, keepdims=False)
+        wanted = lax.dynamic_index_in_dim(turned, column, -1, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(factors, column, -1)
+        new = (wanted - contract("...ij,...j->...i", found, factors)) / pivot
+        return found + new[..., :, None] * (jnp.arange(size) == column), None
+
+    # Nothing stands below the diagonal in the last column, whose pivot may therefore be zero.
+    lower = jnp.tril(lax.scan(divide, jnp.zeros_like(q), jnp.arange(size - 1))[0], -1)
+    return q, contract("...ij,...jk->...ik", q, lower - jnp.swapaxes(lower, -1, -2))
 
 
 def householder_orthogonalization(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
@@ -49,7 +97,8 @@ def exponential_orthogonalization(
     Args:
         matrix: the matrices A.
         factor: g.
-        terms: None for the exact exponential, which is orthogonal. Otherwise the number n of terms of the series
+        terms: None for the exact exponential, which is orthogonal (NaN where the Frobenius norm of g (A - A^T) exceeds
+            2**15). Otherwise the number n of terms of the series
             sum_{p=0}^{n-1} K^p / p!, which is not orthogonal for large K: with 16 terms a Frobenius norm of 12 gives
             a spectral norm of 26.
 
@@ -57,13 +106,28 @@ def exponential_orthogonalization(
         The exponentials.
     """
     skew = factor * (matrix - jnp.swapaxes(matrix, -1, -2))
-    if terms is None:
-        size = skew.shape[-1]
-        return jax.vmap(expm)(skew.reshape(-1, size, size)).reshape(skew.shape)
+    return _exponential(skew) if terms is None else _power_series(skew, terms)
+
+
+def _exponential(matrix: Array) -> Array:
+    """Halve the matrix until few terms of the series are enough, and square back."""
+    norm = lax.stop_gradient(jnp.sqrt(jnp.sum(matrix * matrix, axis=(-2, -1), keepdims=True)))
+    halvings = jnp.maximum(jnp.ceil(jnp.log2(jnp.maximum(norm, 2.0**-10))) + 1, 0)
+    result = _power_series(matrix * jnp.exp2(-halvings), _EXPONENTIAL_TERMS)
+
+    def square(result: Array, count: Array) -> tuple[Array, None]:
+        return jnp.where(count < halvings, contract("...ij,...jk->...ik", result, result), result), None
+
+    result = lax.scan(square, result, jnp.arange(_MOST_SQUARINGS))[0]
+    return jnp.where(halvings <= _MOST_SQUARINGS, result, jnp.nan)
+
+
+def _power_series(matrix: Array, terms: int) -> Array:
+    """sum_{p=0}^{terms-1} A^p / p!, by Horner's rule."""
     identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
 
     def step(result: Array, power: Array) -> tuple[Array, None]:
-        return identity + contract("...ij,...jk->...ik", skew, result) / power, None
+        return identity + contract("...ij,...jk->...ik", matrix, result) / power, None
 
     powers = jnp.arange(terms - 1, 0, -1, dtype=matrix.dtype)
     return lax.scan(step, jnp.broadcast_to(identity, matrix.shape), powers)[0]

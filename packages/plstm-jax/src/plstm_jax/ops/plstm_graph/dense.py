@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from plstm_jax.ops.arrays import contract, masked_attention
 from plstm_jax.ops.plstm_graph.plan import GraphPlan
+from plstm_jax.ops.plstm_graph.triangular import inverse_of_unit_lower
 
 
 def read_dense(
@@ -52,8 +52,8 @@ def read_dense(
 
 
 def solve_dense(
-    entering: Float[Array, "E H JT DK DV"], transition: Float[Array, "L H JT JT"], plan: GraphPlan
-) -> Float[Array, "E H JT DK DV"]:
+    entering: Float[Array, "E H JT DV DK"], transition: Float[Array, "L H JT JT"], plan: GraphPlan
+) -> Float[Array, "E H JT DV DK"]:
     """The states of all edges from what enters each of them; as `solve_by_levels`."""
     graph, _, _ = _places(plan)
     _, heads, *state = entering.shape
@@ -72,11 +72,10 @@ def _solve(right: Array, transition: Array, plan: GraphPlan) -> Array:
     incoming, outgoing = plan.line_edges.T
     place, rank = graph.at[outgoing].get(mode="fill", fill_value=g), plan.edge_rank
     rows, columns = (rank.at[edge].get(mode="fill", fill_value=0) for edge in (outgoing, incoming))
-    matrix = (
-        jnp.zeros([g, e, e, heads, jt, jt], transition.dtype).at[place, rows, columns].add(-transition, mode="drop")
-    )
+    matrix = jnp.zeros([g, e, e, heads, jt, jt], transition.dtype)
+    matrix = matrix.at[place, rows, columns].add(transition, mode="drop")
     matrix = matrix.transpose(0, 3, 1, 4, 2, 5).reshape(g, heads, e * jt, e * jt)
-    return jax.lax.linalg.triangular_solve(matrix, right, left_side=True, lower=True, unit_diagonal=True)
+    return contract("ghij,ghjc->ghic", inverse_of_unit_lower(matrix), right)
 
 
 def _places(plan: GraphPlan) -> tuple[Array, Array, Array]:

@@ -138,10 +138,15 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
         array.at[node].get(mode="fill", fill_value=0) for array, node in ((key, tail), (value, tail), (query, head))
     )
     written = contract("ehtkj,ehvj->ehtkv", source, values)
-    entering = contract("ehdk,ehtkv->ehtdv", keys, written)
+    entering = contract("ehtkv,ehdk->ehtvd", written, keys)
     if initial:
-        entering = entering + jnp.moveaxis(initial[0], -1, 2)
+        entering = entering + _turned(initial[0])
     states = (solve_dense if implementation == "parallel" else solve_by_levels)(entering, transition, plan)
     reading = contract("ehoqt,ehdq->ehotd", mark, queries)
-    output = output.at[head].add(contract("ehotd,ehtdv->ehvo", reading, states), mode="drop")
-    return jnp.swapaxes(output, 0, 1), jnp.moveaxis(jnp.swapaxes(states, 0, 1), 2, -1)
+    output = output.at[head].add(contract("ehtvd,ehotd->ehvo", states, reading), mode="drop")
+    return jnp.swapaxes(output, 0, 1), jnp.swapaxes(_turned(states), 0, 1)
+
+
+def _turned(states: Array) -> Array:
+    """[E, H, DK, DV, JT] as the products leave and take it, [E, H, JT, DV, DK], and back."""
+    return jnp.swapaxes(states, 2, 4)

@@ -19,8 +19,8 @@ from plstm_jax.ops.plstm_graph.plan import GraphPlan
 
 
 def solve_by_levels(
-    entering: Float[Array, "E H JT DK DV"], transition: Float[Array, "L H JT JT"], plan: GraphPlan
-) -> Float[Array, "E H JT DK DV"]:
+    entering: Float[Array, "E H JT DV DK"], transition: Float[Array, "L H JT JT"], plan: GraphPlan
+) -> Float[Array, "E H JT DV DK"]:
     """The states of all edges from what enters each of them.
 
     Args:
@@ -35,7 +35,7 @@ def solve_by_levels(
     missing = plan.edges.shape[0]
 
     def apply(states: Array) -> Array:
-        moved = contract("lhst,lhtkv->lhskv", transition, _take(states, incoming))
+        moved = contract("lhst,lhtvk->lhsvk", transition, _take(states, incoming))
         return states - jnp.zeros_like(states).at[outgoing].add(moved, mode="drop")
 
     rows = (
@@ -46,12 +46,12 @@ def solve_by_levels(
 
     def forward(states: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
         come, go, matrices = row
-        moved = contract("lhst,lhtkv->lhskv", matrices, _take(states, come))
+        moved = contract("lhst,lhtvk->lhsvk", matrices, _take(states, come))
         return states.at[go].add(moved, mode="drop"), None
 
     def backward(adjoint: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
         come, go, matrices = row
-        moved = contract("lhts,lhtkv->lhskv", matrices, _take(adjoint, go))
+        moved = contract("lhts,lhtvk->lhsvk", matrices, _take(adjoint, go))
         return adjoint.at[come].add(moved, mode="drop"), None
 
     def solve(_: Callable[[Array], Array], right: Array) -> Array:
