@@ -59,19 +59,22 @@ def _qr_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
     """The tangent is Q (L - L^T), where L is what stands below the diagonal of Q^T dA R^-1."""
     q = qr(*primals)
     r, turned = (contract("...ji,...jk->...ik", q, array) for array in (*primals, *tangents))
-    size = q.shape[-1]
+    lower = jnp.tril(contract("...ij,...jk->...ik", turned, _inverse_columns(r)), -1)
+    return q, contract("...ij,...jk->...ik", q, lower - jnp.swapaxes(lower, -1, -2))
+
+
+def _inverse_columns(upper: Array) -> Array:
+    """The inverse of an upper triangular matrix; zero in the last column, whose pivot may be zero."""
+    identity = jnp.eye(upper.shape[-1], dtype=upper.dtype)
 
     def divide(found: Array, column: Array) -> tuple[Array, None]:
         """Column by column; those to come are still zero."""
-        factors = lax.dynamic_index_in_dim(r, column, -1, keepdims=False)
-        wanted = lax.dynamic_index_in_dim(turned, column, -1, keepdims=False)
-        pivot = lax.dynamic_index_in_dim(factors, column, -1)
-        new = (wanted - contract("...ij,...j->...i", found, factors)) / pivot
-        return found + new[..., :, None] * (jnp.arange(size) == column), None
+        factors = lax.dynamic_index_in_dim(upper, column, -1, keepdims=False)
+        new = identity[column] - contract("...ij,...j->...i", found, factors)
+        new = new / lax.dynamic_index_in_dim(factors, column, -1)
+        return found + new[..., :, None] * identity[column], None
 
-    # Nothing stands below the diagonal in the last column, whose pivot may therefore be zero.
-    lower = jnp.tril(lax.scan(divide, jnp.zeros_like(q), jnp.arange(size - 1))[0], -1)
-    return q, contract("...ij,...jk->...ik", q, lower - jnp.swapaxes(lower, -1, -2))
+    return lax.scan(divide, jnp.zeros_like(upper), jnp.arange(upper.shape[-1] - 1))[0]
 
 
 def householder_orthogonalization(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:

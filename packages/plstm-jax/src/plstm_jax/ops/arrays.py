@@ -54,7 +54,14 @@ def contract(indices: str, *operands: Array) -> Array:
 
 def _einsum(indices: str, *operands: Array) -> Array:
     precision = None if jax.config.jax_default_matmul_precision is not None else lax.Precision.HIGHEST  # type: ignore[attr-defined]
-    return jnp.einsum(indices, *operands, precision=precision)
+    lead = operands[0].ndim - len(indices.replace("...", "").split(",")[0])
+    if lead <= 2:
+        return jnp.einsum(indices, *operands, precision=precision)
+    # XLA for CPU aborts on products of arrays with eight axes, which further axes of a vmap soon make.
+    shape = operands[0].shape[:lead]
+    flat = (array.reshape(math.prod(shape), *array.shape[lead:]) for array in operands)
+    result = jnp.einsum(indices, *flat, precision=precision)
+    return result.reshape(*shape, *result.shape[1:])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
