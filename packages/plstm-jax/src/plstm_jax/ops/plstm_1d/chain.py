@@ -7,6 +7,7 @@ from jax import Array, lax
 
 from plstm_jax.ops.arrays import contract
 from plstm_jax.ops.lines import decay_line, line_matrix
+from plstm_jax.ops.plstm_1d.problem import state_at, with_state
 
 
 def chain(states: Array, carry: Array, written: Array, sequences: Array | None) -> tuple[Array, Array]:
@@ -35,9 +36,9 @@ def chain(states: Array, carry: Array, written: Array, sequences: Array | None) 
 def _by_sequence(states: Array, carry: Array, written: Array, sequences: Array) -> tuple[Array, Array]:
     def step(states: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         carry, written, sequence = chunk
-        entering = lax.dynamic_index_in_dim(states, sequence, 0, keepdims=False)
+        entering = state_at(states, sequence)
         leaving = contract("...ts,...sed->...ted", carry, entering) + written
-        return lax.dynamic_update_index_in_dim(states, leaving, sequence, 0), entering
+        return with_state(states, sequence, leaving), entering
 
     chunks = jnp.moveaxis(carry, 1, 0), jnp.moveaxis(written, 1, 0), sequences
     states, entering = lax.scan(step, states, chunks)
