@@ -35,6 +35,12 @@ class ProjectionLayerConfig(Config):
         """Names of the head dimension and of the state-tracking dimension."""
         raise NotImplementedError
 
+    @property
+    def head_sizes(self) -> tuple[int, int]:
+        """Head dimension DK or DV, and state-tracking dimension."""
+        head, state = self._axes
+        return getattr(self, head), getattr(self, state)
+
     def parameters(self) -> dict[str, Parameter | None]:
         """`weight` [max(1, H/s), K / max(1, s/H), J, s, D/s] and, with `bias`, `bias` [H, K, J], K for DK or DV."""
         head, state = self._axes
