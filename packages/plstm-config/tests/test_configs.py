@@ -16,6 +16,7 @@ DEFAULTS = json.loads((Path(__file__).parent / "data" / "defaults.json").read_te
 NEEDED: dict[str, dict[str, Any]] = {
     "pLSTMLMModel": {"vocab_size": 11, "embedding_dim": 32},
     "pLSTMGraphModel": {"input_dim": 7, "output_dim": 2},
+    "TokenEmbedding": {"vocab_size": 11, "embedding_dim": 32},
 }
 
 

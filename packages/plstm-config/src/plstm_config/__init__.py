@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from plstm_config.models import (
         PatchEmbedConfig,
         PosEmbed2DConfig,
+        TokenEmbeddingConfig,
         pLSTMGraphModelConfig,
         pLSTMLMModelConfig,
         pLSTMVisionModelConfig,
@@ -152,6 +153,7 @@ _HOME = {
     "models": (
         "PatchEmbedConfig",
         "PosEmbed2DConfig",
+        "TokenEmbeddingConfig",
         "pLSTMGraphModelConfig",
         "pLSTMLMModelConfig",
         "pLSTMVisionModelConfig",
@@ -244,6 +246,7 @@ __all__ = [
     "SoftCapFunctionConfig",
     "SourceLayerConfig",
     "TanhFunctionConfig",
+    "TokenEmbeddingConfig",
     "TransformerBlockConfig",
     "TruncatedNormalInitConfig",
     "UniformInitConfig",

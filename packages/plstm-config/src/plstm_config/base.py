@@ -18,10 +18,12 @@ from typing import (
     get_type_hints,
 )
 
-from compoconf import ConfigInterface
-
 if TYPE_CHECKING:
     from plstm_config.parameters import Child, Parameter
+
+    ConfigInterface = object  # a dataclass that is not frozen, from which type checkers let no frozen one inherit
+else:
+    from compoconf import ConfigInterface
 
 C = TypeVar("C")
 DType = Literal["float32", "float16", "bfloat16", "float64"]
@@ -125,13 +127,17 @@ class Config(ConfigInterface):
         if getattr(self, name) == value:
             self._derived.add(name)
 
+    def _set(self, name: str, value: Any) -> None:
+        """Fill a field while the config is made."""
+        setattr(self, name, value)
+
     def _is_open(self, name: str) -> bool:
         """Whether a child is not given, so that the parent's defaults for it matter."""
         return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
 
     def _child(
         self, name: str, auto: type[Config], structure: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-    ) -> None:
+    ) -> Any:
         """Make a child, or fill a copy of one that was passed in.
 
         Args:
@@ -139,6 +145,9 @@ class Config(ConfigInterface):
             auto: class to make if nothing was passed in.
             structure: fields that this config determines. In a given child they may have their default, or this value.
             defaults: further fields of a child that is made here.
+
+        Returns:
+            The child.
 
         Raises:
             ValueError: if a given child contradicts this config.
@@ -161,6 +170,7 @@ class Config(ConfigInterface):
                 self._derived.add(name)
         self._completed.add(name)
         setattr(self, name, made)
+        return made
 
 
 def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:

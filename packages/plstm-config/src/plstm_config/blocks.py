@@ -73,8 +73,7 @@ class ProjectionBlockConfig(ResidualModuleConfig):
             self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
 
     def _interaction(self, width: int, defaults: dict[str, Any]) -> None:
-        self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())
-        layer = self.interaction_module
+        layer = self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())
         same = layer.output_dim == width
         require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
 

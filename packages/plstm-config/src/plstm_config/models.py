@@ -33,15 +33,18 @@ class _ModelConfig(Config):
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def _stack(self, width: int, block: Config | None) -> None:
+    def _stack(self, width: int, block: Config | None) -> BlockStackConfig:
         """Fill a given stack, or make one of the block; a stack that knows its number of blocks decides."""
         stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
         if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
             agree = self.num_blocks in (default, stack.num_blocks)
             require(agree, f"num_blocks={self.num_blocks}: expected block_stack.num_blocks={stack.num_blocks}")
-            self.num_blocks = stack.num_blocks
+            self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
-        self._child("block_stack", BlockStackConfig, structure, {"block": block, **self._types()})
+        made: BlockStackConfig = self._child(
+            "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
+        )
+        return made
 
     def _norm(self, name: str, width: int) -> None:
         self._child(name, RMSNormConfig, {"input_dim": width}, self._types())
@@ -51,6 +54,29 @@ class _ModelConfig(Config):
 
     def _weight(self, shape: tuple[int, ...], axes: tuple[str, ...], init: InitConfig, **more: Any) -> Parameter:
         return Parameter(shape, axes, init, self.param_dtype, **more)
+
+
+@frozen
+class TokenEmbeddingConfig(Config):
+    """A table with one row for every token.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embedding_dim: width.
+    """
+
+    class_name: str = field(init=False, default="TokenEmbedding")
+    vocab_size: int = -1
+    embedding_dim: int = -1
+    embed_init: InitConfig = field(default_factory=SmallInitConfig)
+    param_dtype: DType = "float32"
+    dtype: DType = "bfloat16"
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`weight` [vocab_size, embedding_dim]."""
+        require_positive(self, "vocab_size", "embedding_dim")
+        shape = (self.vocab_size, self.embedding_dim)
+        return {"weight": Parameter(shape, ("V", "D"), self.embed_init, self.param_dtype)}
 
 
 @frozen
@@ -82,19 +108,19 @@ class pLSTMLMModelConfig(_ModelConfig):
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
-        self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
+        stack = self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
         require(
-            is_sequential(self.block_stack.block) and not isinstance(self.block_stack.block, TransformerBlockConfig),
+            is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer)",
         )
         self._norm("post_blocks_norm", width)
 
     def children(self) -> dict[str, Child]:
         """Token table, blocks, norm, head unless tied, soft cap."""
-        shape, axes = (self.vocab_size, self.embedding_dim), ("V", "D")
-        head = self._linear(self.embedding_dim, self.vocab_size, axes, weight_init=self.head_init, bias=False)
+        sizes: dict[str, Any] = {"vocab_size": self.vocab_size, "embedding_dim": self.embedding_dim}
+        head = self._linear(self.embedding_dim, self.vocab_size, ("V", "D"), weight_init=self.head_init, bias=False)
         return {
-            "token_embedding": Weights({"weight": self._weight(shape, axes, self.embed_init)}),
+            "token_embedding": TokenEmbeddingConfig(**sizes, embed_init=self.embed_init, **self._types()),
             "block_stack": self.block_stack,
             "post_blocks_norm": self.post_blocks_norm,
             "lm_head": None if self.tie_weights else head,
@@ -227,8 +253,8 @@ class pLSTMVisionModelConfig(_ModelConfig):
         block = None
         if self._is_open("block_stack"):
             block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
-        self._stack(self.dim, block)
-        sequential = is_sequential(self.block_stack.block)
+        stack = self._stack(self.dim, block)
+        sequential = is_sequential(stack.block)
         require(self.pooling != "cls" or sequential, "pooling='cls': expected blocks on sequences, got blocks on grids")
         self._norm("norm", self.dim)
         self._complete_embeddings(grid)
@@ -315,8 +341,8 @@ class pLSTMGraphModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
         require(self.edge_input_dim >= 0, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
-        self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
-        on_graphs = isinstance(self.block_stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
+        stack = self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
+        on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         require(on_graphs, "block_stack.block: expected a pLSTMGraphBlock or pLSTMGraphEdgeBlock")
         self._norm("norm", self.dim)
 

@@ -74,8 +74,8 @@ class _GraphLayerConfig(ModuleConfig):
             f"num_heads*hv_head_dim={width}: expected output_dim={self.output_dim}, since out=False",
         )
         structure = {"num_heads": self.num_heads, "input_dim": width}
-        self._child("mhnorm", MultiHeadRMSNormConfig, structure, {"axis": 0, **self._types()})
-        require(self.mhnorm.axis == 0, f"mhnorm.axis={self.mhnorm.axis}: expected 0, heads come first on graphs")
+        norm = self._child("mhnorm", MultiHeadRMSNormConfig, structure, {"axis": 0, **self._types()})
+        require(norm.axis == 0, f"mhnorm.axis={norm.axis}: expected 0, heads come first on graphs")
 
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:
@@ -84,7 +84,7 @@ class _GraphLayerConfig(ModuleConfig):
 
     def children(self) -> dict[str, Child]:
         """Linear maps to query, key, value, gates and output, and the norm."""
-        require_positive(self, "input_dim")
+        require(self.input_dim >= 1, f"input_dim: expected an integer >= 1, got {self.input_dim}")
         width, keys, values = self.input_dim, self.num_heads * self.qk_head_dim, self.num_heads * self.hv_head_dim
         return {
             "query": self._projection(width, keys),
@@ -132,7 +132,7 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:
         """One gate for every head and slot of a node; the transition has a pair of slots."""
-        require_positive(self, "max_edges")
+        require(self.max_edges >= 1, f"max_edges: expected an integer >= 1, got {self.max_edges}")
         width, heads, slots = self.input_dim, self.num_heads, self.max_edges
         sizes = {"source": heads * slots, "transition": heads * slots**2, "mark": heads * slots, "direct": heads}
         return {name: (width, size) for name, size in sizes.items()}

@@ -8,13 +8,50 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plstm_config import pLSTMLMModelConfig
+from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, ContextModule, Kind, call
 from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
-from plstm_torch.module import ParameterGroup
+from plstm_torch.module import Module
+
+
+@register(TokenEmbeddingConfig)
+class TokenEmbedding(Module):
+    """A table with one row per token.
+
+    Parameters: `weight` [vocab_size, embedding_dim].
+    """
+
+    config: TokenEmbeddingConfig
+    weight: nn.Parameter
+
+    def forward(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
+        """Look the tokens up.
+
+        Args:
+            token_ids: Integers in [0, vocab_size).
+
+        Returns:
+            Their rows in the compute dtype.
+
+        Raises:
+            TypeError: the tokens are no integers.
+            ValueError: a token outside the vocabulary (found on CPU; on accelerators the device reports it).
+        """
+        if token_ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+            raise TypeError(f"token_ids: expected integers, got {token_ids.dtype}")
+        indices = token_ids.long()
+        if torch.compiler.is_compiling():
+            return functional.embedding(indices, self.weight).to(self.dtype)
+        try:
+            return functional.embedding(indices, self.weight).to(self.dtype)
+        except IndexError:
+            raise ValueError(
+                f"token_ids: expected values in [0, {self.config.vocab_size}), "
+                f"got values from {int(indices.min())} to {int(indices.max())}"
+            ) from None
 
 
 @register(pLSTMLMModelConfig)
@@ -31,7 +68,7 @@ class pLSTMLMModel(ContextModule):
 
     config: pLSTMLMModelConfig
     kind: Kind = "sequence"
-    token_embedding: ParameterGroup
+    token_embedding: TokenEmbedding
     block_stack: BlockStack
     post_blocks_norm: nn.Module
     lm_head: Linear | None
@@ -71,26 +108,11 @@ class pLSTMLMModel(ContextModule):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """From tokens to logits; see `forward` and `step`."""
-        hidden, cache = call(self.block_stack, self._embed(x), context.of("block_stack"))
+        hidden, cache = call(self.block_stack, self.token_embedding(x), context.of("block_stack"))
         return self._logits(hidden), {"block_stack": cache}
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
         return [("block_stack", self.block_stack)]
-
-    def _embed(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Look tokens up; on a CPU one outside of the vocabulary is found here, accelerators report it themselves."""
-        if token_ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-            raise TypeError(f"token_ids: expected integers, got {token_ids.dtype}")
-        indices, table = token_ids.long(), self.token_embedding.weight
-        if torch.compiler.is_compiling():
-            return functional.embedding(indices, table).to(self.dtype)
-        try:
-            return functional.embedding(indices, table).to(self.dtype)
-        except IndexError:
-            raise ValueError(
-                f"token_ids: expected values in [0, {self.config.vocab_size}), "
-                f"got values from {int(indices.min())} to {int(indices.max())}"
-            ) from None
 
     def step(  # type: ignore[override]  # tokens instead of features
         self, token_ids: Int[Tensor, " B"], cache: Mapping[str, Any]
