@@ -85,6 +85,22 @@ def test_mixed_transitions_may_be_left_out(op, name):
     check(**(arguments(layouts) | {name: None}))
 
 
+@pytest.mark.parametrize("op", ["2d", "2d_oriented"])
+def test_directed_mode_leaves_out_what_it_does_not_read(op):
+    check, layouts, _ = CHECKS[op]
+    directed = arguments(layouts) | dict.fromkeys(shapes.DIRECTED) | {"mode": "P"}
+    assert check(**directed)["JT"] == 4
+    for name in shapes.DIRECTED:
+        with pytest.raises(ValueError, match=f"^{name}: expected None with mode='P', got ndarray$"):
+            check(**directed | {name: arguments(layouts)[name]})
+    with pytest.raises(ValueError, match=r"^mark_u: expected \[B=.*\] unless mode='P', got None$"):
+        check(**directed | {"mode": None})
+    with pytest.raises(ValueError, match=r"^mode: expected None or 'P', got 'L'$"):
+        check(**directed | {"mode": "L"})
+    with pytest.raises(TypeError, match=r"^mode: expected None or 'P', got ndarray$"):
+        check(**directed | {"mode": np.ones(2)})
+
+
 @pytest.mark.parametrize("op", ["1d", "2d", "2d_oriented", "graph"])
 def test_empty_batch_and_empty_length_pass(op):
     check, layouts, extra = CHECKS[op]

@@ -23,10 +23,10 @@ class OpCall:
         op: name of the op, such as "plstm_1d".
         arguments: differentiable arguments by name: float64 arrays that are exact in `dtype`, pairs of them for border
             states, and `initial_state` where given. An entry that is no float array is passed on unchanged.
-        same: argument names whose very array object is also passed under the name here, as P-mode on grids demands:
+        same: further argument names under which the very array of another one is passed:
             ``{"transition_ru": "transition_rl"}``. They have no entry in `arguments` and no gradient of their own.
-        keywords: everything else, such as `implementation`, `scale`, `chunk_size`, `return_last_state`; numpy arrays
-            (`cu_seqlens`) become integer arrays of the backend, `topology` what its graph op takes.
+        keywords: everything else, such as `implementation`, `mode`, `scale`, `chunk_size`, `return_last_state`; numpy
+            arrays (`cu_seqlens`) become integer arrays of the backend, `topology` what its graph op takes.
         cotangent: weights of the output; None asks for the forward pass alone.
         cotangent_state: weights of the last state, None where `return_last_state` is off.
         dtype: dtype of the arrays: "float64", "float32", "bfloat16" or "float16"; `initial_state` and

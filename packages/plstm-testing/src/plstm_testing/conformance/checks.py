@@ -13,6 +13,7 @@ from . import composition, errors, long_range, signatures, truth
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
+from .sharing import sharing_cases
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         adapter: the backend.
 
     Returns:
-        Checks by group: "signatures", "values", "layouts", "composition", "long_range", "errors", "golden_ops",
-        "golden_modules".
+        Checks by group: "signatures", "values", "sharing", "layouts", "composition", "long_range", "errors",
+        "golden_ops", "golden_modules".
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
         "signatures": _signature_checks,
         "values": _value_checks,
+        "sharing": _sharing_checks,
         "layouts": _layout_checks,
         "composition": _composition_checks,
         "long_range": _long_range_checks,
@@ -162,6 +164,14 @@ def _value_checks(adapter: Adapter) -> Iterator[Check]:
                     for case in cases(op):
                         name = f"{prefix}-{implementation}-{dtype}-{case.name}"
                         yield Check(name, partial(check_case, adapter, case, implementation, dtype, device))
+
+
+def _sharing_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for case in sharing_cases(op):
+                run = partial(check_case, adapter, case, implementation, "float64", adapter.devices[0])
+                yield Check(f"{op}-{implementation}-{case.name}", run)
 
 
 LAYOUT_CASES = {

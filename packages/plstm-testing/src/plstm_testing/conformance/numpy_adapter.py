@@ -49,8 +49,9 @@ def plstm_2d(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: str | None = None,
     initial_state: Any = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -63,7 +64,7 @@ def plstm_2d(
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
     gates |= {"transition_rl": transition_rl, "transition_du": transition_du}
     gates |= {"transition_dl": transition_dl, "transition_ru": transition_ru}
-    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
+    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale, "mode": mode}
     return reference.plstm_2d(query, key, value, **gates, **options)
 
 
@@ -79,8 +80,9 @@ def plstm_2d_oriented(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: str | None = None,
     initial_state: Any = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -93,7 +95,7 @@ def plstm_2d_oriented(
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
     gates |= {"transition_rl": transition_rl, "transition_du": transition_du}
     gates |= {"transition_dl": transition_dl, "transition_ru": transition_ru}
-    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
+    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale, "mode": mode}
     return reference.plstm_2d_oriented(query, key, value, **gates, **options)
 
 

@@ -14,7 +14,7 @@ _GRID = (
     *_ARRAYS,
     "*",
     *("source_r", "source_d", "transition_rl", "transition_du", "transition_dl=None", "transition_ru=None"),
-    *("mark_l", "mark_u", "direct"),
+    *("mark_l", "mark_u=None", "direct", "mode=None"),
     *_STATE,
     "block_size=None",
 )

@@ -10,6 +10,7 @@ from .checks import all_checks
 from .mutants import Mutant
 from .numpy_adapter import NumpyAdapter
 
+GROUPS = ("signatures", "values", "sharing", "errors")
 # Every fault shows in one of these; the names begin with a dash to be matched whole.
 CASES = (
     "-odd_length",
@@ -19,6 +20,8 @@ CASES = (
     "-full_odd_sides",
     "-P_odd_sides",
     "-dense_states",
+    "-straight",
+    "-transition_ru_with_mode",
 )
 
 
@@ -28,7 +31,7 @@ def find_failure(
     run_op: Callable[[OpCall], Result],
     implementations: Mapping[str, str],
 ) -> str | None:
-    """Break a backend as a mutant does, and look for the first check of values that notices.
+    """Break a backend as a mutant does, and look for the first check that notices.
 
     Args:
         mutant: the fault.
@@ -42,7 +45,7 @@ def find_failure(
     adapter = _spoil(mutant, ops, run_op, implementations)
     prefix = f"{mutant.op}-{implementations[mutant.op]}-"
     checks = all_checks(adapter)
-    for check in (*checks["signatures"], *checks["values"]):
+    for check in (check for group in GROUPS for check in checks[group]):
         if check.name != mutant.op and not (check.name.startswith(prefix) and check.name.endswith(CASES)):
             continue
         try:

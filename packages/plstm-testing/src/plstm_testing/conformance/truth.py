@@ -10,6 +10,7 @@ from .. import reference
 from .adapter import Array, OpCall, Result, Value
 from .cases import cases
 from .draws import Case
+from .sharing import sharing_cases
 
 _FORWARD = {name: getattr(reference, name) for name in ("plstm_1d", "plstm_2d", "plstm_2d_oriented", "plstm_graph")}
 _GRADIENTS = {name: getattr(reference, f"{name}_gradients") for name in _FORWARD}
@@ -70,7 +71,7 @@ def call(case: Case, implementation: str, dtype: str, device: str, *, strided: b
 @cache
 def expected(op: str, name: str, dtype: str) -> Result:
     """Output, last state and gradients of a generated case on its rounded arguments."""
-    (case,) = (case for case in cases(op) if case.name == name)
+    (case,) = (case for case in (*cases(op), *sharing_cases(op)) if case.name == name)
     return evaluate(call(case, "auto", dtype, "cpu"))
 
 

@@ -113,14 +113,15 @@ def _pad(problem: Problem, grid: _Grid) -> Problem:
 
     gates = problem.gates.map(lambda gate: padded(gate, (2, more_x), (3, more_y)))
     eye = jnp.eye(gates.transition_rl.shape[-1], dtype=gates.transition_rl.dtype)
-    beyond_x = (jnp.arange(x + more_x) >= x)[:, None, None, None]
-    beyond_y = (jnp.arange(y + more_y) >= y)[:, None, None]
+    beyond_x, beyond_y = (jnp.arange(x + more_x) >= x)[:, None], jnp.arange(y + more_y) >= y
+    # Beyond X only r arrives, beyond Y only d: so in P-mode, too, where the same transition turns what does not come.
+    passes_r, passes_d = (passes[..., None, None] * eye for passes in (beyond_x & ~beyond_y, beyond_y & ~beyond_x))
     return problem._replace(
         query=nodes(problem.query),
         key=nodes(problem.key),
         value=nodes(problem.value),
         gates=gates._replace(
-            transition_rl=gates.transition_rl + beyond_x * eye, transition_du=gates.transition_du + beyond_y * eye
+            transition_rl=gates.transition_rl + passes_r, transition_du=gates.transition_du + passes_d
         ),
         direct=nodes(problem.direct),
         left=padded(problem.left, (2, more_y)),

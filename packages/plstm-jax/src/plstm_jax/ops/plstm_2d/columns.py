@@ -41,12 +41,13 @@ def columns(gates: Gates, flips: Flips, border: bool) -> Columns:
     Returns:
         The responses of each column; Y, also in the states, stays in image coordinates.
     """
+    gates = gates.with_turns()
     *lead, y, jt, jk, jv = gates.source_r.shape
     jo, jq = gates.mark_l.shape[-3:-1]
     ends = _column_decay(gates.transition_du, flips)
     decay = ends.nodes
     mark_l = gates.mark_l.reshape(*lead, y, jo * jq, jt)
-    mark_u = gates.mark_u.reshape(*lead, y, jo * jq, jt)
+    mark_u = gates.upper_mark.reshape(*lead, y, jo * jq, jt)
     source_r = gates.source_r.reshape(*lead, y, jt, jk * jv)
     source_d = gates.source_d.reshape(*lead, y, jt, jk * jv)
     from_inputs = contract("...yivj,...vjc->...yivc", decay, source_d)

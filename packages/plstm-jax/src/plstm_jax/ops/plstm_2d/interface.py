@@ -32,8 +32,9 @@ def plstm_2d(
     transition_dl: Float[Array, "B X Y JT JT"] | None = None,
     transition_ru: Float[Array, "B X Y JT JT"] | None = None,
     mark_l: Float[Array, "B X Y JO JQ JT"],
-    mark_u: Float[Array, "B X Y JO JQ JT"],
+    mark_u: Float[Array, "B X Y JO JQ JT"] | None = None,
     direct: Float[Array, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: tuple[Float[Array, "B Y DK DV JT"], Float[Array, "B X DK DV JT"]] | None = None,
     return_last_state: bool = False,
     scale: float | Float[Array, ""] | None = None,
@@ -65,8 +66,11 @@ def plstm_2d(
         transition_dl: [B,X,Y,JT,JT], or None for zero (D-mode with chirality "L").
         transition_ru: [B,X,Y,JT,JT], or None for zero (D-mode with chirality "R").
         mark_l: [B,X,Y,JO,JQ,JT].
-        mark_u: [B,X,Y,JO,JQ,JT].
+        mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
+        mode: None, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
+            `transition_du` in that of `transition_dl` and `mark_l` in that of `mark_u`, which must be left out. The
+            same arrays handed over twice without it give the same numbers by more work.
         initial_state: states entering the grid, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
         return_last_state: also return the states leaving the grid, (right, bottom), shaped as (left, top).
         scale: factor of the output; ``DK**-0.5`` if None.
@@ -79,14 +83,14 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no array, or no array of floats.
-        ValueError: if a shape or the name of the implementation is wrong.
+        ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
 
     Source:
         Equations 5, 6 and 10 of the pLSTM paper on a grid.
     """
     gates = Gates(source_r, source_d, transition_rl, transition_du, transition_dl, transition_ru, mark_l, mark_u)
     arrays = dict(query=query, key=key, value=value, **gates._asdict(), direct=direct)
-    sizes = check_plstm_2d(**arrays, initial_state=initial_state, scale=scale)
+    sizes = check_plstm_2d(**arrays, mode=mode, initial_state=initial_state, scale=scale)
     if initial_state is not None:
         left, top = initial_state
         initial_state = jnp.asarray(left)[:, None], jnp.asarray(top)[:, None]
@@ -112,8 +116,9 @@ def plstm_2d_oriented(
     transition_dl: Float[Array, "B O X Y JT JT"] | None = None,
     transition_ru: Float[Array, "B O X Y JT JT"] | None = None,
     mark_l: Float[Array, "B O X Y JO JQ JT"],
-    mark_u: Float[Array, "B O X Y JO JQ JT"],
+    mark_u: Float[Array, "B O X Y JO JQ JT"] | None = None,
     direct: Float[Array, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: tuple[Float[Array, "B O Y DK DV JT"], Float[Array, "B O X DK DV JT"]] | None = None,
     return_last_state: bool = False,
     scale: float | Float[Array, ""] | None = None,
@@ -139,8 +144,9 @@ def plstm_2d_oriented(
         transition_dl: [B,O,X,Y,JT,JT], or None for zero.
         transition_ru: [B,O,X,Y,JT,JT], or None for zero.
         mark_l: [B,O,X,Y,JO,JQ,JT].
-        mark_u: [B,O,X,Y,JO,JQ,JT].
+        mark_u: [B,O,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV]; counts once, not per orientation.
+        mode: None or "P", see `plstm_2d`.
         initial_state: states entering each orientation on its upstream sides, left [B,O,Y,DK,DV,JT] and top
             [B,O,X,DK,DV,JT], along the border in image coordinates; zero if None.
         return_last_state: also return the states leaving each orientation, (right, bottom), shaped as (left, top).
@@ -153,14 +159,14 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no array, or no array of floats.
-        ValueError: if a shape or the name of the implementation is wrong.
+        ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
 
     Source:
         Equations 5, 6 and 10 of the pLSTM paper on the four directed grids of an image.
     """
     gates = Gates(source_r, source_d, transition_rl, transition_du, transition_dl, transition_ru, mark_l, mark_u)
     arrays = dict(query=query, key=key, value=value, **gates._asdict(), direct=direct)
-    sizes = check_plstm_2d_oriented(**arrays, initial_state=initial_state, scale=scale)
+    sizes = check_plstm_2d_oriented(**arrays, mode=mode, initial_state=initial_state, scale=scale)
     result = _run(
         (query, key, value), gates, direct, FOUR_ORIENTATIONS,
         sizes, initial_state, return_last_state, scale, implementation, block_size,
@@ -200,8 +206,7 @@ def _run(
     factor = jnp.asarray(sizes["DK"] ** -0.5 if scale is None else scale, dtype)
     gates = gates.map(lambda gate: jnp.asarray(gate, dtype))
     # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
-    mark_l = gates.mark_l * factor
-    mark_u = mark_l if gates.mark_u is gates.mark_l else gates.mark_u * factor
+    gates = gates._replace(mark_l=gates.mark_l * factor, mark_u=None if gates.mark_u is None else gates.mark_u * factor)
     left, top = (
         jnp.zeros([sizes["B"], len(flips), *(sizes[letter] for letter in (side, "DK", "JT", "DV"))], dtype)
         if initial_state is None
@@ -212,7 +217,7 @@ def _run(
         query,
         key,
         value,
-        gates._replace(mark_l=mark_l, mark_u=mark_u),
+        gates,
         jnp.asarray(direct, dtype) * factor,
         flips,
         left,

@@ -24,7 +24,12 @@ FOUR_ORIENTATIONS: Flips = tuple(Flip(bool(o & 1), bool(o & 2)) for o in range(4
 
 
 class Gates(NamedTuple):
-    """Gates [B, O, X, Y, ...] in image coordinates; a transition of None is zero."""
+    """Gates [B, O, X, Y, ...] in image coordinates; a transition of None is zero.
+
+    In P-mode what arrives from the left and from above is treated alike: `mark_u`, `transition_ru` and `transition_dl`
+    are None, and `mark_l`, `transition_rl` and `transition_du` serve in their places. So the mode is part of the
+    structure of the tree, which every transform keeps.
+    """
 
     source_r: Array
     source_d: Array
@@ -33,22 +38,31 @@ class Gates(NamedTuple):
     transition_dl: Array | None
     transition_ru: Array | None
     mark_l: Array
-    mark_u: Array
+    mark_u: Array | None
 
     def map(self, function: Callable[[Array], Array]) -> Gates:
-        """The same gates with a function applied to each that is there; those that were one array stay one."""
-        done = {id(gate): function(gate) for gate in self if gate is not None}
-        return Gates(*(None if gate is None else done[id(gate)] for gate in self))  # type: ignore[arg-type]
+        """The same gates with a function applied to each that is there."""
+        return Gates(*(None if gate is None else function(gate) for gate in self))  # type: ignore[arg-type]
 
     @property
     def mode(self) -> Mode:
-        """The structure that the gates have by identity of their arrays, never by their values."""
+        """The structure that the gates have by what is left out, never by their values or their identity."""
+        if self.mark_u is None:
+            return "P"
         if self.transition_dl is None:
             return "L"
-        if self.transition_ru is None:
-            return "R"
-        shared = self.transition_ru is self.transition_rl and self.transition_dl is self.transition_du
-        return "P" if shared and self.mark_u is self.mark_l else "general"
+        return "R" if self.transition_ru is None else "general"
+
+    @property
+    def upper_mark(self) -> Array:
+        """The mark of what arrives from above, in every mode."""
+        return self.mark_l if self.mark_u is None else self.mark_u
+
+    def with_turns(self) -> Gates:
+        """The same gates with all transitions that are not zero, as the forms for any gates need them."""
+        if self.mode != "P":
+            return self
+        return self._replace(transition_dl=self.transition_du, transition_ru=self.transition_rl, mark_u=self.mark_l)
 
     @property
     def is_scalar(self) -> bool:
@@ -99,8 +113,8 @@ def exchange_axes(problem: Problem) -> Problem:
             transition_du=gates.transition_rl,
             transition_dl=gates.transition_ru,
             transition_ru=gates.transition_dl,
-            mark_l=gates.mark_u,
-            mark_u=gates.mark_l,
+            mark_l=gates.upper_mark,
+            mark_u=None if gates.mark_u is None else gates.mark_l,
         ),
         direct=direct,
         left=_exchange_orientations(problem.top),

@@ -39,7 +39,7 @@ def recurrent(problem: Problem) -> Result:
         r, d = states
         r = jnp.concatenate([left_now[:, :, None], r[:, :, :-1]], 2)
         d = jnp.where(column == s, top, d)
-        output = read_state(now.query, now.gates.mark_l, r) + read_state(now.query, now.gates.mark_u, d)
+        output = read_state(now.query, now.gates.mark_l, r) + read_state(now.query, now.gates.upper_mark, d)
         r_out, d_out = _hand_on(now, r, d)
         bottom = lax.dynamic_index_in_dim(d_out, jnp.maximum(s - y + 1, 0), 2, keepdims=False)
         return (r_out, d_out), (output, r_out[:, :, -1], bottom)
@@ -53,7 +53,7 @@ def recurrent(problem: Problem) -> Result:
 
 
 def _hand_on(now: _Diagonal, r: Array, d: Array) -> tuple[Array, Array]:
-    gates = now.gates
+    gates = now.gates.with_turns()
     r_out = move_state(gates.transition_rl, r) + write_state(now.key, now.value, gates.source_r)
     d_out = move_state(gates.transition_du, d) + write_state(now.key, now.value, gates.source_d)
     if gates.transition_ru is not None:

@@ -65,7 +65,7 @@ def separable_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Arra
     *lead, x, y = gates.source_r.shape
     across, down = _across(gates, flips), _down(gates, flips)
     own_column = jnp.eye(x, dtype=direct.dtype)[:, None, :]
-    read_top = (gates.mark_u * down.start)[..., None] * own_column
+    read_top = (gates.upper_mark * down.start)[..., None] * own_column
     right_of_top = jnp.zeros((*lead, y, x), direct.dtype)
     if gates.transition_ru is not None:
         turned = jnp.swapaxes(gates.transition_ru * down.start, -1, -2)
@@ -119,8 +119,8 @@ def _factors(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> tup
     arriving = _arriving(gates, down)
     turning = _turning(gates, arriving)
     staying = direct[..., None] * jnp.eye(y, dtype=direct.dtype)
-    for orientation in range(gates.mark_u.shape[-3]):
-        staying = staying + (gates.mark_u[..., None] * arriving)[..., orientation, :, :, :]
+    for orientation in range(gates.mark_l.shape[-3]):
+        staying = staying + (gates.upper_mark[..., None] * arriving)[..., orientation, :, :, :]
     reading = gates.mark_l[..., None] * jnp.swapaxes(across.between, -3, -2)
     stay = jnp.broadcast_to(jnp.eye(x, dtype=direct.dtype)[:, None, :], (*reading.shape[:-4], 1, x, y, x))
     turning = jnp.concatenate([turning, staying[..., None, :, :, :]], -4)

@@ -61,18 +61,11 @@ def _pad(problem: Problem, grid: BlockGrid) -> Problem:
     beyond_x = (torch.arange(x + more_x, device=problem.query.device) >= x)[:, None]
     beyond_y = (torch.arange(y + more_y, device=problem.query.device) >= y)[None, :]
     eye = torch.eye(problem.gates.transition_rl.shape[-1], dtype=problem.query.dtype, device=problem.query.device)
-    # Beyond X only r arrives and only its sum with a zero d leaves, so one value serves rl and ru; beyond Y alike.
+    # Beyond X only r arrives, beyond Y only d: so in P-mode, too, where the same transition turns what does not come.
     passes_r = (beyond_x & ~beyond_y)[..., None, None] * eye
     passes_d = (beyond_y & ~beyond_x)[..., None, None] * eye
-    names = {id(gate): name for name, gate in vars(problem.gates).items() if gate is not None}
-
-    def padded_gate(gate: Tensor) -> Tensor:
-        name = names[id(gate)]
-        gate = padded(gate, 2)
-        if name in ("transition_rl", "transition_ru"):
-            return gate + passes_r
-        return gate + passes_d if name in ("transition_du", "transition_dl") else gate
-
+    gates = map_gates(problem.gates, lambda gate: padded(gate, 2))
+    gates = replace(gates, transition_rl=gates.transition_rl + passes_r, transition_du=gates.transition_du + passes_d)
     state = problem.initial_state
     if state is not None:
         state = (pad(state[0], (0, 0) * 3 + (0, more_y)), pad(state[1], (0, 0) * 3 + (0, more_x)))
@@ -81,7 +74,7 @@ def _pad(problem: Problem, grid: BlockGrid) -> Problem:
         query=padded(problem.query, 1),
         key=padded(problem.key, 1),
         value=padded(problem.value, 1),
-        gates=map_gates(problem.gates, padded_gate),
+        gates=gates,
         direct=padded(problem.direct, 1),
         initial_state=state,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,8 +37,9 @@ def plstm_2d(
     transition_dl: Float[Tensor, "B X Y JT JT"] | None = None,
     transition_ru: Float[Tensor, "B X Y JT JT"] | None = None,
     mark_l: Float[Tensor, "B X Y JO JQ JT"],
-    mark_u: Float[Tensor, "B X Y JO JQ JT"],
+    mark_u: Float[Tensor, "B X Y JO JQ JT"] | None = None,
     direct: Float[Tensor, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: tuple[Float[Tensor, "B Y DK DV JT"], Float[Tensor, "B X DK DV JT"]] | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -69,10 +71,11 @@ def plstm_2d(
         transition_dl: [B,X,Y,JT,JT]; None is zero (D-mode of chirality L).
         transition_ru: [B,X,Y,JT,JT]; None is zero (D-mode of chirality R).
         mark_l: [B,X,Y,JO,JQ,JT].
-        mark_u: [B,X,Y,JO,JQ,JT]. In P-mode hand over the same tensors, ``transition_ru is transition_rl``,
-            ``transition_dl is transition_du`` and ``mark_u is mark_l``: they are then converted once. Identity only
-            saves work, it never changes the result.
+        mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
+        mode: None, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
+            `transition_du` in that of `transition_dl` and `mark_l` in that of `mark_u`, which must be left out. The
+            same tensors handed over twice without it give the same numbers by more work.
         initial_state: what enters the grid, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
         return_last_state: also return what leaves it, right [B,Y,DK,DV,JT] and bottom [B,X,DK,DV,JT].
         scale: factor of the output; ``DK**-0.5`` if None.
@@ -86,7 +89,7 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong.
+        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
 
     Source:
         Equations 5 and 6 of the pLSTM paper on a grid, its sections 3 and B; README.md beside this file derives the
@@ -96,7 +99,7 @@ def plstm_2d(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
-    check_plstm_2d(query, key, value, **arguments, direct=direct, initial_state=initial_state, scale=scale)
+    check_plstm_2d(query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale)
     output, last_state = _run(
         (query, key, value, direct), arguments, initial_state,
         (ONE_ORIENTATION, return_last_state, scale, implementation, block_size),
@@ -119,8 +122,9 @@ def plstm_2d_oriented(
     transition_dl: Float[Tensor, "B 4 X Y JT JT"] | None = None,
     transition_ru: Float[Tensor, "B 4 X Y JT JT"] | None = None,
     mark_l: Float[Tensor, "B 4 X Y JO JQ JT"],
-    mark_u: Float[Tensor, "B 4 X Y JO JQ JT"],
+    mark_u: Float[Tensor, "B 4 X Y JO JQ JT"] | None = None,
     direct: Float[Tensor, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: tuple[Float[Tensor, "B 4 Y DK DV JT"], Float[Tensor, "B 4 X DK DV JT"]] | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -146,8 +150,9 @@ def plstm_2d_oriented(
         transition_dl: [B,4,X,Y,JT,JT]; None is zero (D-mode of chirality L).
         transition_ru: [B,4,X,Y,JT,JT]; None is zero (D-mode of chirality R).
         mark_l: [B,4,X,Y,JO,JQ,JT].
-        mark_u: [B,4,X,Y,JO,JQ,JT]; the same tensor as `mark_l` in P-mode, see `plstm_2d`.
+        mark_u: [B,4,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
+        mode: None or "P", see `plstm_2d`.
         initial_state: left [B,4,Y,DK,DV,JT] and top [B,4,X,DK,DV,JT] as each orientation sees them: where it walks X
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.
@@ -160,7 +165,7 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong.
+        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
 
     Source:
         Section 3 of the pLSTM paper (images: the sum over the four directions).
@@ -169,7 +174,9 @@ def plstm_2d_oriented(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
-    check_plstm_2d_oriented(query, key, value, **arguments, direct=direct, initial_state=initial_state, scale=scale)
+    check_plstm_2d_oriented(
+        query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale
+    )
     output, last_state = _run(
         (query, key, value, direct), arguments, initial_state,
         (FOUR_ORIENTATIONS, return_last_state, scale, implementation, block_size),
@@ -221,9 +228,8 @@ def _run(
 
 def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> Result:
     batch, x, y = problem.query.shape[:3]
-    if batch == 0 or x == 0 or y == 0:  # no node: what enters leaves
-        left, top = problem.initial_state or problem.zero_state()
-        return direct_term(problem), ((left.clone(), top.clone()) if problem.return_last_state else None)
+    if batch == 0 or x == 0 or y == 0:
+        return _no_node(problem)
     name = resolve_implementation(implementation, problem)
     if name == "recurrent":
         return recurrent(problem)
@@ -233,3 +239,13 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
     if problem.initial_state is None and not problem.return_last_state:
         return quadratic(problem), None
     return blockwise(problem, (x, y))
+
+
+def _no_node(problem: Problem) -> Result:
+    """What enters leaves; every result depends on every argument, so that each has a gradient: zeros."""
+    gates = [gate for gate in vars(problem.gates).values() if gate is not None]
+    left, top = problem.initial_state or problem.zero_state()
+    arguments = (problem.query, problem.key, problem.value, *gates, problem.direct, left[..., :0], top[..., :0])
+    nothing = torch.stack([argument.sum() for argument in arguments]).sum()
+    output = direct_term(problem) + nothing
+    return output, ((left + nothing, top + nothing) if problem.return_last_state else None)

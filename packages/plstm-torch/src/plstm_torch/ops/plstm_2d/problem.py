@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,7 +19,11 @@ Result = tuple[Tensor, States | None]
 
 @dataclass(frozen=True)
 class Gates:
-    """Gates [B, O, X, Y, ...] in image coordinates; a transition of None is zero."""
+    """Gates [B, O, X, Y, ...] in image coordinates; a transition of None is zero.
+
+    In P-mode what arrives from the left and from above is treated alike: `mark_u`, `transition_ru` and `transition_dl`
+    are None, and `mark_l`, `transition_rl` and `transition_du` serve in their places.
+    """
 
     source_r: Tensor
     source_d: Tensor
@@ -28,17 +32,27 @@ class Gates:
     transition_dl: Tensor | None
     transition_ru: Tensor | None
     mark_l: Tensor
-    mark_u: Tensor
+    mark_u: Tensor | None
 
     @property
     def mode(self) -> Mode:
-        """The structure that the gates have by identity of their tensors, never by their values."""
+        """The structure that the gates have by what is left out, never by their values or their identity."""
+        if self.mark_u is None:
+            return "P"
         if self.transition_dl is None:
             return "L"
-        if self.transition_ru is None:
-            return "R"
-        shared = self.transition_ru is self.transition_rl and self.transition_dl is self.transition_du
-        return "P" if shared and self.mark_u is self.mark_l else "general"
+        return "R" if self.transition_ru is None else "general"
+
+    @property
+    def upper_mark(self) -> Tensor:
+        """The mark of what arrives from above, in every mode."""
+        return self.mark_l if self.mark_u is None else self.mark_u
+
+    def with_turns(self) -> Gates:
+        """The same gates with all transitions that are not zero, as the forms for any gates need them."""
+        if self.mode != "P":
+            return self
+        return replace(self, transition_dl=self.transition_du, transition_ru=self.transition_rl, mark_u=self.mark_l)
 
     @property
     def is_scalar(self) -> bool:
@@ -74,16 +88,8 @@ class Problem:
 
 
 def map_gates(gates: Gates, function: Callable[[Tensor], Tensor]) -> Gates:
-    """Applies a function to every gate that is there, once per distinct tensor, so that shared gates stay shared."""
-    done: dict[int, Tensor] = {}
-    changed = {}
-    for field in fields(gates):
-        gate = getattr(gates, field.name)
-        if gate is not None:
-            if id(gate) not in done:
-                done[id(gate)] = function(gate)
-            changed[field.name] = done[id(gate)]
-    return replace(gates, **changed)
+    """Applies a function to every gate that is there."""
+    return replace(gates, **{name: function(gate) for name, gate in vars(gates).items() if gate is not None})
 
 
 def direct_term(problem: Problem) -> Tensor:
@@ -109,8 +115,8 @@ def exchange_axes(problem: Problem) -> Problem:
             transition_du=gates.transition_rl,
             transition_dl=gates.transition_ru,
             transition_ru=gates.transition_dl,
-            mark_l=gates.mark_u,
-            mark_u=gates.mark_l,
+            mark_l=gates.upper_mark,
+            mark_u=None if gates.mark_u is None else gates.mark_l,
         ),
         direct=problem.direct.transpose(1, 2),
         initial_state=None if state is None else (_exchange_orientations(state[1]), _exchange_orientations(state[0])),

@@ -44,7 +44,7 @@ def separable_gating(gates: Gates, flips: Flips, direct: Tensor) -> Tensor:
     if gates.transition_ru is not None:
         turning = turning + gates.transition_ru[..., 0] * arriving
     reading = gates.mark_l[..., 0, 0, 0].transpose(2, 3).unsqueeze(-1) * across
-    staying = (gates.mark_u[..., 0, 0] * arriving).sum(1) + torch.diag_embed(direct)
+    staying = (gates.upper_mark[..., 0, 0] * arriving).sum(1) + torch.diag_embed(direct)
     (gating,) = _TURNING(reading, turning, staying)
     return gating
 

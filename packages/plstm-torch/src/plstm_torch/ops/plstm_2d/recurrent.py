@@ -24,7 +24,7 @@ def recurrent(problem: Problem) -> Result:
 
     left, top = problem.initial_state or problem.zero_state()
     present = {name: gate for name, gate in vars(gates).items() if gate is not None}
-    output, right, bottom = _FORMS["transition_dl" in present, "transition_ru" in present](
+    output, right, bottom = _FORMS[tuple(present)](
         oriented(problem.query),
         oriented(problem.key),
         oriented(problem.value),
@@ -61,10 +61,10 @@ def _walk(
 ) -> Tensors:
     """Output, right and bottom [B, ...] of one orientation, given the gates of these names."""
     given: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict(zip(names, present, strict=True))
-    gates = Gates(**given)
+    gates = Gates(**given).with_turns()
     x, y = query.shape[1:3]
     read_l = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_l))
-    read_u = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.mark_u))
+    read_u = _diagonals(torch.einsum("bxydq,bxyoqt->bxydot", query, gates.upper_mark))
     write_r = _diagonals(torch.einsum("bxydk,bxytkv->bxydtv", key, gates.source_r))
     write_d = _diagonals(torch.einsum("bxydk,bxytkv->bxydtv", key, gates.source_d))
     values = _diagonals(value)
@@ -120,12 +120,20 @@ def _allocate(query: Tensor, key: Tensor, value: Tensor, left: Tensor, top: Tens
     return value.new_empty(*value.shape[:4], heads), left.new_empty(left.shape), top.new_empty(top.shape)
 
 
-def _form(has_dl: bool, has_ru: bool) -> FastForm:
-    missing = {"transition_dl": not has_dl, "transition_ru": not has_ru}
-    names = tuple(field.name for field in fields(Gates) if not missing.get(field.name))
-    walk, name = partial(_walk, names=names), "grid_walk" + "_dl" * has_dl + "_ru" * has_ru
-    return FastForm(name, walk, partial(_forward, names=names), formula_gradients(walk), _allocate, num_outputs=3)
+def _form(name: str, missing: tuple[str, ...]) -> tuple[tuple[str, ...], FastForm]:
+    names = tuple(field.name for field in fields(Gates) if field.name not in missing)
+    walk = partial(_walk, names=names)
+    return names, FastForm(name, walk, partial(_forward, names=names), formula_gradients(walk), _allocate, 3)
 
 
-_OPTIONAL = ("transition_dl", "transition_ru")
-_FORMS = {(has_dl, has_ru): _form(has_dl, has_ru) for has_dl in (False, True) for has_ru in (False, True)}
+_OPTIONAL = ("transition_dl", "transition_ru", "mark_u")
+# By the names of the gates that are there
+_FORMS = dict(
+    [
+        _form("grid_walk", ("transition_dl", "transition_ru")),
+        _form("grid_walk_dl", ("transition_ru",)),
+        _form("grid_walk_ru", ("transition_dl",)),
+        _form("grid_walk_dl_ru", ()),
+        _form("grid_walk_directed", _OPTIONAL),
+    ]
+)

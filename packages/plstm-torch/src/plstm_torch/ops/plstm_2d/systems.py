@@ -26,9 +26,10 @@ def column_systems(gates: Gates, flips: Flips, border: bool) -> tuple[Tensor, Te
         Responses to the state [B, O, *, out + state, state] and to the inputs [B, O, *, out + state, in], with
         out = Y * JO * JQ (+ JT), state = Y * JT, in = Y * JK * JV (+ JT).
     """
+    gates = gates.with_turns()
     down = line(gates.transition_du, flips, 1)
     source_r, source_d = gates.source_r.flatten(-2), gates.source_d.flatten(-2)
-    mark_l, mark_u = gates.mark_l.flatten(-3, -2), gates.mark_u.flatten(-3, -2)
+    mark_l, mark_u = gates.mark_l.flatten(-3, -2), gates.upper_mark.flatten(-3, -2)
     y, jt = source_d.shape[-3:-1]
 
     def rows(arriving: Tensor, bottom: Tensor, reading: Tensor | None, crossing: Tensor | None) -> Tensor:
