@@ -86,14 +86,11 @@ class TorchAdapter:
         if output.dtype != getattr(torch, call.dtype):
             raise AssertionError(f"output: expected dtype {call.dtype}, got {output.dtype}")
         weighted = [(output, call.cotangent), *zip(_tensors(state), _tensors(call.cotangent_state), strict=True)]
-        weighted = [(result, _weight(weight, result, call)) for result, weight in weighted if result.requires_grad]
+        results = [result for result, _ in weighted]
+        weights = [_weight(weight, result, call) for result, weight in weighted]
         leaves = [tensor for value in arguments.values() for tensor in _tensors(value)]
-        if weighted:
-            results, weights = zip(*weighted, strict=True)
-            found = torch.autograd.grad(results, leaves, weights, materialize_grads=True, allow_unused=True)
-        else:  # nothing that was asked for depends on an argument, as the output of no steps
-            found = tuple(torch.zeros_like(leaf) for leaf in leaves)
-        remaining = iter(found)
+        # strict: an argument without a gradient would have none in a user's optimizer either
+        remaining = iter(torch.autograd.grad(results, leaves, weights))
         gradients: dict[str, Any] = {}
         for name, value in arguments.items():
             if value is not None:

@@ -122,16 +122,11 @@ def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: A
     pairs = [
         (result, torch.from_numpy(np.array(weight)).to(result.device, result.dtype))
         for result, weight in zip(results, weights, strict=True)
-        if result.requires_grad
     ]
     leaves = {name: value for name, value in arguments.items() if value is not None}
     flat = [tensor for value in leaves.values() for tensor in _parts(value)]
-    if pairs:
-        outputs, cotangents = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, flat, cotangents, allow_unused=True, materialize_grads=True)
-    else:  # nothing that was asked for depends on an argument, as the output of no steps
-        found = tuple(torch.zeros_like(tensor) for tensor in flat)
-    remaining = iter(found)
+    outputs, cotangents = zip(*pairs, strict=True)
+    remaining = iter(torch.autograd.grad(outputs, flat, cotangents))
     return {name: _map(lambda _: _array(next(remaining)), value) for name, value in leaves.items()}
 
 
