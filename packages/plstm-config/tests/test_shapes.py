@@ -69,6 +69,17 @@ def test_wrong_size_names_the_argument(op, name):
         check(**given, **extra)
 
 
+def test_a_step_has_the_shapes_of_a_sequence_without_its_length():
+    assert shapes.PLSTM_1D_STEP["source"] == ("B", "JT", "JK", "JV")
+    given = arguments(shapes.PLSTM_1D_STEP)
+    assert shapes.check_plstm_1d_step(**given, scale=0.5)["DV"] == given["value"].shape[1]
+    for name in shapes.PLSTM_1D_STEP:
+        with pytest.raises(ValueError, match=rf"^{name}: expected \["):
+            shapes.check_plstm_1d_step(**given | {name: given[name][..., 0]})
+    with pytest.raises(TypeError, match=r"^scale: expected"):
+        shapes.check_plstm_1d_step(**given, scale="half")
+
+
 def test_message_shows_letters_and_sizes():
     given = arguments(shapes.PLSTM_1D)
     given["source"] = given["source"][:, :15]

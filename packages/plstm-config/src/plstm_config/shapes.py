@@ -23,6 +23,11 @@ PLSTM_1D: Mapping[str, Layout] = {
     "direct": ("B", "T", "JO", "JQ", "JK", "JV"),
 }
 
+PLSTM_1D_STEP: Mapping[str, Layout] = {
+    **{name: ("B", *layout[2:]) for name, layout in PLSTM_1D.items()},
+    "state": ("B", "DK", "DV", "JT"),
+}
+
 PLSTM_2D: Mapping[str, Layout] = {
     "query": ("B", "X", "Y", "DK", "JQ"),
     "key": ("B", "X", "Y", "DK", "JK"),
@@ -143,6 +148,46 @@ def check_plstm_1d(
         state = ("B", "S", "DK", "DV", "JT")
     if initial_state is not None:
         check_array("initial_state", initial_state, state, sizes)
+    return sizes
+
+
+def check_plstm_1d_step(
+    query: Any,
+    key: Any,
+    value: Any,
+    source: Any,
+    transition: Any,
+    mark: Any,
+    direct: Any,
+    state: Any,
+    *,
+    scale: Any = None,
+) -> Sizes:
+    """Check the arguments of `plstm_1d_step` by shape.
+
+    Args:
+        query: [B,DK,JQ].
+        key: [B,DK,JK].
+        value: [B,DV,JV].
+        source: [B,JT,JK,JV].
+        transition: [B,JT,JT].
+        mark: [B,JO,JQ,JT].
+        direct: [B,JO,JQ,JK,JV].
+        state: [B,DK,DV,JT].
+        scale: None or a number.
+
+    Returns:
+        The size of every letter.
+
+    Raises:
+        TypeError: if an argument has no shape.
+        ValueError: if a shape is wrong; the message names the argument, the expected and the actual shape.
+    """
+    sizes: Sizes = {}
+    arrays = (query, key, value, source, transition, mark, direct, state)
+    for (name, layout), array in zip(PLSTM_1D_STEP.items(), arrays, strict=True):
+        check_array(name, array, layout, sizes)
+    check_scale(scale)
     return sizes
 
 

@@ -106,7 +106,7 @@ def run_op(call: OpCall) -> Result:
         for name, value in call.keywords.items()
     }
     result = getattr(ops, call.op)(**arguments, **same, **keywords)
-    output, state = result if call.keywords.get("return_last_state") else (result, None)
+    output, state = result if call.returns_state else (result, None)
     return Result(
         output=_array(output),
         last_state=_map(_array, state),
@@ -131,10 +131,8 @@ def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: A
 
 
 def _argument(name: str, value: Any, call: OpCall) -> Any:
-    dtype = call.dtype if name != "initial_state" or call.dtype == "float64" else "float32"
-
     def tensor(array: np.ndarray) -> Tensor:
-        moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, dtype))
+        moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, call.dtype_of(name)))
         return moved.requires_grad_(call.cotangent is not None)
 
     return _map(tensor, value)

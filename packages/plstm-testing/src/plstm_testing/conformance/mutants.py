@@ -139,11 +139,11 @@ def gradients_within_chunks(call: OpCall, gradients: Gradients) -> Gradients:
 
 def no_state_gradient(call: OpCall, gradients: Gradients) -> Gradients:
     """The state that enters counts as a constant."""
-    if "initial_state" not in gradients:
-        return gradients
-    state = gradients["initial_state"]
-    zero = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else np.zeros_like(state)
-    return gradients | {"initial_state": zero}
+    found = dict(gradients)
+    for name in {"initial_state", "state"} & gradients.keys():
+        state = gradients[name]
+        found[name] = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else np.zeros_like(state)
+    return found
 
 
 def last_state_cotangent_ignored(call: OpCall, gradients: Gradients) -> Gradients:
@@ -191,6 +191,11 @@ def state_of_previous_step(call: OpCall, result: Result) -> Result:
     arguments = {name: array[:, :-1] if name in PLSTM_1D else array for name, array in call.arguments.items()}
     shorter = truth.evaluate(replace(call, arguments=arguments, cotangent=None, cotangent_state=None))
     return replace(result, last_state=shorter.last_state)
+
+
+def state_before_the_step(call: OpCall, result: Result) -> Result:
+    """A step hands on the state that it was given."""
+    return replace(result, last_state=call.arguments["state"])
 
 
 def states_exchanged(call: OpCall, result: Result) -> Result:
@@ -334,6 +339,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("state_of_previous_step", "plstm_1d", WrongResults("plstm_1d", state_of_previous_step)),
     Mutant("state_in_low_precision", "plstm_1d", WrongResults("plstm_1d", state_in_low_precision)),
     Mutant("output_in_float32", "plstm_1d", WrongResults("plstm_1d", output_in_float32)),
+    Mutant("state_of_previous_step", "plstm_1d_step", WrongResults("plstm_1d_step", state_before_the_step)),
+    Mutant("no_gradient_to_state", "plstm_1d_step", WrongGradients("plstm_1d_step", no_state_gradient)),
     Mutant("missing_op", "plstm_1d", WrongOps("plstm_1d", None)),
     Mutant("silent_fallback", "plstm_1d", WrongOps("plstm_1d", sloppy_plstm_1d)),
     Mutant("swapped_sources", "plstm_2d", Rewritten("plstm_2d", swapped("source_r", "source_d"))),

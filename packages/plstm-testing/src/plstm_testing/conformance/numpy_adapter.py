@@ -37,6 +37,22 @@ def plstm_1d(
     return reference.plstm_1d(*arrays, **options, cu_seqlens=cu_seqlens)
 
 
+def plstm_1d_step(
+    query: Any,
+    key: Any,
+    value: Any,
+    source: Any,
+    transition: Any,
+    mark: Any,
+    direct: Any,
+    state: Any,
+    *,
+    scale: float | None = None,
+) -> Any:
+    """The reference's `plstm_1d_step`."""
+    return reference.plstm_1d_step(query, key, value, source, transition, mark, direct, state, scale=scale)
+
+
 def plstm_2d(
     query: Any,
     key: Any,
@@ -127,6 +143,7 @@ class NumpyAdapter:
     name: str = "numpy"
     ops: Mapping[str, Callable[..., Any]] = {
         "plstm_1d": plstm_1d,
+        "plstm_1d_step": plstm_1d_step,
         "plstm_2d": plstm_2d,
         "plstm_2d_oriented": plstm_2d_oriented,
         "plstm_graph": plstm_graph,
@@ -140,7 +157,7 @@ class NumpyAdapter:
         """Run the op, then the reference's reverse pass."""
         result = self.forward(call)
         gradients = self.gradients(call) if call.cotangent is not None else {}
-        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        output, state = result if call.returns_state else (result, None)
         state_dtype = truth.state_dtype(call.dtype)
         return Result(
             output=truth.round_to(output, call.dtype),

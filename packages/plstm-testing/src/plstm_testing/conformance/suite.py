@@ -24,6 +24,11 @@ def test_sharing(check: Check) -> None:
     check.run()
 
 
+def test_steps(check: Check) -> None:
+    """Steps one after the other are the sequence; each has its gradients, and refuses bad input."""
+    check.run()
+
+
 def test_layouts(check: Check) -> None:
     """The same for arrays that are not contiguous."""
     check.run()
