@@ -64,12 +64,12 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
     raise ValueError(f"representation must be one of logsigmoid, expexp, tanh, got {representation!r}")
 
 
-def orthogonalize_qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
+def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
     """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative)."""
     return torch.linalg.qr(matrix)[0]
 
 
-def orthogonalize_householder(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
+def householder_orthogonalization(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
     """Minus the product of the reflections along the rows of a matrix.
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
@@ -83,7 +83,7 @@ def orthogonalize_householder(matrix: Float[Tensor, "*batch J J"]) -> Float[Tens
     return product
 
 
-def orthogonalize_exponential(
+def exponential_orthogonalization(
     matrix: Float[Tensor, "*batch J J"], factor: float, terms: int | None = None
 ) -> Float[Tensor, "*batch J J"]:
     """Exponential of the skew-symmetric part of a matrix: exp(g (A - A^T)), with g the factor.
@@ -128,7 +128,7 @@ def largest_eigenvalue(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float
     The estimate is only as good as the iteration, which starts from the vector of ones. It is ill-conditioned where
     the first run converges, since the second then grows out of what was left of the other directions, in the end
     rounding errors. The gradient is the exact derivative of the iteration and can be large there: for one in a
-    thousand random 4 x 4 matrices its norm exceeds 1,000 (restrict_eigenvalues) or 60 (restrict_singular_values).
+    thousand random 4 x 4 matrices its norm exceeds 1,000 (eigenvalue_restriction) or 60 (singularvalue_restriction).
 
     Args:
         matrix: The matrices A; the estimate is meant for symmetric ones.
@@ -154,7 +154,7 @@ def _unless_identity(matrix: Tensor, reference: Tensor, restricted: Tensor) -> T
     return torch.where(distance < _ITERATION_STABILIZER, matrix, restricted)
 
 
-def restrict_eigenvalues(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
+def eigenvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
     """A matrix divided by the estimate of its largest eigenvalue where that exceeds one.
 
     This bounds the spectral norm only of symmetric positive matrices: others can pass with a norm of several. Use an
@@ -164,7 +164,7 @@ def restrict_eigenvalues(matrix: Float[Tensor, "*batch J J"], steps: int) -> Flo
     return _unless_identity(matrix, matrix, restricted)
 
 
-def restrict_singular_values(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
+def singularvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
     """A matrix divided by the estimate of its spectral norm where that exceeds one.
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.

@@ -8,11 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from plstm_torch.ops.plstm_1d.packing import index_of
+
+
+class Sizes(NamedTuple):
+    """Sizes of a segment: chunks (times batch), steps of a chunk, and the state-tracking dimensions."""
+
+    chunks: int
+    chunk: int
+    jo: int
+    jq: int
+    jk: int
+    jv: int
+    jt: int
+
+
+class Parts(NamedTuple):
+    """Views of `Segment.rows`, or of its gradient."""
+
+    mark_start: Tensor  # mark to the chunk's start [n,C,JO,JQ,JT]
+    gating: Tensor  # [n,C,JO,JQ,JK,JV,C]
+    total: Tensor  # [n,JT,JT]
+    source_end: Tensor  # source to the chunk's end [n,JT,JK,JV,C]
 
 
 @dataclass(frozen=True)
@@ -30,7 +52,7 @@ class Segment:
     """A segment of n = N * B chunks of C steps (chunks before batch), and what both passes derive from its inputs.
 
     Attributes:
-        dims: n, C, JO, JQ, JK, JV, JT.
+        sizes: n, C, JO, JQ, JK, JV, JT.
         queries: [n,C*JQ,DK].
         keys: [n,JK*C,DK].
         values: [n,JV*C,DV].
@@ -44,7 +66,7 @@ class Segment:
         turns: where sequences start and end.
     """
 
-    dims: tuple[int, ...]
+    sizes: Sizes
     queries: Tensor
     keys: Tensor
     values: Tensor
@@ -81,32 +103,33 @@ def run_segment(inputs: Sequence[Tensor], state: Tensor, initial: Tensor, turns:
     keys, values = (x.permute(0, 1, 4, 2, 3).flatten(2, 3).flatten(0, 1).contiguous() for x in (k, v))
     moves = torch.cat([transition, mark.flatten(3, 4)], 3).flatten(0, 1)
     count = moves.shape[0]
-    dims = (count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t)
+    sizes = Sizes(count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t)
     rows = _respond(moves, source.flatten(4))
-    own = _own_entries(rows[:, :, dim_t:], dims)
+    own = _own_entries(rows[:, :, dim_t:], sizes)
     own.unflatten(0, direct.shape[:2]).copy_(direct.flatten(3, 4).flatten(4))
-    _, gating, total, source_end = _split(rows, dims)
+    parts = _split(rows, sizes)
 
     scores = torch.bmm(queries, keys.mT).view(count, chunk, dim_q, dim_k, 1, chunk)
     scores = scores.expand(-1, -1, -1, -1, dim_v, -1).contiguous()
     attention = scores.new_empty(count, chunk, dim_o, dim_v, chunk)
     if dim_q == dim_k == 1:
-        torch.mul(gating[:, :, :, 0, 0], scores[:, :, 0], out=attention)
+        torch.mul(parts.gating[:, :, :, 0, 0], scores[:, :, 0], out=attention)
     else:
-        attention.copy_(torch.einsum("nioqkvj,niqkj->niovj", gating, scores[..., 0, :]))
+        attention.copy_(torch.einsum("nioqkvj,niqkj->niovj", parts.gating, scores[..., 0, :]))
 
-    written_values = torch.bmm(_by_step(source_end), _step_values(values, dims)).view(count, chunk * dim_k, -1)
+    written_values = torch.bmm(_by_step(parts.source_end), _step_values(values, sizes))
+    written_values = written_values.view(count, chunk * dim_k, -1)
     states = keys.new_empty(source.shape[0] + 1, *state.shape)
     states[0] = state
-    torch.bmm(written_values.mT, _step_keys(keys, dims), out=states[1:].flatten(2, 3).flatten(0, 1))
-    last = _chain(states, total, initial, turns)
-    segment = Segment(dims, queries, keys, values, moves, rows, scores, attention, written_values, states, turns)
+    torch.bmm(written_values.mT, _step_keys(keys, sizes), out=states[1:].flatten(2, 3).flatten(0, 1))
+    last = _chain(states, parts.total, initial, turns)
+    segment = Segment(sizes, queries, keys, values, moves, rows, scores, attention, written_values, states, turns)
     return segment, last
 
 
 def segment_output(segment: Segment) -> Tensor:
     """Output of a segment [n,C,DV,JO]."""
-    count, chunk, dim_o, *_ = segment.dims
+    count, chunk, dim_o, *_ = segment.sizes
     output = torch.bmm(segment.attention.flatten(3).flatten(1, 2), segment.values).view(count * chunk, dim_o, -1)
     output.baddbmm_(_step_marks(segment), _read(segment))
     return output.view(count, chunk, dim_o, -1).mT
@@ -123,7 +146,7 @@ def segment_gradients(
         d_state: of the state that leaves the segment [B,JT,DV,DK].
         d_last: of the last states of the sequences that end in it [B,ended,JT,DV,DK].
     """
-    count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = segment.dims
+    count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = segment.sizes
     d_output = d_output.mT.flatten(0, 1).contiguous()  # [n,C,JO,DV]
     d_rows = torch.empty_like(segment.rows)
     d_states = torch.empty_like(segment.states)
@@ -133,7 +156,7 @@ def segment_gradients(
     _writing_gradients(segment, d_leaving, d_keys, d_values, d_rows)
 
     d_source, d_moves = _respond_gradients(segment, d_rows)
-    d_direct = _own_entries(d_rows[:, :, dim_t:], segment.dims).unflatten(3, (dim_k, dim_v))
+    d_direct = _own_entries(d_rows[:, :, dim_t:], segment.sizes).unflatten(3, (dim_k, dim_v))
     gradients = [
         d_queries.view(count, chunk, dim_q, -1).mT,
         d_keys.view(count, dim_k, chunk, -1).permute(0, 2, 3, 1),
@@ -146,24 +169,17 @@ def segment_gradients(
     return gradients, d_states[0], d_initial
 
 
-def _split(rows: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Views of `Segment.rows`, or of its gradient.
-
-    Returns:
-        Mark to the chunk's start [n,C,JO,JQ,JT], gating [n,C,JO,JQ,JK,JV,C], total [n,JT,JT],
-        source to the chunk's end [n,JT,JK,JV,C].
-    """
-    _, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = dims
-    outputs = rows[:, :, dim_t:].transpose(0, 1).unflatten(2, (dim_o, dim_q))
-    last = rows[-1][:, :dim_t]
-    gating, source_end = (part[..., dim_t:].unflatten(-1, (dim_k, dim_v, chunk)) for part in (outputs, last))
-    return outputs[..., :dim_t], gating, last[..., :dim_t], source_end
+def _split(rows: Tensor, sizes: Sizes) -> Parts:
+    outputs = rows[:, :, sizes.jt :].transpose(0, 1).unflatten(2, (sizes.jo, sizes.jq))
+    last = rows[-1][:, : sizes.jt]
+    shape = (sizes.jk, sizes.jv, sizes.chunk)
+    gating, source_end = (part[..., sizes.jt :].unflatten(-1, shape) for part in (outputs, last))
+    return Parts(outputs[..., : sizes.jt], gating, last[..., : sizes.jt], source_end)
 
 
-def _own_entries(rows: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _own_entries(rows: Tensor, sizes: Sizes) -> Tensor:
     """View of the response of every step to its own source, [n,C,r,JK*JV] of [C,n,r,JT+JK*JV*C]."""
-    chunk, dim_t = dims[1], dims[-1]
-    return rows[..., dim_t:].unflatten(3, (-1, chunk)).diagonal(0, 0, 4).permute(0, 3, 1, 2)
+    return rows[..., sizes.jt :].unflatten(3, (-1, sizes.chunk)).diagonal(0, 0, 4).permute(0, 3, 1, 2)
 
 
 def _respond(moves: Tensor, source: Tensor) -> Tensor:
@@ -182,7 +198,7 @@ def _respond(moves: Tensor, source: Tensor) -> Tensor:
 
 def _respond_gradients(segment: Segment, d_rows: Tensor) -> tuple[Tensor, Tensor]:
     """The scan in reverse; returns the gradients of sources [n,C,JT,JK*JV] and moves."""
-    chunk, dim_t = segment.dims[1], segment.dims[-1]
+    chunk, dim_t = segment.sizes.chunk, segment.sizes.jt
     d_moves = torch.empty_like(segment.moves)
     for step in reversed(range(chunk)):
         if step:
@@ -191,7 +207,7 @@ def _respond_gradients(segment: Segment, d_rows: Tensor) -> tuple[Tensor, Tensor
             d_moves[:, step] = torch.bmm(d_rows[step], before.mT)
         else:
             d_moves[:, 0] = d_rows[0][..., :dim_t]
-    return _own_entries(d_rows[:, :, :dim_t], segment.dims), d_moves
+    return _own_entries(d_rows[:, :, :dim_t], segment.sizes), d_moves
 
 
 def _by_step(source_end: Tensor) -> Tensor:
@@ -199,19 +215,19 @@ def _by_step(source_end: Tensor) -> Tensor:
     return source_end.permute(0, 4, 2, 1, 3).flatten(2, 3).flatten(0, 1)
 
 
-def _step_keys(keys: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _step_keys(keys: Tensor, sizes: Sizes) -> Tensor:
     """[n,JK*C,DK] to [n,C*JK,DK]."""
-    return keys.view(dims[0], dims[4], dims[1], -1).transpose(1, 2).flatten(1, 2)
+    return keys.view(sizes.chunks, sizes.jk, sizes.chunk, -1).transpose(1, 2).flatten(1, 2)
 
 
-def _step_values(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _step_values(values: Tensor, sizes: Sizes) -> Tensor:
     """[n,JV*C,DV] to [n*C,JV,DV]."""
-    return values.view(dims[0], dims[5], dims[1], -1).transpose(1, 2).flatten(0, 1)
+    return values.view(sizes.chunks, sizes.jv, sizes.chunk, -1).transpose(1, 2).flatten(0, 1)
 
 
 def _step_marks(segment: Segment) -> Tensor:
     """Marks to the chunk's start, [n*C,JO,JQ*JT]."""
-    return _split(segment.rows, segment.dims)[0].flatten(3).flatten(0, 1)
+    return _split(segment.rows, segment.sizes).mark_start.flatten(3).flatten(0, 1)
 
 
 def _steps(states: Tensor, total: Tensor) -> list[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
@@ -254,28 +270,28 @@ def _chain_gradients(d_states: Tensor, total: Tensor, d_last: Tensor, turns: Tur
 
 def _read(segment: Segment) -> Tensor:
     """What each query reads from each entry of the entering state, [n*C,JQ*JT,DV]."""
-    count, chunk, _, dim_q, _, _, dim_t = segment.dims
-    return torch.bmm(segment.queries, segment.entering.mT).view(count * chunk, dim_q * dim_t, -1)
+    sizes = segment.sizes
+    return torch.bmm(segment.queries, segment.entering.mT).view(sizes.chunks * sizes.chunk, sizes.jq * sizes.jt, -1)
 
 
 def _reading_gradients(
     segment: Segment, d_output: Tensor, d_last: Tensor, d_rows: Tensor, d_states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the queries so far, of the leaving states, and of `initial`; fills `d_states`."""
-    count, chunk, dim_o, dim_q, _, _, dim_t = segment.dims
-    total = _split(segment.rows, segment.dims)[2]
-    d_mark_start, _, d_total, _ = _split(d_rows, segment.dims)
+    count, chunk, dim_o, dim_q, _, _, dim_t = segment.sizes
+    total = _split(segment.rows, segment.sizes).total
+    d_parts = _split(d_rows, segment.sizes)
 
     step_output = d_output.flatten(0, 1)
     found = torch.bmm(step_output, _read(segment).mT)
-    d_mark_start.copy_(found.view(count, chunk, dim_o, dim_q, dim_t))
+    d_parts.mark_start.copy_(found.view(count, chunk, dim_o, dim_q, dim_t))
     d_read = torch.bmm(_step_marks(segment).mT, step_output).view(count, chunk * dim_q, -1)
     torch.bmm(d_read.mT, segment.queries, out=d_states[:-1].flatten(2, 3).flatten(0, 1))
     d_initial = _chain_gradients(d_states, total, d_last, segment.turns)
     d_leaving = d_states[1:].flatten(0, 1)
 
     each = d_leaving.flatten(2), segment.entering.view(count, dim_t, -1)
-    d_total.copy_(torch.bmm(each[0], each[1].mT))
+    d_parts.total.copy_(torch.bmm(each[0], each[1].mT))
     return torch.bmm(d_read, segment.entering), d_leaving, d_initial
 
 
@@ -283,8 +299,7 @@ def _attention_gradients(
     segment: Segment, d_output: Tensor, d_queries: Tensor, d_rows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of keys and values so far; adds to `d_queries`."""
-    _, gating, _, _ = _split(segment.rows, segment.dims)
-    _, d_gating, _, _ = _split(d_rows, segment.dims)
+    gating, d_gating = (_split(rows, segment.sizes).gating for rows in (segment.rows, d_rows))
     d_output = d_output.flatten(1, 2)
     d_values = torch.bmm(segment.attention.flatten(3).flatten(1, 2).mT, d_output)
     d_attention = torch.bmm(d_output, segment.values.mT).view_as(segment.attention)
@@ -297,16 +312,15 @@ def _attention_gradients(
 
 def _writing_gradients(segment: Segment, d_leaving: Tensor, d_keys: Tensor, d_values: Tensor, d_rows: Tensor) -> None:
     """Adds to `d_keys` and `d_values`, fills what `d_rows` holds of the sources at the chunk's end."""
-    count, chunk, _, _, dim_k, dim_v, dim_t = segment.dims
-    _, _, _, source_end = _split(segment.rows, segment.dims)
-    _, _, _, d_source_end = _split(d_rows, segment.dims)
+    count, chunk, _, _, dim_k, dim_v, dim_t = segment.sizes
+    source_end, d_source_end = (_split(rows, segment.sizes).source_end for rows in (segment.rows, d_rows))
     d_leaving = d_leaving.flatten(1, 2)
 
     through_keys = torch.bmm(segment.written_values, d_leaving).view(count, chunk, dim_k, -1)
     d_keys.view(count, dim_k, chunk, -1).add_(through_keys.transpose(1, 2))
-    d_written = torch.bmm(_step_keys(segment.keys, segment.dims), d_leaving.mT)
+    d_written = torch.bmm(_step_keys(segment.keys, segment.sizes), d_leaving.mT)
     d_written = d_written.view(count * chunk, dim_k * dim_t, -1)
     through_values = torch.bmm(_by_step(source_end).mT, d_written).view(count, chunk, dim_v, -1)
     d_values.view(count, dim_v, chunk, -1).add_(through_values.transpose(1, 2))
-    found = torch.bmm(d_written, _step_values(segment.values, segment.dims).mT)
+    found = torch.bmm(d_written, _step_values(segment.values, segment.sizes).mT)
     d_source_end.copy_(found.view(count, chunk, dim_k, dim_t, dim_v).permute(0, 3, 2, 4, 1))
