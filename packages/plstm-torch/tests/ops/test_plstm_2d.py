@@ -15,7 +15,7 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, op, quadratic
+from plstm_torch.ops.plstm_2d import attention, op, separable
 from plstm_torch.ops.plstm_2d.problem import Gates, Problem, exchange_axes, map_gates
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise", "parallel")
@@ -409,7 +409,7 @@ def test_scores_in_pieces_change_nothing(oriented, monkeypatch):
     function = plstm_2d_oriented if oriented else plstm_2d
     expected = function(**arguments, implementation="parallel")
     expected_gradients = gradients([expected], leaves(arguments))
-    for module in (attention, quadratic):
+    for module in (attention, separable):
         monkeypatch.setattr(module, "SCORES_IN_CACHE", 2 * 24**2)
     result = function(**arguments, implementation="parallel")
     assert_same([result], [expected], kind="output")

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from plstm_config.shapes import DIRECTED
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, block_step, lines, quadratic, recurrent, strips
+from plstm_torch.ops.plstm_2d import attention, block_step, lines, recurrent, separable, strips
 from plstm_torch.ops.plstm_2d.problem import Gates
 
 # torch itself scripts functions for forward mode and for its default compiler
@@ -224,7 +224,7 @@ def random(*sizes):
     [
         (attention._ATTENTION, [(2, 3, 4), (2, 5, 4), (2, 5, 6), (2, 3, 5)]),
         (lines._LINE, [(2, 4)]),
-        (quadratic._TURNING, [(2, 4, 3, 5, 5), (2, 4, 5, 3, 3), (2, 5, 3, 3)]),
+        (separable._TURNING, [(2, 4, 3, 5, 5), (2, 4, 5, 3, 3), (2, 5, 3, 3)]),
         (strips._FORWARDS, [(2, 3, 7, 4), (2, 3, 7, 5)]),
         (strips._BACKWARDS, [(2, 3, 7, 4), (2, 3, 7, 5)]),
         (

@@ -14,11 +14,10 @@ from jax import Array, lax
 
 from plstm_jax.ops.arrays import contract, masked_attention
 from plstm_jax.ops.lines import diagonal
-from plstm_jax.ops.plstm_2d.columns import columns
-from plstm_jax.ops.plstm_2d.problem import Flips, Gates, by_direction, sum_orientations
-from plstm_jax.ops.plstm_2d.responses import walk_columns
+from plstm_jax.ops.plstm_2d.problem import Flips, Gates
 from plstm_jax.ops.plstm_2d.separable import separable_factors, separable_mask
-from plstm_jax.ops.plstm_2d.shared import Strip, shared_mask, shared_strips
+from plstm_jax.ops.plstm_2d.shared import shared_mask, shared_strips
+from plstm_jax.ops.plstm_2d.strips import Strip, arriving_states, strip_responses
 
 # Up to this many columns the mask of P-mode is made at once, as measured on CPU.
 ONE_STRIP = 16
@@ -94,7 +93,7 @@ def _in_strips(vectors: Vectors, gates: Gates, direct: Array, flips: Flips, widt
     for backward, strip in _strip_responses(gates, flips):
         own = own + strip.nodes
         read, write, carry = (by_strip(array) for array in strip[1:])
-        arriving.append(_arriving(write, carry, backward).reshape(count, batch, -1, count * inputs))
+        arriving.append(arriving_states(write, carry, backward).reshape(count, batch, -1, count * inputs))
         reads.append(jnp.swapaxes(read, 2, 3).reshape(count, batch, rows, -1))
 
     queries, key, value = (array.reshape(batch, x * y, *array.shape[3:]) for array in vectors)
@@ -118,36 +117,7 @@ def _strip_responses(gates: Gates, flips: Flips) -> list[tuple[bool, Strip]]:
     """What strips [M, O, width, Y, ...] do, by the direction in which orientations walk them."""
     if gates.is_scalar and gates.mode == "P":
         return shared_strips(gates.map(lambda gate: gate.reshape(gate.shape[:4])), flips)
-    nodes, read, write, carry = walk_columns(columns(gates, flips, border=False), flips)
-    nodes, read = (array.reshape(*array.shape[:2], -1, *array.shape[4:]) for array in (nodes, read))
-    nodes, write = (array.reshape(*array.shape[:3], -1) for array in (nodes, write))
-    strips = []
-    for backward, which in by_direction([flip.x for flip in flips]):
-        parts = (array[:, which] for array in (read, write, carry))
-        strips.append((backward, Strip(sum_orientations(nodes[:, which], 1), *parts)))
-    return strips
-
-
-def _arriving(write: Array, carry: Array, backward: bool) -> Array:
-    """The states that arrive at every strip from the strips before it.
-
-    Args:
-        write: [S, B, O, T, inputs].
-        carry: [S, B, O, T, T].
-        backward: whether the orientations walk the strips from their end.
-
-    Returns:
-        The responses of the states to the inputs of all strips, [S, B, O, T, S * inputs].
-    """
-    count, *lead, inputs = write.shape
-
-    def step(state: Array, strip: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        write, carry, place = strip
-        passed = contract("...ij,...jc->...ic", carry, state)
-        return lax.dynamic_update_slice_in_dim(passed, write, place, -1), state
-
-    start = jnp.zeros((*lead, count * inputs), write.dtype)
-    return lax.scan(step, start, (write, carry, inputs * jnp.arange(count)), reverse=backward)[1]
+    return strip_responses(gates, flips)
 
 
 def _direct_nodes(direct: Array) -> Array:

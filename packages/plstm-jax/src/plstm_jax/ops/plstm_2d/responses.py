@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from plstm_jax.ops.lines import Line, Response, diagonal, line_response
-from plstm_jax.ops.plstm_2d.columns import Columns, columns
+from plstm_jax.ops.lines import diagonal
+from plstm_jax.ops.plstm_2d.columns import columns
 from plstm_jax.ops.plstm_2d.problem import Flips, Gates, sum_orientations
+from plstm_jax.ops.plstm_2d.strips import walk_columns
 
 
 class BorderMaps(NamedTuple):
@@ -63,21 +64,6 @@ def block_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Array, B
             bottom_of_top=nodes[..., rows:, :, cols:].reshape(*outer, top, top),
         ),
     )
-
-
-def walk_columns(found: Columns, flips: Flips) -> Response:
-    """Let the columns [..., O, X, ...] of each orientation follow one another; the response is in image coordinates."""
-
-    def turned(array: Array, *axes: int) -> Array:
-        """In the order of the walk, or back in that of the image."""
-        if not any(flip.x for flip in flips):
-            return array
-        lead = found.nodes.ndim - 4
-        backward = jnp.array([flip.x for flip in flips]).reshape(-1, *(1,) * (array.ndim - lead - 1))
-        return jnp.where(backward, jnp.flip(array, axes), array)
-
-    nodes, read, write, carry = line_response(Line(*(turned(array, -3) for array in found)))
-    return Response(turned(nodes, -4, -2), turned(read, -3), turned(write, -2), carry)
 
 
 def _gating(nodes: Array, direct: Array) -> Array:

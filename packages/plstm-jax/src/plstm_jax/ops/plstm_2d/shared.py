@@ -19,6 +19,7 @@ from jax import Array, lax
 from plstm_jax.ops.arrays import contract
 from plstm_jax.ops.lines import diagonal, scalar_decay
 from plstm_jax.ops.plstm_2d.problem import Flips, Gates, by_direction, sum_orientations
+from plstm_jax.ops.plstm_2d.strips import Strip
 
 
 class _Column(NamedTuple):
@@ -29,15 +30,6 @@ class _Column(NamedTuple):
     passed: Array  # [..., O, X, Y, Y], from a column's inputs to what it hands on
     transition: Array  # [..., O, X, Y]
     mark: Array  # [..., O, X, Y]
-
-
-class Strip(NamedTuple):
-    """What X columns do, for the orientations that walk them in one direction; R = X * Y."""
-
-    nodes: Array  # [B, R, R], from the inputs to the outputs, summed over orientations
-    read: Array  # [B, O, R, Y], from the states r that arrive
-    write: Array  # [B, O, Y, R], to the states r that leave
-    carry: Array  # [B, O, Y, Y], from those that arrive to those that leave
 
 
 def shared_mask(gates: Gates, flips: Flips) -> Array:
