@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from plstm_jax.ops import plstm_1d
-from plstm_jax.ops.plstm_1d import chunkwise
-from plstm_jax.ops.plstm_1d.interface import resolve
-from plstm_jax.ops.plstm_1d.packing import packed_layout
+from plstm_jax.ops._plstm_1d import chunkwise
+from plstm_jax.ops._plstm_1d.op import resolve
+from plstm_jax.ops._plstm_1d.packing import packed_layout
 from plstm_testing import reference
 from plstm_testing.tolerances import assert_close
 

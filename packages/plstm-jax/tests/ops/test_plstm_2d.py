@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from plstm_jax.ops import plstm_2d, plstm_2d_oriented
-from plstm_jax.ops.plstm_2d.interface import LARGEST_PARALLEL, resolve
+from plstm_jax.ops._plstm_2d.op import LARGEST_PARALLEL, resolve
 
 
 def equations(jaxpr):

@@ -13,7 +13,7 @@ PROGRAM = textwrap.dedent(
     from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED
     from plstm_jax import ops
     from plstm_jax.check import QUICK_COMPILATION
-    from plstm_jax.ops.plstm_1d import chunkwise
+    from plstm_jax.ops._plstm_1d import chunkwise
     from plstm_testing.tolerances import assert_close
 
     assert len(jax.devices()) == 4

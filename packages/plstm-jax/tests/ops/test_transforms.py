@@ -7,9 +7,9 @@ import pytest
 
 from plstm_config.shapes import DIRECTED
 from plstm_jax import ops
-from plstm_jax.ops.plstm_1d import chunkwise
-from plstm_jax.ops.plstm_2d import problem as grid_problem
-from plstm_jax.ops.plstm_2d import quadratic
+from plstm_jax.ops._plstm_1d import chunkwise
+from plstm_jax.ops._plstm_2d import parallel
+from plstm_jax.ops._plstm_2d import problem as grid_problem
 from plstm_testing.tolerances import assert_close
 
 MATRICES = {"JQ": 1, "JK": 2, "JV": 1, "JT": 2, "JO": 2}
@@ -46,7 +46,7 @@ def problem(request, draw, monkeypatch):
 
     last = request.param not in OUTPUT_ONLY
     if request.param == "grid-directed-strips":
-        monkeypatch.setattr(quadratic, "ONE_STRIP", 0)
+        monkeypatch.setattr(parallel, "ONE_STRIP", 0)
     if request.param == "sequence-segments":
         monkeypatch.setattr(chunkwise, "SEGMENT", 0)
         monkeypatch.setattr(chunkwise, "LEAST_CHUNKS", 2)
@@ -121,8 +121,8 @@ TRANSFORMS = {
 def test_directed_mode_stays_itself_under_transforms(draw, transform, monkeypatch):
     """The program of P-mode is what runs, and its numbers are those of the general one."""
     walked = []
-    shared_mask = quadratic.shared_mask
-    monkeypatch.setattr(quadratic, "shared_mask", lambda *args: walked.append(args) or shared_mask(*args))
+    shared_mask = parallel.shared_mask
+    monkeypatch.setattr(parallel, "shared_mask", lambda *args: walked.append(args) or shared_mask(*args))
     arguments = draw("plstm_2d_oriented", without=tuple(DIRECTED), X=4, Y=3)
     given = {name: array for name, array in arguments.items() if array is not None}
     if transform == "vmap":

@@ -15,8 +15,8 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, op, separable
-from plstm_torch.ops.plstm_2d.problem import Gates, Problem, exchange_axes, map_gates
+from plstm_torch.ops._plstm_2d import attention, op, separable
+from plstm_torch.ops._plstm_2d.problem import Gates, Problem, exchange_axes, map_gates
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise", "parallel")
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

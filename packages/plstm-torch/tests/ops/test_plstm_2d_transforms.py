@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from plstm_config.shapes import DIRECTED
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, block_step, lines, recurrent, separable, strips
-from plstm_torch.ops.plstm_2d.problem import Gates
+from plstm_torch.ops._plstm_2d import attention, block_step, lines, recurrent, separable, strips
+from plstm_torch.ops._plstm_2d.problem import Gates
 
 # torch itself scripts functions for forward mode and for its default compiler
 pytestmark = [
