@@ -121,8 +121,8 @@ TRANSFORMS = {
 def test_directed_mode_stays_itself_under_transforms(draw, transform, monkeypatch):
     """The program of P-mode is what runs, and its numbers are those of the general one."""
     walked = []
-    shared_mask = parallel.shared_mask
-    monkeypatch.setattr(parallel, "shared_mask", lambda *args: walked.append(args) or shared_mask(*args))
+    directed_mask = parallel.directed_mask
+    monkeypatch.setattr(parallel, "directed_mask", lambda *args: walked.append(args) or directed_mask(*args))
     arguments = draw("plstm_2d_oriented", without=tuple(DIRECTED), X=4, Y=3)
     given = {name: array for name, array in arguments.items() if array is not None}
     if transform == "vmap":

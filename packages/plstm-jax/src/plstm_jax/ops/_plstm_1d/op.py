@@ -115,7 +115,7 @@ def plstm_1d(
     arrays = (query, key, value, source, transition, mark, direct)
     sizes = check_plstm_1d(*arrays, initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens)
     check_size("chunk_size", chunk_size)
-    implementation = resolve(implementation, sizes)
+    implementation = resolve_implementation(implementation, sizes)
     problem = _problem(arrays, initial_state, scale, cu_seqlens, sizes)
     if implementation == "recurrent":
         output, states = recurrent(problem)
@@ -128,7 +128,7 @@ def plstm_1d(
     return output, states[:, 0] if cu_seqlens is None else states
 
 
-def resolve(implementation: str, sizes: Sizes) -> str:
+def resolve_implementation(implementation: str, sizes: Sizes) -> str:
     """The implementation that a call runs; "auto" is decided here and nowhere else."""
     check_implementation(implementation, IMPLEMENTATIONS)
     if implementation != "auto":

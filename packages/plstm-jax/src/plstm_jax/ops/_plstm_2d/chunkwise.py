@@ -8,7 +8,7 @@ from jax import Array
 
 from plstm_jax.ops._plstm_2d.block_chain import Grid, Maps, carry_states
 from plstm_jax.ops._plstm_2d.block_maps import block_responses
-from plstm_jax.ops._plstm_2d.parallel import quadratic
+from plstm_jax.ops._plstm_2d.parallel import parallel
 from plstm_jax.ops._plstm_2d.problem import (
     Flips,
     Gates,
@@ -21,15 +21,15 @@ from plstm_jax.ops._plstm_2d.separable import separable_responses
 from plstm_jax.ops.arrays import masked_attention
 
 
-def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
+def chunkwise(problem: Problem, block: tuple[int, int]) -> Result:
     """Run the op in blocks of at most `block` nodes along X and Y; both sides of the grid at least 1."""
     if problem.gates.is_scalar and problem.gates.mode == "R":
-        return exchange_axes_of_result(blockwise(exchange_axes(problem), block[::-1]))
+        return exchange_axes_of_result(chunkwise(exchange_axes(problem), block[::-1]))
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
     if nx * ny == 1 and not problem.needs_states:
         vectors = problem.query, problem.key, problem.value
-        output = quadratic(vectors, problem.gates, problem.direct, problem.flips)
+        output = parallel(vectors, problem.gates, problem.direct, problem.flips)
         return Result(output, problem.left, problem.top)
     grid = Grid(nx, -(-x // nx), ny, -(-y // ny))
     problem = _pad(problem, grid)

@@ -32,12 +32,12 @@ class _Column(NamedTuple):
     mark: Array  # [..., O, X, Y]
 
 
-def shared_mask(gates: Gates, flips: Flips) -> Array:
+def directed_mask(gates: Gates, flips: Flips) -> Array:
     """The map [B, R, R] from the inputs of scalar gates [B, O, X, Y] to the outputs, summed over orientations."""
     return sum(strip.nodes for _, strip in _walks(gates, flips, border=False))  # type: ignore[return-value]
 
 
-def shared_strips(gates: Gates, flips: Flips) -> list[tuple[bool, Strip]]:
+def directed_strips(gates: Gates, flips: Flips) -> list[tuple[bool, Strip]]:
     """The responses of scalar gates [B, O, X, Y]: which direction, and the orientations that walk it.
 
     Args:

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from plstm_config.shapes import Sizes, check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
-from plstm_jax.ops._plstm_2d.chunkwise import blockwise
+from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops._plstm_2d.recurrent import recurrent
 from plstm_jax.ops.arrays import compute_dtype, swap_state
@@ -176,7 +176,7 @@ def plstm_2d_oriented(
     return result.output, (swap_state(result.right), swap_state(result.bottom))
 
 
-def resolve(implementation: str, sizes: Sizes) -> str:
+def resolve_implementation(implementation: str, sizes: Sizes) -> str:
     """The implementation that a call runs; "auto" is decided here and nowhere else."""
     check_implementation(implementation, IMPLEMENTATIONS)
     if implementation != "auto":
@@ -197,7 +197,7 @@ def _run(
     block_size: int | None,
 ) -> Result:
     check_size("block_size", block_size)
-    implementation = resolve(implementation, sizes)
+    implementation = resolve_implementation(implementation, sizes)
     states = {} if initial_state is None else {f"initial_state[{i}]": state for i, state in enumerate(initial_state)}
     dtype = compute_dtype(
         **dict(zip(("query", "key", "value"), inputs, strict=True)), **gates._asdict(), direct=direct, **states
@@ -230,8 +230,8 @@ def _run(
     elif implementation == "recurrent":
         result = recurrent(problem)
     elif implementation == "parallel":
-        result = blockwise(problem, (x, y))
+        result = chunkwise(problem, (x, y))
     else:
         side = BLOCK_SIZE if block_size is None else block_size
-        result = blockwise(problem, (side, side))
+        result = chunkwise(problem, (side, side))
     return result._replace(output=result.output.astype(jnp.result_type(inputs[2])))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plstm_jax.ops._plstm_2d.directed import shared_mask, shared_strips
+from plstm_jax.ops._plstm_2d.directed import directed_mask, directed_strips
 from plstm_jax.ops._plstm_2d.problem import Flips, Gates
 from plstm_jax.ops._plstm_2d.separable import separable_factors, separable_mask
 from plstm_jax.ops._plstm_2d.strips import Strip, arriving_states, strip_responses
@@ -25,7 +25,7 @@ ONE_STRIP = 16
 Vectors = tuple[Array, Array, Array]  # query [B, X, Y, DK, JQ], key [B, X, Y, DK, JK] and value [B, X, Y, DV, JV]
 
 
-def quadratic(vectors: Vectors, gates: Gates, direct: Array, flips: Flips) -> Array:
+def parallel(vectors: Vectors, gates: Gates, direct: Array, flips: Flips) -> Array:
     """The op without border states.
 
     Args:
@@ -43,7 +43,7 @@ def quadratic(vectors: Vectors, gates: Gates, direct: Array, flips: Flips) -> Ar
         if gates.mode == "L":
             return _attend(vectors, separable_mask(*separable_factors(scalars, own, flips)))
         if gates.mode == "P" and x <= ONE_STRIP:
-            mask = shared_mask(scalars, flips) + diagonal(own.reshape(len(own), -1, 1, 1))[..., 0, :, 0]
+            mask = directed_mask(scalars, flips) + diagonal(own.reshape(len(own), -1, 1, 1))[..., 0, :, 0]
             return _attend(vectors, mask)
     width = _strip_width(x)
     more = -x % width
@@ -116,7 +116,7 @@ def _in_strips(vectors: Vectors, gates: Gates, direct: Array, flips: Flips, widt
 def _strip_responses(gates: Gates, flips: Flips) -> list[tuple[bool, Strip]]:
     """What strips [M, O, width, Y, ...] do, by the direction in which orientations walk them."""
     if gates.is_scalar and gates.mode == "P":
-        return shared_strips(gates.map(lambda gate: gate.reshape(gate.shape[:4])), flips)
+        return directed_strips(gates.map(lambda gate: gate.reshape(gate.shape[:4])), flips)
     return strip_responses(gates, flips)
 
 

@@ -88,7 +88,7 @@ def plstm_graph(
     sizes = check_plstm_graph(*arrays, topology, initial_state=initial_state, scale=scale)
     plan = topology if isinstance(topology, GraphPlan) else plan_graph(topology, sizes["N"])
     with_states = initial_state is not None or return_last_state
-    implementation = resolve(implementation, plan.max_edges, with_states)
+    implementation = resolve_implementation(implementation, plan.max_edges, with_states)
     dtype = compute_dtype(**dict(zip(PLSTM_GRAPH, arrays, strict=True)), initial_state=initial_state)
     given = [jnp.asarray(array, dtype) for array in arrays]
     given[0] = given[0] * jnp.asarray(1.0 if scale is None else scale, dtype)
@@ -104,7 +104,7 @@ def plstm_graph(
     return (output, states[0]) if return_last_state else output
 
 
-def resolve(implementation: str, max_edges: int, with_states: bool) -> str:
+def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
     """The implementation that a call runs; "auto" is decided here and nowhere else."""
     check_implementation(implementation, IMPLEMENTATIONS)
     if implementation != "auto":

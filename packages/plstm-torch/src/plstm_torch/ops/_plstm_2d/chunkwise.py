@@ -14,7 +14,7 @@ from plstm_torch.ops._plstm_2d.block_maps import block_responses
 from plstm_torch.ops._plstm_2d.problem import Problem, Result, exchange_axes, exchange_axes_of_result, map_gates
 
 
-def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
+def chunkwise(problem: Problem, block: tuple[int, int]) -> Result:
     """Runs the op in blocks of at most `block` nodes along X and Y; a block as large as the grid has no carry.
 
     Args:
@@ -25,7 +25,7 @@ def blockwise(problem: Problem, block: tuple[int, int]) -> Result:
         Output [B, X, Y, DV, JO], and the leaving states if the problem asks for them.
     """
     if problem.gates.is_scalar and problem.gates.mode == "R":
-        return exchange_axes_of_result(blockwise(exchange_axes(problem), block[::-1]))
+        return exchange_axes_of_result(chunkwise(exchange_axes(problem), block[::-1]))
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
     grid = (nx, -(-x // nx), ny, -(-y // ny))

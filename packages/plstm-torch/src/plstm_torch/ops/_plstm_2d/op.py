@@ -11,8 +11,8 @@ from torch import Tensor
 from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
-from plstm_torch.ops._plstm_2d.chunkwise import blockwise
-from plstm_torch.ops._plstm_2d.parallel import quadratic
+from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
+from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
 
@@ -235,10 +235,10 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
         return recurrent(problem)
     if name == "chunkwise":
         side = block_size or BLOCK_SIDE
-        return blockwise(problem, (side, side))
+        return chunkwise(problem, (side, side))
     if problem.initial_state is None and not problem.return_last_state:
-        return quadratic(problem), None
-    return blockwise(problem, (x, y))
+        return parallel(problem), None
+    return chunkwise(problem, (x, y))
 
 
 def _no_node(problem: Problem) -> Result:

@@ -14,11 +14,11 @@ from plstm_torch.ops._plstm_2d.separable import separable_gating
 from plstm_torch.ops._plstm_2d.strips import System, follow
 
 
-def quadratic(problem: Problem) -> Tensor:
+def parallel(problem: Problem) -> Tensor:
     """Output [B, X, Y, DV, JO] of a grid that no border state enters."""
     gates, flips = problem.gates, problem.flips
     if gates.is_scalar and gates.mode == "R":
-        return quadratic(exchange_axes(problem)).transpose(1, 2)
+        return parallel(exchange_axes(problem)).transpose(1, 2)
     if gates.is_scalar and gates.mode == "L":
         gating = separable_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])
         rows = [gating[:, :, None, None, :, None, None]]
