@@ -10,7 +10,7 @@ from plstm_jax.check import IMPLEMENTATIONS, run_op
 from plstm_testing.conformance.mutants import MUTANTS
 from plstm_testing.conformance.spoiling import find_failure
 
-OPS = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
+OPS = {name: getattr(ops, name) for name in (*IMPLEMENTATIONS, "plstm_1d_step")}
 FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items()}
 
 

@@ -29,7 +29,7 @@ def with_numpy(op):
     return run
 
 
-OPS = {name: with_numpy(getattr(ops, name)) for name in IMPLEMENTATIONS}
+OPS = {name: with_numpy(getattr(ops, name)) for name in (*IMPLEMENTATIONS, "plstm_1d_step")}
 FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items()}
 
 
