@@ -16,6 +16,7 @@ DEFAULTS = json.loads((Path(__file__).parent / "data" / "defaults.json").read_te
 NEEDED: dict[str, dict[str, Any]] = {
     "pLSTMLMModel": {"vocab_size": 11, "embedding_dim": 32},
     "pLSTMGraphModel": {"input_dim": 7, "output_dim": 2},
+    "TokenEmbedding": {"vocab_size": 11, "embedding_dim": 32},
 }
 
 
@@ -149,9 +150,12 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: pc.MultiHeadRMSNormConfig(input_dim=9, num_heads=2), r"input_dim=9 is not divisible by num_heads=2"),
     (lambda: pc.RMSNormConfig(eps=0.0), r"eps=0.0: expected a positive number"),
     (lambda: pc.DropPathConfig(drop_prob=1.0), r"drop_prob=1.0: expected 0 <= drop_prob < 1"),
-    (lambda: pc.Convolution1DLayerConfig(input_dim=4, pointwise=False), r"pointwise=False: expected True"),
+    (
+        lambda: pc.from_dict({"class_name": "Convolution1DLayer", "pointwise": False}),
+        r"Convolution1DLayer.pointwise=False: expected True",
+    ),
     (lambda: pc.Convolution2DLayerConfig(kernel_size=(3, 0)), r"kernel_size=\(3, 0\) is not positive"),
-    (lambda: pc.pLSTM2DLayerConfig(input_dim=8, orientation_combinations=[4]), r"orientation_combinations=\[4\]"),
+    (lambda: pc.pLSTM2DLayerConfig(input_dim=8, orientation_combinations=[4]), r"orientation_combinations=\(4,\)"),
     (lambda: pc.TransformerBlockConfig(input_dim=10, num_heads=3), r"input_dim=10 is not divisible by num_heads=3"),
     (lambda: pc.PostUpProjectionBlockConfig(input_dim=64, scale=pc.ScaleLayerConfig()), r"scale: expected None"),
     (

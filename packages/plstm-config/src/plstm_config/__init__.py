@@ -1,93 +1,214 @@
-"""Configurations of pLSTM, free of any framework: every backend reads the same ones."""
+"""Configurations of pLSTM, free of any framework: every backend reads the same ones.
 
-from plstm_config import topology
-from plstm_config.base import (
-    Config,
-)
-from plstm_config.blocks import (
-    BlockStackConfig,
-    PostUpProjectionBlockConfig,
-    PreUpProjectionBlockConfig,
-    TransformerBlockConfig,
-    pLSTMGraphBlockConfig,
-    pLSTMGraphEdgeBlockConfig,
-    pLSTMVisionBlockConfig,
-)
-from plstm_config.convolution import (
-    Convolution1DLayerConfig,
-    Convolution2DLayerConfig,
-)
-from plstm_config.gates import (
-    DirectLayerConfig,
-    MarkLayerConfig,
-    SourceLayerConfig,
-)
-from plstm_config.initializers import (
-    ConstantInitConfig,
-    DiagonalInitConfig,
-    LinspaceInitConfig,
-    LogspaceInitConfig,
-    NormalInitConfig,
-    OnesInitConfig,
-    SmallInitConfig,
-    TruncatedNormalInitConfig,
-    WangInitConfig,
-    XavierInitConfig,
-    ZerosInitConfig,
-)
-from plstm_config.models import (
-    PatchEmbedConfig,
-    PosEmbed2DConfig,
-    pLSTMGraphModelConfig,
-    pLSTMLMModelConfig,
-    pLSTMVisionModelConfig,
-)
-from plstm_config.norms import (
-    IdentityConfig,
-    LayerNormConfig,
-    MultiHeadLayerNormConfig,
-    MultiHeadRMSNormConfig,
-    RMSNormConfig,
-)
-from plstm_config.plstm_1d import (
-    pLSTM1DLayerConfig,
-)
-from plstm_config.plstm_2d import (
-    pLSTM2DLayerConfig,
-    pLSTM2DLayerFusedConfig,
-)
-from plstm_config.plstm_graph import (
-    pLSTMGraphEdgeLayerConfig,
-    pLSTMGraphLayerConfig,
-)
-from plstm_config.pointwise import (
-    DropPathConfig,
-    ExpExpFunctionConfig,
-    PassthroughLayerConfig,
-    ScaleLayerConfig,
-    SigmoidFunctionConfig,
-    SoftCapFunctionConfig,
-    TanhFunctionConfig,
-)
-from plstm_config.presets import preset, preset_names
-from plstm_config.query_key_value import (
-    KeyLayerConfig,
-    QueryLayerConfig,
-    ValueLayerConfig,
-)
-from plstm_config.serialization import (
-    config_class,
-    from_dict,
-    json_schema,
-    load,
-    save,
-    to_dict,
-)
-from plstm_config.transition import (
-    LongRangeTransitionLayerConfig,
-)
+Names are loaded on first use, so that who needs the checks of arguments only does not load the configurations.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plstm_config import topology
+    from plstm_config.base import (
+        Config,
+    )
+    from plstm_config.blocks import (
+        BlockStackConfig,
+        PostUpProjectionBlockConfig,
+        PreUpProjectionBlockConfig,
+        TransformerBlockConfig,
+        pLSTMGraphBlockConfig,
+        pLSTMGraphEdgeBlockConfig,
+        pLSTMVisionBlockConfig,
+    )
+    from plstm_config.changing import (
+        change,
+    )
+    from plstm_config.convolution import (
+        Convolution1DLayerConfig,
+        Convolution2DLayerConfig,
+    )
+    from plstm_config.gates import (
+        DirectLayerConfig,
+        MarkLayerConfig,
+        SourceLayerConfig,
+    )
+    from plstm_config.initializers import (
+        ConstantInitConfig,
+        DiagonalInitConfig,
+        LinspaceInitConfig,
+        LogspaceInitConfig,
+        NormalInitConfig,
+        OnesInitConfig,
+        SmallInitConfig,
+        TruncatedNormalInitConfig,
+        UniformInitConfig,
+        WangInitConfig,
+        XavierInitConfig,
+        ZerosInitConfig,
+    )
+    from plstm_config.linear import (
+        LinearConfig,
+    )
+    from plstm_config.models import (
+        PatchEmbedConfig,
+        PosEmbed2DConfig,
+        TokenEmbeddingConfig,
+        pLSTMGraphModelConfig,
+        pLSTMLMModelConfig,
+        pLSTMVisionModelConfig,
+    )
+    from plstm_config.norms import (
+        IdentityConfig,
+        LayerNormConfig,
+        MultiHeadLayerNormConfig,
+        MultiHeadRMSNormConfig,
+        RMSNormConfig,
+    )
+    from plstm_config.parameters import (
+        Parameter,
+        count_parameters,
+        named_configs,
+        parameter_tree,
+    )
+    from plstm_config.plstm_1d import (
+        pLSTM1DLayerConfig,
+    )
+    from plstm_config.plstm_2d import (
+        pLSTM2DLayerConfig,
+        pLSTM2DLayerFusedConfig,
+    )
+    from plstm_config.plstm_graph import (
+        pLSTMGraphEdgeLayerConfig,
+        pLSTMGraphLayerConfig,
+    )
+    from plstm_config.pointwise import (
+        DropPathConfig,
+        ExpExpFunctionConfig,
+        PassthroughLayerConfig,
+        ScaleLayerConfig,
+        SigmoidFunctionConfig,
+        SoftCapFunctionConfig,
+        TanhFunctionConfig,
+    )
+    from plstm_config.presets import (
+        preset,
+        preset_names,
+    )
+    from plstm_config.query_key_value import (
+        KeyLayerConfig,
+        QueryLayerConfig,
+        ValueLayerConfig,
+    )
+    from plstm_config.serialization import (
+        config_class,
+        from_dict,
+        json_schema,
+        load,
+        save,
+        to_dict,
+    )
+    from plstm_config.transition import (
+        LongRangeTransitionLayerConfig,
+    )
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "topology": ("topology",),
+    "base": ("Config",),
+    "blocks": (
+        "BlockStackConfig",
+        "PostUpProjectionBlockConfig",
+        "PreUpProjectionBlockConfig",
+        "TransformerBlockConfig",
+        "pLSTMGraphBlockConfig",
+        "pLSTMGraphEdgeBlockConfig",
+        "pLSTMVisionBlockConfig",
+    ),
+    "changing": ("change",),
+    "convolution": (
+        "Convolution1DLayerConfig",
+        "Convolution2DLayerConfig",
+    ),
+    "gates": (
+        "DirectLayerConfig",
+        "MarkLayerConfig",
+        "SourceLayerConfig",
+    ),
+    "initializers": (
+        "ConstantInitConfig",
+        "DiagonalInitConfig",
+        "LinspaceInitConfig",
+        "LogspaceInitConfig",
+        "NormalInitConfig",
+        "OnesInitConfig",
+        "SmallInitConfig",
+        "TruncatedNormalInitConfig",
+        "UniformInitConfig",
+        "WangInitConfig",
+        "XavierInitConfig",
+        "ZerosInitConfig",
+    ),
+    "linear": ("LinearConfig",),
+    "models": (
+        "PatchEmbedConfig",
+        "PosEmbed2DConfig",
+        "TokenEmbeddingConfig",
+        "pLSTMGraphModelConfig",
+        "pLSTMLMModelConfig",
+        "pLSTMVisionModelConfig",
+    ),
+    "norms": (
+        "IdentityConfig",
+        "LayerNormConfig",
+        "MultiHeadLayerNormConfig",
+        "MultiHeadRMSNormConfig",
+        "RMSNormConfig",
+    ),
+    "parameters": (
+        "Parameter",
+        "count_parameters",
+        "named_configs",
+        "parameter_tree",
+    ),
+    "plstm_1d": ("pLSTM1DLayerConfig",),
+    "plstm_2d": (
+        "pLSTM2DLayerConfig",
+        "pLSTM2DLayerFusedConfig",
+    ),
+    "plstm_graph": (
+        "pLSTMGraphEdgeLayerConfig",
+        "pLSTMGraphLayerConfig",
+    ),
+    "pointwise": (
+        "DropPathConfig",
+        "ExpExpFunctionConfig",
+        "PassthroughLayerConfig",
+        "ScaleLayerConfig",
+        "SigmoidFunctionConfig",
+        "SoftCapFunctionConfig",
+        "TanhFunctionConfig",
+    ),
+    "presets": (
+        "preset",
+        "preset_names",
+    ),
+    "query_key_value": (
+        "KeyLayerConfig",
+        "QueryLayerConfig",
+        "ValueLayerConfig",
+    ),
+    "serialization": (
+        "config_class",
+        "from_dict",
+        "json_schema",
+        "load",
+        "save",
+        "to_dict",
+    ),
+    "transition": ("LongRangeTransitionLayerConfig",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BlockStackConfig",
@@ -102,6 +223,7 @@ __all__ = [
     "IdentityConfig",
     "KeyLayerConfig",
     "LayerNormConfig",
+    "LinearConfig",
     "LinspaceInitConfig",
     "LogspaceInitConfig",
     "LongRangeTransitionLayerConfig",
@@ -110,6 +232,7 @@ __all__ = [
     "MultiHeadRMSNormConfig",
     "NormalInitConfig",
     "OnesInitConfig",
+    "Parameter",
     "PassthroughLayerConfig",
     "PatchEmbedConfig",
     "PosEmbed2DConfig",
@@ -123,17 +246,22 @@ __all__ = [
     "SoftCapFunctionConfig",
     "SourceLayerConfig",
     "TanhFunctionConfig",
+    "TokenEmbeddingConfig",
     "TransformerBlockConfig",
     "TruncatedNormalInitConfig",
+    "UniformInitConfig",
     "ValueLayerConfig",
     "WangInitConfig",
     "XavierInitConfig",
     "ZerosInitConfig",
     "__version__",
+    "change",
     "config_class",
+    "count_parameters",
     "from_dict",
     "json_schema",
     "load",
+    "named_configs",
     "pLSTM1DLayerConfig",
     "pLSTM2DLayerConfig",
     "pLSTM2DLayerFusedConfig",
@@ -145,9 +273,23 @@ __all__ = [
     "pLSTMLMModelConfig",
     "pLSTMVisionBlockConfig",
     "pLSTMVisionModelConfig",
+    "parameter_tree",
     "preset",
     "preset_names",
     "save",
     "to_dict",
     "topology",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
+    found = module if name == "topology" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,31 +1,118 @@
-"""What every config shares: checked fields, derived fields, and children made or filled by their parent."""
+"""What every config shares: checked and derived fields, children made or filled by their parent, parameters."""
+
+from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from compoconf import ConfigInterface
+if TYPE_CHECKING:
+    from plstm_config.parameters import Child, Parameter
 
+    ConfigInterface = object  # a dataclass that is not frozen, from which type checkers let no frozen one inherit
+else:
+    from compoconf import ConfigInterface
+
+C = TypeVar("C")
 DType = Literal["float32", "float16", "bfloat16", "float64"]
 Gating = Literal["silu", "gelu", "gelu_tanh"]
+_INDENT = "    "
+_TYPES = frozenset({"dtype", "param_dtype"})
 
 
-@dataclass(kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def frozen(cls: type[C]) -> type[C]:
+    """Make a config class: a dataclass with keyword arguments that hashes and compares by its fields.
+
+    The dataclass itself is not frozen, since its base in compoconf is not; `Config` refuses assignments instead.
+    """
+    return dataclass(kw_only=True, unsafe_hash=True, repr=False)(cls)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A child on its way through `change`: what was said of it, without what its parent or itself derives.
+
+    Attributes:
+        cls: class of the child.
+        fields: what was said, drafts of its own children included.
+        follows: further fields that had the parent's default and get its new one.
+    """
+
+    cls: type[Config]
+    fields: dict[str, Any]
+    follows: frozenset[str]
+
+    def build(self, structure: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
+        """Make the child under a parent's structure and defaults."""
+        known = {item.name for item in fields(self.cls) if item.init}
+        determined = {name: value for name, value in structure.items() if name in known}
+        following = {name: value for name, value in defaults.items() if name in self.follows}
+        return self.cls(**(determined | following | self.fields))
+
+
+@frozen
 class Config(ConfigInterface):
     """Base of every config.
 
     A config is complete once it is made: derived fields and children are filled, and what cannot work has raised a
-    ValueError. Children that were passed in are copied, never changed.
+    ValueError. Children that were passed in are copied, never changed. Nothing can be assigned afterwards, since what
+    was derived would not follow: `plstm_config.change` makes a new one.
     """
 
     def __post_init__(self) -> None:
         """Check the fields' types, fill what is derived, then check what must fit together."""
+        self._derived: set[str] = set()  # fields that follow from others, here or in the parent
+        self._follows: set[str] = set()  # fields that have the default of the parent
+        self._completed: set[str] = set()  # fields that hold children completed by this config
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
-            _check_type(name, getattr(self, name), hint)
+            value = _as_tuple(getattr(self, name))
+            _check_type(name, value, hint)
+            setattr(self, name, value)
         self._complete()
         self._check()
+        self._finished = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change a finished config."""
+        if "_finished" in self.__dict__:
+            raise FrozenInstanceError(
+                f"{name}: expected no assignment, configs do not change; plstm_config.change(config, "
+                f"{{{name!r}: {value!r}}}) makes a new one"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse to change a finished config."""
+        raise FrozenInstanceError(f"{name}: expected no deletion, configs do not change")
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults and from what is derived, one field a line."""
+        said = essential(self)
+        if not said:
+            return f"{type(self).__name__}()"
+        lines = [f"{name}={getattr(self, name)!r},".replace("\n", f"\n{_INDENT}") for name in said]
+        return "\n".join([f"{type(self).__name__}(", *(_INDENT + line for line in lines), ")"])
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """The module's own parameters by name, in the order in which they are drawn; None: switched off."""
+        return {}
+
+    def children(self) -> dict[str, Child]:
+        """The module's submodules by name, in the order in which they are made; None: switched off."""
+        return {}
 
     def _complete(self) -> None:
         """Fill derived fields and children."""
@@ -33,8 +120,95 @@ class Config(ConfigInterface):
     def _check(self) -> None:
         """Raise a ValueError if fields do not fit each other; sizes below one are not known yet."""
 
+    def _derive(self, name: str, value: Any) -> None:
+        """Fill a field that was left open (None or negative); one that was given the same value counts as derived."""
+        given = getattr(self, name)
+        if given is None or (isinstance(given, int) and given < 0):
+            setattr(self, name, value)
+        if getattr(self, name) == value:
+            self._derived.add(name)
 
-@dataclass(kw_only=True)
+    def _set(self, name: str, value: Any) -> None:
+        """Fill a field while the config is made."""
+        setattr(self, name, value)
+
+    def _is_open(self, name: str) -> bool:
+        """Whether a child is not given, so that the parent's defaults for it matter."""
+        return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
+
+    def _child(
+        self, name: str, auto: type[Config], structure: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Make a child, or fill a copy of one that was passed in.
+
+        Args:
+            name: field that holds the child.
+            auto: class to make if nothing was passed in.
+            structure: fields that this config determines. In a given child they may have their default, or this value.
+            defaults: further fields of a child that is made here.
+
+        Returns:
+            The child.
+
+        Raises:
+            ValueError: if a given child contradicts this config.
+        """
+        given, defaults = getattr(self, name), defaults or {}
+        if given is None:
+            made = auto(**structure, **defaults)
+            made._derived.update(structure)
+            made._follows.update(defaults)
+            self._derived.add(name)
+        else:
+            if isinstance(given, Draft):
+                given = given.build(structure, defaults)
+            made = _filled(name, given, structure)
+            known = made.__dataclass_fields__
+            made._derived.update(structure.keys() & known.keys())
+            # what the default class is given says nothing of another class, but for the types that all follow
+            following = defaults.keys() & known.keys() & (known.keys() if type(made) is auto else _TYPES)
+            made._follows.update(one for one in following if getattr(made, one) == defaults[one])
+            if type(made) is auto and not essential(made) and following <= made._follows:
+                self._derived.add(name)
+        self._completed.add(name)
+        setattr(self, name, made)
+        return made
+
+
+def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:
+    """A copy of a child with the fields that its parent determines."""
+    changes = {}
+    for item in fields(given):
+        if item.name not in structure:
+            continue
+        value, wanted = getattr(given, item.name), structure[item.name]
+        default = item.default if item.default is not MISSING else None
+        if value != wanted:
+            require(value == default, f"{name}.{item.name}={value!r}: expected {wanted!r} here (or leave it out)")
+            changes[item.name] = wanted
+    return replace(given, **changes)
+
+
+def essential(config: Config) -> dict[str, Any]:
+    """The fields of a config that say something: neither their class's default nor derived from others."""
+    said = {}
+    for item in fields(config):
+        if not item.init or item.name in config._derived | config._follows:
+            continue
+        value = getattr(config, item.name)
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        if value != default:
+            said[item.name] = value
+    return said
+
+
+def draft(config: Config) -> Draft:
+    """What was said of a config, see `Draft`."""
+    said = {name: draft(value) if name in config._completed else value for name, value in essential(config).items()}
+    return Draft(type(config), said, frozenset(config._follows))
+
+
+@frozen
 class ModuleConfig(Config):
     """A part of a network with a width.
 
@@ -51,8 +225,7 @@ class ModuleConfig(Config):
     dtype: DType = "bfloat16"
 
     def _complete(self) -> None:
-        if self.output_dim < 0:
-            self.output_dim = self.input_dim
+        self._derive("output_dim", self.input_dim)
 
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -62,6 +235,11 @@ class ModuleConfig(Config):
 def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON and YAML know lists only."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
@@ -76,6 +254,8 @@ def _fits(value: Any, hint: Any) -> bool:
     origin = get_origin(hint)
     if hint is Any:
         return True
+    if isinstance(value, Draft) and isinstance(hint, type):
+        return issubclass(value.cls, hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if origin is Literal:
@@ -84,8 +264,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return value is None
     if origin is tuple:
         return isinstance(value, tuple) and _fits_tuple(value, get_args(hint))
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -120,39 +298,3 @@ def require_divisible(config: Config, name: str, by: str) -> None:
     """Raise a ValueError unless one field is a multiple of another."""
     value, divisor = getattr(config, name), getattr(config, by)
     require(divisor >= 1 and value % divisor == 0, f"{name}={value} is not divisible by {by}={divisor}")
-
-
-def child(
-    name: str,
-    given: Config | None,
-    auto: type[Config],
-    structure: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-) -> Any:
-    """Make a child of a config, or fill a copy of one that was passed in.
-
-    Args:
-        name: field that holds the child, for messages.
-        given: what was passed in.
-        auto: class to make if nothing was passed in.
-        structure: fields that the parent determines. In a given child they may have their default, or this value.
-        defaults: further fields of a child that is made here.
-
-    Returns:
-        A complete child.
-
-    Raises:
-        ValueError: if a given child contradicts the parent.
-    """
-    if given is None:
-        return auto(**structure, **defaults)
-    changes = {}
-    for field in fields(given):
-        if field.name not in structure:
-            continue
-        value, wanted = getattr(given, field.name), structure[field.name]
-        default = field.default if field.default is not MISSING else None
-        if value != wanted:
-            require(value == default, f"{name}.{field.name}={value!r}: expected {wanted!r} here (or leave it out)")
-            changes[field.name] = wanted
-    return replace(given, **changes)

@@ -1,17 +1,19 @@
 """Residual structure around one layer, pairs of such blocks, and stacks."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
-from plstm_config.base import Gating, ModuleConfig, child, require, require_divisible, require_positive
+from plstm_config.base import Config, Gating, ModuleConfig, frozen, require, require_divisible, require_positive
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
-from plstm_config.norms import IdentityConfig, NormConfig, RMSNormConfig
+from plstm_config.linear import LinearConfig
+from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.parameters import Child, Repeated
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.plstm_2d import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.plstm_graph import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
-from plstm_config.pointwise import ScaleLayerConfig
+from plstm_config.pointwise import DropPathConfig, ScaleLayerConfig
 
 LayerConfig: TypeAlias = (
     pLSTM1DLayerConfig
@@ -23,7 +25,7 @@ LayerConfig: TypeAlias = (
 _DEFAULT_HEADS = 4
 
 
-@dataclass(kw_only=True)
+@frozen
 class ResidualModuleConfig(ModuleConfig):
     """A module whose output has the width of its input."""
 
@@ -32,7 +34,7 @@ class ResidualModuleConfig(ModuleConfig):
         require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, a residual keeps its width")
 
 
-@dataclass(kw_only=True)
+@frozen
 class ProjectionBlockConfig(ResidualModuleConfig):
     """What blocks with an up- and a down-projection share.
 
@@ -67,12 +69,30 @@ class ProjectionBlockConfig(ResidualModuleConfig):
         super()._complete()
         require_positive(self, "projection_round")
         require(self.projection_scaling > 0, f"projection_scaling={self.projection_scaling} is not positive")
-        if self.input_dim < 1 or isinstance(self.norm, IdentityConfig):
-            return
-        self.norm = child("norm", self.norm, RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+        if self.input_dim >= 1:
+            self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+
+    def _interaction(self, width: int, defaults: dict[str, Any]) -> None:
+        layer = self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())
+        same = layer.output_dim == width
+        require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
+
+    def _linear_maps(self) -> dict[str, Child]:
+        """`upproj`, twice as wide with a gate, and `downproj`."""
+        inner = self.inner_dim
+        return {
+            "upproj": self._linear("upproj", "FD", self.input_dim, 2 * inner if self.gated else inner),
+            "downproj": self._linear("downproj", "DF", inner, self.input_dim),
+        }
+
+    def _linear(self, name: str, axes: str, input_dim: int, output_dim: int, **inits: InitConfig) -> LinearConfig:
+        """A linear map with the initialisers of `upproj` or `downproj`, unless told."""
+        defaults = {f"{part}_init": getattr(self, f"{name}_{part}_init") for part in ("weight", "bias")}
+        sizes: dict[str, Any] = {"input_dim": input_dim, "output_dim": output_dim, "axes": tuple(axes)}
+        return LinearConfig(bias=self.bias, **sizes, **(defaults | inits), **self._types())
 
 
-@dataclass(kw_only=True)
+@frozen
 class PreUpProjectionBlockConfig(ProjectionBlockConfig):
     """x + downproj(interaction(upproj(norm(x))) * silu(gate)).
 
@@ -91,67 +111,108 @@ class PreUpProjectionBlockConfig(ProjectionBlockConfig):
         if self.input_dim < 1:
             return
         auto = {"num_heads": _DEFAULT_HEADS, "sub_heads": self.inner_dim // _DEFAULT_HEADS, "outprojection": False}
-        self.interaction_module = _interaction(self.interaction_module, self.inner_dim, auto | self._types())
+        self._interaction(self.inner_dim, auto)
+
+    def children(self) -> dict[str, Child]:
+        """Norm, projections, and the interaction between them."""
+        maps = self._linear_maps()
+        return {
+            "norm": self.norm,
+            "upproj": maps["upproj"],
+            "interaction_module": self.interaction_module,
+            "downproj": maps["downproj"],
+        }
 
 
-@dataclass(kw_only=True)
-class PostUpProjectionBlockConfig(ProjectionBlockConfig):
-    """x2 = x + interaction(norm(x)); x2 + downproj(act(upproj(norm2(x2)))).
+@frozen
+class ResidualPairConfig(ProjectionBlockConfig):
+    """What blocks with two residual branches share, the second of them feed-forward.
 
     Attributes:
         drop_path_rate: probability to drop a branch of a sample in training.
-        interaction_module: layer; None: a sequence layer with 4 heads.
-        use_scale: scale each branch per channel.
+        scale: of both branches, per channel; without a skip connection there is none.
     """
 
-    class_name: str = field(init=False, default="PostUpProjectionBlock")
     gating_function: Gating = "gelu"
     drop_path_rate: float = 0.0
-    interaction_module: LayerConfig | None = None
-    use_scale: bool = False
     scale: ScaleLayerConfig | None = None
 
     def _complete(self) -> None:
         super()._complete()
         _check_rate(self.drop_path_rate)
+
+    @property
+    def branch_scale(self) -> ScaleLayerConfig | None:
+        """The scale of a branch; without the skip connection it would be a parameter that no output depends on."""
+        return self.scale if self.skip else None
+
+    def children(self) -> dict[str, Child]:
+        """Norms, feed-forward part, its scale and the drop path; blocks add the part that mixes positions."""
+        shared: dict[str, Child] = {"norm": self.norm, "norm2": self.norm, **self._linear_maps()}
+        return {**shared, "scale2": self.branch_scale, "drop_path": DropPathConfig(drop_prob=self.drop_path_rate)}
+
+
+@frozen
+class PostUpProjectionBlockConfig(ResidualPairConfig):
+    """x2 = x + interaction(norm(x)); x2 + downproj(act(upproj(norm2(x2)))).
+
+    Attributes:
+        interaction_module: layer; None: a sequence layer with 4 heads.
+        use_scale: scale each branch per channel.
+    """
+
+    class_name: str = field(init=False, default="PostUpProjectionBlock")
+    interaction_module: LayerConfig | None = None
+    use_scale: bool = False
+
+    def _complete(self) -> None:
+        super()._complete()
         if self.input_dim < 1:
             return
-        auto = {"num_heads": _DEFAULT_HEADS, **self._types()}
-        self.interaction_module = _interaction(self.interaction_module, self.input_dim, auto)
+        self._interaction(self.input_dim, {"num_heads": _DEFAULT_HEADS})
         if self.use_scale:
-            width = {"input_dim": self.input_dim}
-            self.scale = child("scale", self.scale, ScaleLayerConfig, width, self._types())
+            self._child("scale", ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
         else:
             require(self.scale is None, "scale: expected None, since use_scale=False")
 
+    def children(self) -> dict[str, Child]:
+        """Those of both branches and the interaction."""
+        return {**super().children(), "scale1": self.branch_scale, "interaction_module": self.interaction_module}
 
-@dataclass(kw_only=True)
-class TransformerBlockConfig(ProjectionBlockConfig):
+
+@frozen
+class TransformerBlockConfig(ResidualPairConfig):
     """Softmax attention over all positions, then a feed-forward part: the baseline."""
 
     class_name: str = field(init=False, default="TransformerBlock")
     num_heads: int = 1
     attn_weight_init: InitConfig = field(default_factory=SmallInitConfig)
     out_weight_init: InitConfig = field(default_factory=SmallInitConfig)
-    gating_function: Gating = "gelu"
-    scale: ScaleLayerConfig | None = None
-    drop_path_rate: float = 0.0
 
     def _complete(self) -> None:
         super()._complete()
         require_positive(self, "num_heads")
-        _check_rate(self.drop_path_rate)
         if self.input_dim < 1:
             return
         require_divisible(self, "input_dim", "num_heads")
-        self.scale = child("scale", self.scale, ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
+        self._child("scale", ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
+
+    def children(self) -> dict[str, Child]:
+        """Those of both branches, and the linear maps of the attention."""
+        width = self.input_dim
+        return {
+            **super().children(),
+            "scale": self.branch_scale,
+            "qkv": self._linear("upproj", "HD", width, 3 * width, weight_init=self.attn_weight_init),
+            "outproj": self._linear("downproj", "DH", width, width, weight_init=self.out_weight_init),
+        }
 
 
 ProjectionBlock: TypeAlias = PreUpProjectionBlockConfig | PostUpProjectionBlockConfig
 BlockMode = Literal["PD", "DP", "PP", "DD"]
 
 
-@dataclass(kw_only=True)
+@frozen
 class PairBlockConfig(ResidualModuleConfig):
     """Two blocks in a row, each with its own mode.
 
@@ -177,25 +238,27 @@ class PairBlockConfig(ResidualModuleConfig):
         require_positive(self, "num_heads")
         if self.input_dim < 1:
             return
-        self.block0 = self._block("block0", self.block0, self.block_mode[0])
-        self.block1 = self._block("block1", self.block1, self.block_mode[1])
+        for name, mode in zip(("block0", "block1"), self.block_mode, strict=True):
+            self._block(name, mode)
 
-    def _block(self, name: str, given: ProjectionBlock | None, mode: str) -> ProjectionBlock:
+    def children(self) -> dict[str, Child]:
+        """Both blocks."""
+        return {"block0": self.block0, "block1": self.block1}
+
+    def _block(self, name: str, mode: str) -> None:
         auto: dict[str, Any] = dict(self._types())
-        if given is None:
+        if self._is_open(name):
             auto["interaction_module"] = self._layer(mode, dict(self._types()))
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
-        block: ProjectionBlock = child(name, given, kind, {"input_dim": self.input_dim}, auto)
-        layer = block.interaction_module
-        actual = getattr(layer, "mode", None)
+        self._child(name, kind, {"input_dim": self.input_dim}, auto)
+        actual = getattr(getattr(self, name).interaction_module, "mode", None)
         require(
             actual == mode,
             f"{name}.interaction_module.mode={actual!r}: expected {mode!r} by block_mode={self.block_mode!r}",
         )
-        return block
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTMVisionBlockConfig(PairBlockConfig):
     """A pair of blocks on grids, by default a P and a D block.
 
@@ -214,8 +277,12 @@ class pLSTMVisionBlockConfig(PairBlockConfig):
         super()._check()
         _check_rate(self.drop_path_rate)
 
+    def children(self) -> dict[str, Child]:
+        """Both blocks, and the drop path of the pair."""
+        return {**super().children(), "drop_path": DropPathConfig(drop_prob=self.drop_path_rate)}
 
-@dataclass(kw_only=True)
+
+@frozen
 class pLSTMGraphBlockConfig(PairBlockConfig):
     """A pair of blocks on graphs with gates from node features.
 
@@ -230,7 +297,7 @@ class pLSTMGraphBlockConfig(PairBlockConfig):
         return pLSTMGraphLayerConfig(mode=mode, num_heads=self.num_heads, max_edges=self.max_edges, **structure)
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTMGraphEdgeBlockConfig(PairBlockConfig):
     """A pair of blocks on graphs with gates from edge features.
 
@@ -256,7 +323,7 @@ BlockConfig: TypeAlias = (
 )
 
 
-@dataclass(kw_only=True)
+@frozen
 class BlockStackConfig(ResidualModuleConfig):
     """`num_blocks` equal blocks in a row.
 
@@ -275,19 +342,17 @@ class BlockStackConfig(ResidualModuleConfig):
         if self.input_dim < 1:
             return
         width = {"input_dim": self.input_dim}
-        self.block = child("block", self.block, PreUpProjectionBlockConfig, width, self._types())
+        self._child("block", PreUpProjectionBlockConfig, width, self._types())
+
+    def children(self) -> dict[str, Child]:
+        """`blocks.0` to `blocks.<num_blocks - 1>`."""
+        require(self.num_blocks >= 1, f"num_blocks: expected an integer >= 1, got {self.num_blocks}")
+        return {"blocks": Repeated(cast(Config, self.block), self.num_blocks)}
 
     def _check(self) -> None:
         super()._check()
         valid = self.num_blocks == -1 or self.num_blocks >= 1
         require(valid, f"num_blocks={self.num_blocks} is not positive")
-
-
-def _interaction(given: LayerConfig | None, width: int, auto: dict[str, Any]) -> LayerConfig:
-    layer: LayerConfig = child("interaction_module", given, pLSTM1DLayerConfig, {"input_dim": width}, auto)
-    same = layer.output_dim == width
-    require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
-    return layer
 
 
 def _check_rate(rate: float) -> None:

@@ -1,42 +1,77 @@
 """Depthwise convolutions before the gates and projections."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-from plstm_config.base import ModuleConfig, require
+import math
+from dataclasses import field
+from typing import cast
+
+from plstm_config.base import ModuleConfig, frozen, require
+from plstm_config.initializers import InitConfig, UniformInitConfig
+from plstm_config.parameters import Child, Parameter, Weights
 
 
-@dataclass(kw_only=True)
-class _ConvolutionConfig(ModuleConfig):
-    pointwise: bool = True
+@frozen
+class ConvolutionLayerConfig(ModuleConfig):
+    """What the depthwise convolutions share: every channel has a kernel of its own.
+
+    Attributes:
+        bias: whether a bias is added.
+        weight_init: None: uniform between -k**-0.5 and k**-0.5, with k positions in a kernel.
+        bias_init: None: the same.
+    """
+
     bias: bool = True
+    weight_init: InitConfig | None = None
+    bias_init: InitConfig | None = None
+
+    @property
+    def kernel(self) -> dict[str, int]:
+        """Size of the kernel along each axis."""
+        raise NotImplementedError
+
+    def children(self) -> dict[str, Child]:
+        """`_conv`: `weight` [D, 1, kernel...] and, with `bias`, `bias` [D]."""
+        kernel = self.kernel
+        shape, axes = (self.input_dim, 1, *kernel.values()), ("D", "1", *kernel)
+        require(self.input_dim >= 1, f"input_dim={self.input_dim} is not positive")
+        weight = Parameter(shape, axes, cast(InitConfig, self.weight_init), self.param_dtype)
+        bias_init = cast(InitConfig, self.bias_init)
+        bias = Parameter(shape[:1], axes[:1], bias_init, self.param_dtype, decay=False)
+        return {"_conv": Weights({"weight": weight, "bias": bias if self.bias else None})}
+
+    def _complete(self) -> None:
+        super()._complete()
+        sizes = tuple(self.kernel.values())
+        require(min(sizes) >= 1, f"kernel_size={sizes if len(sizes) > 1 else sizes[0]} is not positive")
+        bound = math.prod(sizes) ** -0.5
+        self._derive("weight_init", UniformInitConfig(low=-bound, high=bound))
+        self._derive("bias_init", UniformInitConfig(low=-bound, high=bound))
 
     def _check(self) -> None:
-        require(self.pointwise, "pointwise=False: expected True (depthwise), the only kind there is")
         same = self.output_dim == self.input_dim
         require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, channels stay apart")
 
 
-@dataclass(kw_only=True)
-class Convolution1DLayerConfig(_ConvolutionConfig):
-    """Depthwise convolution along a sequence.
+@frozen
+class Convolution1DLayerConfig(ConvolutionLayerConfig):
+    """Depthwise causal convolution along a sequence: an output sees itself and the positions before it.
 
     Attributes:
         kernel_size: positions that an output sees.
-        causal: True: itself and those before it. The only choice, since the layers are causal.
     """
 
     class_name: str = field(init=False, default="Convolution1DLayer")
-    causal: bool = True
     kernel_size: int = 4
 
-    def _check(self) -> None:
-        super()._check()
-        require(self.causal, "causal=False: expected True, sequence layers are causal")
-        require(self.kernel_size >= 1, f"kernel_size={self.kernel_size} is not positive")
+    @property
+    def kernel(self) -> dict[str, int]:
+        """Size of the kernel along T."""
+        return {"T": self.kernel_size}
 
 
-@dataclass(kw_only=True)
-class Convolution2DLayerConfig(_ConvolutionConfig):
+@frozen
+class Convolution2DLayerConfig(ConvolutionLayerConfig):
     """Depthwise convolution on a grid.
 
     Attributes:
@@ -48,6 +83,7 @@ class Convolution2DLayerConfig(_ConvolutionConfig):
     causal: bool = False
     kernel_size: tuple[int, int] = (3, 3)
 
-    def _check(self) -> None:
-        super()._check()
-        require(min(self.kernel_size) >= 1, f"kernel_size={self.kernel_size} is not positive")
+    @property
+    def kernel(self) -> dict[str, int]:
+        """Size of the kernel along X and Y."""
+        return dict(zip("XY", self.kernel_size, strict=True))

@@ -1,12 +1,12 @@
 """How parameters start. Fans are sizes along an axis of the canonical layout, in every framework."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
-from plstm_config.base import Config, require
+from plstm_config.base import Config, frozen, require
 
 
-@dataclass(kw_only=True)
+@frozen
 class ConstantInitConfig(Config):
     """All elements equal `value`."""
 
@@ -14,21 +14,21 @@ class ConstantInitConfig(Config):
     value: float = 0.0
 
 
-@dataclass(kw_only=True)
+@frozen
 class OnesInitConfig(Config):
     """All elements are one."""
 
     class_name: str = field(init=False, default="OnesInit")
 
 
-@dataclass(kw_only=True)
+@frozen
 class ZerosInitConfig(Config):
     """All elements are zero."""
 
     class_name: str = field(init=False, default="ZerosInit")
 
 
-@dataclass(kw_only=True)
+@frozen
 class LinspaceInitConfig(Config):
     """Evenly spaced values from `low` to `high` along `axis`, constant along the others."""
 
@@ -38,7 +38,7 @@ class LinspaceInitConfig(Config):
     axis: int = -1
 
 
-@dataclass(kw_only=True)
+@frozen
 class LogspaceInitConfig(Config):
     """`base` to the power of evenly spaced exponents from `low` to `high` along `axis`."""
 
@@ -52,7 +52,7 @@ class LogspaceInitConfig(Config):
         require(self.base > 0, f"base={self.base}: expected a positive number")
 
 
-@dataclass(kw_only=True)
+@frozen
 class NormalInitConfig(Config):
     """A normal distribution."""
 
@@ -64,7 +64,19 @@ class NormalInitConfig(Config):
         require(self.stddev >= 0, f"stddev={self.stddev}: expected a number >= 0")
 
 
-@dataclass(kw_only=True)
+@frozen
+class UniformInitConfig(Config):
+    """A uniform distribution between `low` and `high`."""
+
+    class_name: str = field(init=False, default="UniformInit")
+    low: float = 0.0
+    high: float = 1.0
+
+    def _check(self) -> None:
+        require(self.low <= self.high, f"low={self.low}: expected a number <= high={self.high}")
+
+
+@frozen
 class TruncatedNormalInitConfig(Config):
     """A normal distribution, restricted to `lower` <= z <= `upper` (in units of the values, not of `stddev`)."""
 
@@ -79,7 +91,7 @@ class TruncatedNormalInitConfig(Config):
         require(self.lower < self.upper, f"lower={self.lower}: expected less than upper={self.upper}")
 
 
-@dataclass(kw_only=True)
+@frozen
 class DiagonalInitConfig(Config):
     """`value` times the identity of the smaller of in and out size, tiled to in x out, equal along the other axes."""
 
@@ -89,7 +101,7 @@ class DiagonalInitConfig(Config):
     out_axes: int | tuple[int, ...] = ()
 
 
-@dataclass(kw_only=True)
+@frozen
 class WangInitConfig(Config):
     """Normal with std = 2 * mup_init_scale / sqrt(fan) / num_blocks; fan is the size along `axis`."""
 
@@ -102,7 +114,7 @@ class WangInitConfig(Config):
         require(self.num_blocks >= 1, f"num_blocks={self.num_blocks} is not positive")
 
 
-@dataclass(kw_only=True)
+@frozen
 class XavierInitConfig(Config):
     """Normal with std = mup_init_scale * sqrt(2 / (fan_in + fan_out))."""
 
@@ -112,7 +124,7 @@ class XavierInitConfig(Config):
     mup_init_scale: float = 1.0
 
 
-@dataclass(kw_only=True)
+@frozen
 class SmallInitConfig(Config):
     """Normal with std = mup_init_scale / sqrt(2.5 fan); fan is the size along `axis`."""
 
@@ -128,6 +140,7 @@ InitConfig: TypeAlias = (
     | LinspaceInitConfig
     | LogspaceInitConfig
     | NormalInitConfig
+    | UniformInitConfig
     | TruncatedNormalInitConfig
     | DiagonalInitConfig
     | WangInitConfig

@@ -1,21 +1,23 @@
 """What the pLSTM layers on sequences and grids share."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Literal
 
-from plstm_config.base import ModuleConfig, child, require, require_divisible, require_positive
+from plstm_config.base import ModuleConfig, frozen, require, require_divisible, require_positive
 from plstm_config.gates import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
-from plstm_config.norms import IdentityConfig, LayerNormConfig, MultiHeadRMSNormConfig, NormConfig, RMSNormConfig
+from plstm_config.linear import LinearConfig
+from plstm_config.norms import MultiHeadRMSNormConfig, NormConfig
+from plstm_config.parameters import Child
 from plstm_config.pointwise import PassthroughLayerConfig
 from plstm_config.query_key_value import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
 from plstm_config.transition import LongRangeTransitionLayerConfig
 
-Implementation = Literal["auto", "recurrent", "chunkwise", "parallel", "triton"]
+Implementation = Literal["auto", "recurrent", "chunkwise", "parallel"]
 _LETTERS = "STMDQKVPO"
 
 
-@dataclass(kw_only=True)
+@frozen
 class InteractionLayerConfig(ModuleConfig):
     """A pLSTM layer: gates, projections, the recurrence, a norm per head, and the projection back.
 
@@ -28,7 +30,6 @@ class InteractionLayerConfig(ModuleConfig):
         additional_passthrough: add scale * x to the output.
         additional_convolution: convolve what the parts named in `convolution_inputs` read.
         convolution_inputs: letters of the parts that read the convolution: S T M D Q K V, P passthrough, O orientation.
-        levels: depth of the research code's hierarchy, kept for its configs; no effect on the output.
         outprojection: project the heads' outputs back to the output width.
         tie_query_key: use the query for the key.
         implementation: of the op; "auto" chooses.
@@ -70,14 +71,11 @@ class InteractionLayerConfig(ModuleConfig):
     def _complete(self) -> None:
         super()._complete()
         require_positive(self, "num_heads", "JK", "JQ", "JV", "JT", "JO")
-        if self.sub_heads < 0:
-            self.sub_heads = self.num_heads
+        self._derive("sub_heads", self.num_heads)
         if self.input_dim < 1:
             return  # to be filled by the parent
-        if self.DK < 0:
-            self.DK = self.input_dim // self.JK // self.num_heads
-        if self.DV < 0:
-            self.DV = self.input_dim // self.JV // self.num_heads
+        self._derive("DK", self.input_dim // self.JK // self.num_heads)
+        self._derive("DV", self.input_dim // self.JV // self.num_heads)
         require(self.DK >= 1, f"DK={self.DK}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
         require(self.DV >= 1, f"DV={self.DV}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
         self._check_widths()
@@ -100,38 +98,54 @@ class InteractionLayerConfig(ModuleConfig):
         def pick(*names: str) -> dict[str, int]:
             return {name: j[name] for name in names}
 
-        self.source = child("source", self.source, SourceLayerConfig, gate | pick("JT", "JK", "JV"), types)
-        self.mark = child("mark", self.mark, MarkLayerConfig, gate | pick("JO", "JQ", "JT"), types)
+        self._child("source", SourceLayerConfig, gate | pick("JT", "JK", "JV"), types)
+        self._child("mark", MarkLayerConfig, gate | pick("JO", "JQ", "JT"), types)
         transition = gate | {"transition_dim": self.JT}
-        self.transition = child("transition", self.transition, LongRangeTransitionLayerConfig, transition, types)
+        self._child("transition", LongRangeTransitionLayerConfig, transition, types)
         direct = gate | {"num_heads": self.num_heads} | pick("JO", "JQ", "JK", "JV")
-        self.direct = child("direct", self.direct, DirectLayerConfig, direct, types)
+        self._child("direct", DirectLayerConfig, direct, types)
 
     def _complete_projections(self) -> None:
         heads = {"num_heads": self.num_heads, "input_dim": self.input_dim}
         auto = {"sub_heads": self.sub_heads, **self._types()}
-        self.query = child("query", self.query, QueryLayerConfig, heads | {"DK": self.DK, "JQ": self.JQ}, auto)
+        self._child("query", QueryLayerConfig, heads | {"DK": self.DK, "JQ": self.JQ}, auto)
         if self.tie_query_key:
             require(self.JQ == self.JK, f"tie_query_key=True: expected JQ == JK, got JQ={self.JQ}, JK={self.JK}")
             require(self.key is None, "tie_query_key=True: expected key=None, the query serves as key")
         else:
-            self.key = child("key", self.key, KeyLayerConfig, heads | {"DK": self.DK, "JK": self.JK}, auto)
-        self.value = child("value", self.value, ValueLayerConfig, heads | {"DV": self.DV, "JV": self.JV}, auto)
-        self._complete_norm()
+            self._child("key", KeyLayerConfig, heads | {"DK": self.DK, "JK": self.JK}, auto)
+        self._child("value", ValueLayerConfig, heads | {"DV": self.DV, "JV": self.JV}, auto)
+        norm = {"num_heads": self.num_heads, "input_dim": self.output_dim}
+        self._child("mhnorm", MultiHeadRMSNormConfig, norm, self._types())
         if self.additional_passthrough:
             same = self.output_dim == self.input_dim
             require(same, f"additional_passthrough=True: expected output_dim={self.output_dim} == {self.input_dim}")
             width = {"input_dim": self.input_dim}
-            self.passthrough = child("passthrough", self.passthrough, PassthroughLayerConfig, width, self._types())
+            self._child("passthrough", PassthroughLayerConfig, width, self._types())
         else:
             require(self.passthrough is None, "passthrough: expected None, since additional_passthrough=False")
         unknown = sorted(set(self.convolution_inputs) - set(_LETTERS + "st"))
         require(not unknown, f"convolution_inputs={self.convolution_inputs!r}: expected letters of {_LETTERS}")
 
-    def _complete_norm(self) -> None:
-        if isinstance(self.mhnorm, IdentityConfig):
-            return
-        structure: dict[str, Any] = {"input_dim": self.output_dim}
-        if not isinstance(self.mhnorm, LayerNormConfig | RMSNormConfig):
-            structure["num_heads"] = self.num_heads
-        self.mhnorm = child("mhnorm", self.mhnorm, MultiHeadRMSNormConfig, structure, self._types())
+    def children(self) -> dict[str, Child]:
+        """Projections, direct gate, norm, output projection and passthrough; layers add the rest."""
+        return {
+            "query": self.query,
+            "key": self.key,
+            "value_": self.value,
+            "direct": self.direct,
+            "mhnorm": self.mhnorm,
+            "outprojection": self._outprojection() if self.outprojection else None,
+            "passthrough": self.passthrough,
+        }
+
+    def _outprojection(self) -> LinearConfig:
+        return LinearConfig(
+            input_dim=self.num_heads * self.DV * self.JO,
+            output_dim=self.output_dim,
+            bias=self.outprojection_bias,
+            weight_init=self.outprojection_weight_init,
+            bias_init=self.outprojection_bias_init,
+            axes=("D", "H"),
+            **self._types(),
+        )

@@ -1,9 +1,9 @@
 """Language, vision and graph models."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
-from plstm_config.base import Config, DType, child, require, require_positive
+from plstm_config.base import Config, DType, frozen, require, require_positive
 from plstm_config.blocks import (
     BlockStackConfig,
     PostUpProjectionBlockConfig,
@@ -14,40 +14,72 @@ from plstm_config.blocks import (
     pLSTMVisionBlockConfig,
 )
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
-from plstm_config.norms import IdentityConfig, NormConfig, RMSNormConfig
+from plstm_config.linear import LinearConfig
+from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.parameters import Child, Parameter, Weights
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.pointwise import SoftCapFunctionConfig
 
 Pooling = Literal["corners", "center", "cls", "mean", "sum", "to_image", "features"]
 
 
-@dataclass(kw_only=True)
+@frozen
 class _ModelConfig(Config):
     num_blocks: int = 1
     dtype: DType = "bfloat16"
     param_dtype: DType = "float32"
+    block_stack: BlockStackConfig | None = None
 
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def _stack(self, name: str, stack: BlockStackConfig | None, width: int, block: Any) -> BlockStackConfig:
-        """Fill a given stack, or make one; a stack that knows its number of blocks decides."""
-        count = self.num_blocks
-        default = type(self).__dataclass_fields__["num_blocks"].default
-        if stack is not None and stack.num_blocks > 0:
-            agree = count in (default, stack.num_blocks)
-            require(agree, f"num_blocks={count}: expected {name}.num_blocks={stack.num_blocks}")
-            count = self.num_blocks = stack.num_blocks
-        structure = {"input_dim": width, "num_blocks": count}
-        return child(name, stack, BlockStackConfig, structure, {"block": block, **self._types()})
+    def _stack(self, width: int, block: Config | None) -> BlockStackConfig:
+        """Fill a given stack, or make one of the block; a stack that knows its number of blocks decides."""
+        stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
+        if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
+            agree = self.num_blocks in (default, stack.num_blocks)
+            require(agree, f"num_blocks={self.num_blocks}: expected block_stack.num_blocks={stack.num_blocks}")
+            self._set("num_blocks", stack.num_blocks)
+        structure = {"input_dim": width, "num_blocks": self.num_blocks}
+        made: BlockStackConfig = self._child(
+            "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
+        )
+        return made
 
-    def _norm(self, name: str, norm: NormConfig | None, width: int) -> NormConfig:
-        if isinstance(norm, IdentityConfig):
-            return norm
-        return child(name, norm, RMSNormConfig, {"input_dim": width}, self._types())
+    def _norm(self, name: str, width: int) -> None:
+        self._child(name, RMSNormConfig, {"input_dim": width}, self._types())
+
+    def _linear(self, input_dim: int, output_dim: int, axes: tuple[str, str], **more: Any) -> LinearConfig:
+        return LinearConfig(input_dim=input_dim, output_dim=output_dim, axes=axes, **more, **self._types())
+
+    def _weight(self, shape: tuple[int, ...], axes: tuple[str, ...], init: InitConfig, **more: Any) -> Parameter:
+        return Parameter(shape, axes, init, self.param_dtype, **more)
 
 
-@dataclass(kw_only=True)
+@frozen
+class TokenEmbeddingConfig(Config):
+    """A table with one row for every token.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embedding_dim: width.
+    """
+
+    class_name: str = field(init=False, default="TokenEmbedding")
+    vocab_size: int = -1
+    embedding_dim: int = -1
+    embed_init: InitConfig = field(default_factory=SmallInitConfig)
+    param_dtype: DType = "float32"
+    dtype: DType = "bfloat16"
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`weight` [vocab_size, embedding_dim]."""
+        require_positive(self, "vocab_size", "embedding_dim")
+        shape = (self.vocab_size, self.embedding_dim)
+        return {"weight": Parameter(shape, ("V", "D"), self.embed_init, self.param_dtype)}
+
+
+@frozen
 class pLSTMLMModelConfig(_ModelConfig):
     """A language model: token embedding, blocks, norm, head.
 
@@ -66,27 +98,37 @@ class pLSTMLMModelConfig(_ModelConfig):
     tie_weights: bool = False
     logit_soft_cap: SoftCapFunctionConfig | None = field(default_factory=SoftCapFunctionConfig)
     block_type: Literal["pre_up", "post_up"] = "pre_up"
-    block_stack: BlockStackConfig | None = None
     embed_init: InitConfig = field(default_factory=SmallInitConfig)
     head_init: InitConfig = field(default_factory=SmallInitConfig)
     post_blocks_norm: NormConfig | None = None
 
     def _complete(self) -> None:
-        if self.embedding_dim < 0 and self.block_stack is not None:
-            self.embedding_dim = self.block_stack.input_dim
+        if self.embedding_dim < 0 and isinstance(self.block_stack, BlockStackConfig):
+            self._set("embedding_dim", self.block_stack.input_dim)
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
-        block = None if self.block_stack is not None else kind(input_dim=width, **self._types())
-        self.block_stack = self._stack("block_stack", self.block_stack, width, block)
+        stack = self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
         require(
-            is_sequential(self.block_stack.block) and not isinstance(self.block_stack.block, TransformerBlockConfig),
+            is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer)",
         )
-        self.post_blocks_norm = self._norm("post_blocks_norm", self.post_blocks_norm, width)
+        self._norm("post_blocks_norm", width)
+
+    def children(self) -> dict[str, Child]:
+        """Token table, blocks, norm, head unless tied, soft cap."""
+        sizes: dict[str, Any] = {"vocab_size": self.vocab_size, "embedding_dim": self.embedding_dim}
+        head = self._linear(self.embedding_dim, self.vocab_size, ("V", "D"), weight_init=self.head_init, bias=False)
+        return {
+            "token_embedding": TokenEmbeddingConfig(**sizes, embed_init=self.embed_init, **self._types()),
+            "block_stack": self.block_stack,
+            "post_blocks_norm": self.post_blocks_norm,
+            "lm_head": None if self.tie_weights else head,
+            "logit_soft_cap": self.logit_soft_cap,
+        }
 
 
-@dataclass(kw_only=True)
+@frozen
 class PatchEmbedConfig(Config):
     """Images to patches by a strided convolution.
 
@@ -109,8 +151,29 @@ class PatchEmbedConfig(Config):
     param_dtype: DType = "float32"
     dtype: DType = "bfloat16"
 
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Sides (height, width) of a patch."""
+        return _pair(self.patch_size)
 
-@dataclass(kw_only=True)
+    @property
+    def step(self) -> tuple[int, int]:
+        """Distances (along height, along width) between patches."""
+        return self.patch if self.stride is None else _pair(self.stride)
+
+    def children(self) -> dict[str, Child]:
+        """`proj`: `weight` [dim, C, height, width] and `bias` [dim]."""
+        for name in ("dim", "num_channels"):
+            require(getattr(self, name) >= 1, f"{name}: expected an integer >= 1, got {getattr(self, name)}")
+        sizes = (*self.patch, *self.step)
+        require(min(sizes) >= 1, f"patch_size, stride: expected sizes >= 1, got {self.patch} and {self.step}")
+        shape, dtype = (self.dim, self.num_channels, *self.patch), self.param_dtype
+        weight = Parameter(shape, ("D", "C", "X", "Y"), self.weight_init, dtype)
+        bias = Parameter((self.dim,), ("D",), self.bias_init, dtype, decay=False)
+        return {"proj": Weights({"weight": weight, "bias": bias})}
+
+
+@frozen
 class PosEmbed2DConfig(Config):
     """A learned embedding of positions [1, X, Y, dim].
 
@@ -129,8 +192,16 @@ class PosEmbed2DConfig(Config):
     param_dtype: DType = "float32"
     dtype: DType = "bfloat16"
 
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`embed` [1, X, Y, dim]."""
+        if self.seqlens is None or self.dim < 1:
+            raise ValueError(f"seqlens, dim: expected a grid and a width, got {self.seqlens} and {self.dim}")
+        shape, axes = (1, *self.seqlens, self.dim), ("1", "X", "Y", "D")
+        learned = self.learnable
+        return {"embed": Parameter(shape, axes, self.embed_init, self.param_dtype, decay=False, learned=learned)}
 
-@dataclass(kw_only=True)
+
+@frozen
 class pLSTMVisionModelConfig(_ModelConfig):
     """A vision model: patches, positions, blocks, norm, pooling, head.
 
@@ -160,7 +231,6 @@ class pLSTMVisionModelConfig(_ModelConfig):
     resolution: tuple[int, int] = (224, 224)
     channels_first: bool = False
     norm: NormConfig | None = None
-    block_stack: BlockStackConfig | None = None
     patch_embed: PatchEmbedConfig | None = None
     use_pos_embed: bool = True
     pos_embed: PosEmbed2DConfig | None = None
@@ -179,15 +249,38 @@ class pLSTMVisionModelConfig(_ModelConfig):
         require(one_positive, f"output_shape={self.output_shape}: expected (number of classes,)")
         grid = self._grid()
         require(self.seqlens in (None, grid), f"seqlens={self.seqlens}: expected {grid} by resolution and patch_size")
-        self.seqlens = grid
+        self._derive("seqlens", grid)
         block = None
-        if self.block_stack is None:
+        if self._is_open("block_stack"):
             block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
-        self.block_stack = self._stack("block_stack", self.block_stack, self.dim, block)
-        sequential = is_sequential(self.block_stack.block)
+        stack = self._stack(self.dim, block)
+        sequential = is_sequential(stack.block)
         require(self.pooling != "cls" or sequential, "pooling='cls': expected blocks on sequences, got blocks on grids")
-        self.norm = self._norm("norm", self.norm, self.dim)
+        self._norm("norm", self.dim)
         self._complete_embeddings(grid)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the pooling has a head behind it."""
+        return self.pooling not in ("to_image", "features")
+
+    def children(self) -> dict[str, Child]:
+        """Patch and positional embedding, blocks, norm, head and soft cap, where there are such."""
+        inits: dict[str, InitConfig] = {"weight_init": self.head_weight_init, "bias_init": self.head_bias_init}
+        head = self._linear(self.head_input_dim, self.output_shape[0], ("C", "D"), **inits)
+        return {
+            "patch_embed": self.patch_embed,
+            "pos_embed": self.pos_embed,
+            "block_stack": self.block_stack,
+            "norm": self.norm,
+            "head": head if self.has_head else None,
+            "logit_softcap": self.logit_softcap if self.has_head else None,
+        }
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """With pooling "cls" `cls_token` [dim]."""
+        token = self._weight((self.dim,), ("D",), self.head_weight_init, decay=False)
+        return {"cls_token": token if self.pooling == "cls" else None}
 
     def _grid(self) -> tuple[int, int]:
         stride = self.patch_size if self.stride is None else self.stride
@@ -207,15 +300,15 @@ class pLSTMVisionModelConfig(_ModelConfig):
             "patch_size": self.patch_size,
             "stride": self.stride,
         }
-        self.patch_embed = child("patch_embed", self.patch_embed, PatchEmbedConfig, patches, self._types())
+        self._child("patch_embed", PatchEmbedConfig, patches, self._types())
         if self.use_pos_embed:
             positions = {"seqlens": grid, "dim": self.dim}
-            self.pos_embed = child("pos_embed", self.pos_embed, PosEmbed2DConfig, positions, self._types())
+            self._child("pos_embed", PosEmbed2DConfig, positions, self._types())
         else:
             require(self.pos_embed is None, "pos_embed: expected None, since use_pos_embed=False")
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTMGraphModelConfig(_ModelConfig):
     """A model on directed acyclic graphs: encoder, blocks (alternating with the reversed graph), pooling, head.
 
@@ -240,7 +333,6 @@ class pLSTMGraphModelConfig(_ModelConfig):
     degree_encoding: bool = True
     max_degree: int = 16
     max_edges: int = 16
-    block_stack: BlockStackConfig | None = None
     norm: NormConfig | None = None
     encoder_init: InitConfig = field(default_factory=SmallInitConfig)
     head_weight_init: InitConfig = field(default_factory=SmallInitConfig)
@@ -249,17 +341,29 @@ class pLSTMGraphModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
         require(self.edge_input_dim >= 0, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
-        block: Any = None
-        if self.block_stack is None:
-            common = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
-            if self.edge_input_dim:
-                block = pLSTMGraphEdgeBlockConfig(edge_input_dim=self.edge_input_dim, **common)
-            else:
-                block = pLSTMGraphBlockConfig(max_edges=self.max_edges, **common)
-        self.block_stack = self._stack("block_stack", self.block_stack, self.dim, block)
-        on_graphs = isinstance(self.block_stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
+        stack = self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
+        on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         require(on_graphs, "block_stack.block: expected a pLSTMGraphBlock or pLSTMGraphEdgeBlock")
-        self.norm = self._norm("norm", self.norm, self.dim)
+        self._norm("norm", self.dim)
+
+    def _pair_block(self) -> Config:
+        common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
+        if self.edge_input_dim:
+            return pLSTMGraphEdgeBlockConfig(edge_input_dim=self.edge_input_dim, **common)
+        return pLSTMGraphBlockConfig(max_edges=self.max_edges, **common)
+
+    def children(self) -> dict[str, Child]:
+        """Encoder, tables of degrees, blocks, norm and head."""
+        table = self._weight((self.max_degree + 1, self.dim), ("N", "D"), self.encoder_init)
+        inits: dict[str, InitConfig] = {"weight_init": self.head_weight_init, "bias_init": self.head_bias_init}
+        degrees = Weights({"in_degree": table, "out_degree": table})
+        return {
+            "encoder": self._linear(self.input_dim, self.dim, ("D", "F"), weight_init=self.encoder_init),
+            "degree_encoding": degrees if self.degree_encoding else None,
+            "block_stack": self.block_stack,
+            "norm": self.norm,
+            "head": self._linear(self.dim, self.output_dim, ("C", "D"), **inits),
+        }
 
 
 def is_sequential(block: Any) -> bool:
@@ -267,3 +371,7 @@ def is_sequential(block: Any) -> bool:
     if isinstance(block, TransformerBlockConfig):
         return True
     return isinstance(getattr(block, "interaction_module", None), pLSTM1DLayerConfig)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value

@@ -1,13 +1,14 @@
 """Norms. Mean and scale are computed in float32 or higher, whatever `dtype` says of the output."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
-from plstm_config.base import Config, DType, require, require_divisible
+from plstm_config.base import Config, DType, frozen, require, require_divisible, require_positive
 from plstm_config.initializers import InitConfig, OnesInitConfig, ZerosInitConfig
+from plstm_config.parameters import Parameter
 
 
-@dataclass(kw_only=True)
+@frozen
 class NormLayerConfig(Config):
     """What all norms share.
 
@@ -29,9 +30,25 @@ class NormLayerConfig(Config):
     bias_init: InitConfig = field(default_factory=ZerosInitConfig)
     scale_init: InitConfig = field(default_factory=OnesInitConfig)
 
+    @property
+    def _shape(self) -> dict[str, int]:
+        """Size of each axis of scale and bias."""
+        require_positive(self, "input_dim")
+        return {"D": self.input_dim}
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`scale` and `bias`, each if the flag of its name is set: [D], or [H, D/H] of norms over heads."""
+        shape = self._shape
+        inits = {"scale": self.scale_init, "bias": self.bias_init}
+        return {
+            name: Parameter(tuple(shape.values()), tuple(shape), init, self.param_dtype, decay=False)
+            if getattr(self, name)
+            else None
+            for name, init in inits.items()
+        }
+
     def _complete(self) -> None:
-        if self.output_dim < 0:
-            self.output_dim = self.input_dim
+        self._derive("output_dim", self.input_dim)
 
     def _check(self) -> None:
         require(self.eps > 0, f"eps={self.eps}: expected a positive number")
@@ -39,21 +56,21 @@ class NormLayerConfig(Config):
         require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, a norm keeps its width")
 
 
-@dataclass(kw_only=True)
+@frozen
 class RMSNormConfig(NormLayerConfig):
     """z / sqrt(mean(z**2) + eps) * scale + bias over the last axis."""
 
     class_name: str = field(init=False, default="RMSNorm")
 
 
-@dataclass(kw_only=True)
+@frozen
 class LayerNormConfig(NormLayerConfig):
     """(z - mean) / sqrt(variance + eps) * scale + bias over the last axis, with the biased variance."""
 
     class_name: str = field(init=False, default="LayerNorm")
 
 
-@dataclass(kw_only=True)
+@frozen
 class MultiHeadNormLayerConfig(NormLayerConfig):
     """A norm over the features of each head.
 
@@ -66,27 +83,32 @@ class MultiHeadNormLayerConfig(NormLayerConfig):
     num_heads: int = -1
     axis: int | None = 1
 
+    @property
+    def _shape(self) -> dict[str, int]:
+        require_positive(self, "input_dim", "num_heads")
+        return {"H": self.num_heads, "DV": self.input_dim // self.num_heads}
+
     def _check(self) -> None:
         super()._check()
         if self.input_dim > 0 and self.num_heads != -1:
             require_divisible(self, "input_dim", "num_heads")
 
 
-@dataclass(kw_only=True)
+@frozen
 class MultiHeadRMSNormConfig(MultiHeadNormLayerConfig):
     """RMS norm per head."""
 
     class_name: str = field(init=False, default="MultiHeadRMSNorm")
 
 
-@dataclass(kw_only=True)
+@frozen
 class MultiHeadLayerNormConfig(MultiHeadNormLayerConfig):
     """Layer norm per head."""
 
     class_name: str = field(init=False, default="MultiHeadLayerNorm")
 
 
-@dataclass(kw_only=True)
+@frozen
 class IdentityConfig(Config):
     """No norm."""
 

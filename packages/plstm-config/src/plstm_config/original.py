@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_config.base import Config
-from plstm_config.convolution import Convolution2DLayerConfig
-from plstm_config.plstm_2d import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
-from plstm_config.plstm_graph import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
-from plstm_config.serialization import CONFIG_CLASSES, config_class, from_dict, read_mapping
-from plstm_config.transition import LongRangeTransitionLayerConfig
+from plstm_config.serialization import CONFIG_CLASSES, config_class, from_dict, read_mapping, to_dict
 
 
 class MigrationWarning(UserWarning):
@@ -61,13 +57,13 @@ _SWITCHES = {
     "scale": ("use_scale", True),
     "pos_embed": ("use_pos_embed", True),
 }
-_AS_ORIGINAL: tuple[tuple[tuple[type[Config], ...], str, Any], ...] = (
-    ((pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig), "pmode_complement", "original"),
-    ((Convolution2DLayerConfig,), "causal", True),
-    ((LongRangeTransitionLayerConfig,), "matrix_exponential", "series"),
-    ((pLSTMGraphLayerConfig, pLSTMGraphEdgeLayerConfig), "pmode_normalization", "incoming"),
-    ((pLSTMGraphLayerConfig,), "edge_slots", "swapped"),
-    ((pLSTMGraphEdgeLayerConfig,), "transition_node", "tail"),
+_AS_ORIGINAL: tuple[tuple[tuple[str, ...], str, Any], ...] = (
+    (("pLSTM2DLayer", "pLSTM2DLayerFused"), "pmode_complement", "original"),
+    (("Convolution2DLayer",), "causal", True),
+    (("LongRangeTransitionLayer",), "matrix_exponential", "series"),
+    (("pLSTMGraphLayer", "pLSTMGraphEdgeLayer"), "pmode_normalization", "incoming"),
+    (("pLSTMGraphLayer",), "edge_slots", "swapped"),
+    (("pLSTMGraphEdgeLayer",), "transition_node", "tail"),
 )
 
 
@@ -96,7 +92,8 @@ def migrate(source: Mapping[str, Any] | str | Path) -> Config:
         raise TypeError(f"source: expected a mapping or a path to one, got {type(tree).__name__}")
     dropped: list[str] = []
     config = from_dict(_convert(tree, _kind_of(tree), "", dropped))
-    _select_original(config)
+    # children that were made on the way have to compute as the original, too
+    config = from_dict(_as_original(to_dict(config)))
     if dropped:
         options = ", ".join(dropped)
         warnings.warn(f"dropped options without effect on the output: {options}", MigrationWarning, stacklevel=2)
@@ -167,12 +164,12 @@ def _only_option(cls: type[Config], name: str, hint: Any) -> str:
     return str(configs[0].__dataclass_fields__["class_name"].default)
 
 
-def _select_original(config: Config) -> None:
-    """Switch a fresh tree to what the original computes, also in children that were made on the way."""
-    for classes, name, value in _AS_ORIGINAL:
-        if isinstance(config, classes):
-            setattr(config, name, value)
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, Config):
-            _select_original(value)
+def _as_original(tree: Any) -> Any:
+    """Switch plain data of a config to what the original computes."""
+    if not isinstance(tree, dict):
+        return tree
+    switched = {name: _as_original(value) for name, value in tree.items()}
+    for names, option, value in _AS_ORIGINAL:
+        if tree.get("class_name") in names:
+            switched[option] = value
+    return switched

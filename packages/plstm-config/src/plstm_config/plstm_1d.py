@@ -1,13 +1,14 @@
 """pLSTM on sequences."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from plstm_config.base import child, require
+from plstm_config.base import frozen, require
 from plstm_config.convolution import Convolution1DLayerConfig
 from plstm_config.interaction import InteractionLayerConfig
+from plstm_config.parameters import Child
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTM1DLayerConfig(InteractionLayerConfig):
     """A causal pLSTM layer on sequences [B, T, input_dim]; see [InteractionLayerConfig][] for the fields."""
 
@@ -17,16 +18,20 @@ class pLSTM1DLayerConfig(InteractionLayerConfig):
     JO: int = 4
     convolution: Convolution1DLayerConfig | None = None
     convolution_inputs: str = "STMDQKstP"
-    levels: int = 8
 
     def _complete(self) -> None:
         super()._complete()
-        known = self.implementation in ("auto", "recurrent", "chunkwise", "triton")
-        require(known, f"implementation={self.implementation!r}: expected 'auto', 'recurrent', 'chunkwise' or 'triton'")
+        known = self.implementation in ("auto", "recurrent", "chunkwise")
+        require(known, f"implementation={self.implementation!r}: expected 'auto', 'recurrent' or 'chunkwise'")
         if self.input_dim < 1:
             return
         if self.additional_convolution:
             width = {"input_dim": self.input_dim}
-            self.convolution = child("convolution", self.convolution, Convolution1DLayerConfig, width, self._types())
+            self._child("convolution", Convolution1DLayerConfig, width, self._types())
         else:
             require(self.convolution is None, "convolution: expected None, since additional_convolution=False")
+
+    def children(self) -> dict[str, Child]:
+        """Those of every layer, the convolution and the gates."""
+        gates = {"source": self.source, "transition": self.transition, "mark": self.mark}
+        return {**super().children(), "conv": self.convolution, **gates}

@@ -1,15 +1,16 @@
 """pLSTM on grids."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from plstm_config.base import child, require
+from plstm_config.base import frozen, require, require_positive
 from plstm_config.convolution import Convolution2DLayerConfig
 from plstm_config.initializers import InitConfig, LinspaceInitConfig, ZerosInitConfig
 from plstm_config.interaction import InteractionLayerConfig
+from plstm_config.parameters import Child, Parameter
 
 
-@dataclass(kw_only=True)
+@frozen
 class GridLayerConfig(InteractionLayerConfig):
     """What the two grid layers share.
 
@@ -29,12 +30,16 @@ class GridLayerConfig(InteractionLayerConfig):
     dmode_chirality: Literal["L", "R"] = "L"
     convolution: Convolution2DLayerConfig | None = None
     convolution_inputs: str = "STMDQKsO"
-    levels: int = 6
+
+    @property
+    def orientations(self) -> tuple[int, ...]:
+        """Orientations that the layer sums or averages over; bit 0 flips X, bit 1 flips Y."""
+        return (0, 1, 2, 3)
 
     @property
     def num_orientations(self) -> int:
-        """Orientations O that the layer sums or averages over."""
-        return 4
+        """How many they are: O."""
+        return len(self.orientations)
 
     @property
     def _gate_heads(self) -> int:
@@ -46,12 +51,38 @@ class GridLayerConfig(InteractionLayerConfig):
             return
         if self.additional_convolution:
             width = {"input_dim": self.input_dim}
-            self.convolution = child("convolution", self.convolution, Convolution2DLayerConfig, width, self._types())
+            self._child("convolution", Convolution2DLayerConfig, width, self._types())
         else:
             require(self.convolution is None, "convolution: expected None, since additional_convolution=False")
 
+    def children(self) -> dict[str, Child]:
+        """Those of every layer, the convolution and the gates: one of each kind in P-mode, one a direction in D-mode.
 
-@dataclass(kw_only=True)
+        All gates but `direct` have H * O heads, index h * O + o.
+        """
+        source, transition, mark = self.source, self.transition, self.mark
+        gates: dict[str, Child] = {"source": source, "transition": transition, "mark": mark}
+        if self.mode == "D":
+            transitions = dict.fromkeys(("transition_r", "transition_d", "transition_rd"), transition)
+            gates = {"source_r": source, "source_d": source, **transitions, "mark_l": mark, "mark_u": mark}
+        return {**super().children(), "convolution": self.convolution, **gates}
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """In P-mode `orientation_bias` [H, O] and `orientation_weight` [H, O, D].
+
+        Their initialisers count the orientations first: a linspace over the last axis of the bias runs over the heads.
+        """
+        if self.mode == "D":
+            return {}
+        require_positive(self, "input_dim")
+        shape, axes = (self.num_heads, self.num_orientations, self.input_dim), ("H", "O", "D")
+        bias_init, weight_init = self.pmode_orientation_bias_init, self.pmode_orientation_weight_init
+        bias = Parameter(shape[:2], axes[:2], bias_init, self.param_dtype, decay=False, order=(1, 0))
+        weight = Parameter(shape, axes, weight_init, self.param_dtype, order=(1, 0, 2))
+        return {"orientation_bias": bias, "orientation_weight": weight}
+
+
+@frozen
 class pLSTM2DLayerConfig(GridLayerConfig):
     """A pLSTM layer on grids [B, X, Y, input_dim] that averages over a list of orientations.
 
@@ -60,14 +91,14 @@ class pLSTM2DLayerConfig(GridLayerConfig):
     """
 
     class_name: str = field(init=False, default="pLSTM2DLayer")
-    orientation_combinations: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    orientation_combinations: tuple[int, ...] = (0, 1, 2, 3)
     additional_passthrough: bool = True
     additional_convolution: bool = True
 
     @property
-    def num_orientations(self) -> int:
-        """Orientations O that the layer averages over."""
-        return len(self.orientation_combinations)
+    def orientations(self) -> tuple[int, ...]:
+        """Orientations that the layer averages over."""
+        return self.orientation_combinations
 
     def _complete(self) -> None:
         known = self.orientation_combinations and set(self.orientation_combinations) <= {0, 1, 2, 3}
@@ -75,7 +106,7 @@ class pLSTM2DLayerConfig(GridLayerConfig):
         super()._complete()
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTM2DLayerFusedConfig(GridLayerConfig):
     """A pLSTM layer on grids [B, X, Y, input_dim] that sums all four orientations in one op."""
 

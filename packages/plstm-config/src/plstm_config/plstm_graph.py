@@ -1,9 +1,9 @@
 """pLSTM on directed acyclic graphs."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Any, Literal
 
-from plstm_config.base import ModuleConfig, child, require, require_positive
+from plstm_config.base import ModuleConfig, frozen, require, require_positive
 from plstm_config.initializers import (
     ConstantInitConfig,
     DiagonalInitConfig,
@@ -12,7 +12,9 @@ from plstm_config.initializers import (
     SmallInitConfig,
     ZerosInitConfig,
 )
+from plstm_config.linear import LinearConfig
 from plstm_config.norms import MultiHeadNormConfig, MultiHeadRMSNormConfig
+from plstm_config.parameters import Child
 
 _FEATURES_PER_HEAD = 32
 
@@ -21,7 +23,7 @@ def _closed() -> ConstantInitConfig:
     return ConstantInitConfig(value=-5.0)
 
 
-@dataclass(kw_only=True)
+@frozen
 class _GraphLayerConfig(ModuleConfig):
     """What the two graph layers share.
 
@@ -61,13 +63,10 @@ class _GraphLayerConfig(ModuleConfig):
         super()._complete()
         if self.input_dim < 1:
             return
-        if self.num_heads < 0:
-            self.num_heads = max(1, self.input_dim // _FEATURES_PER_HEAD)
+        self._derive("num_heads", max(1, self.input_dim // _FEATURES_PER_HEAD))
         require_positive(self, "num_heads")
-        if self.qk_head_dim < 0:
-            self.qk_head_dim = self.input_dim // self.num_heads
-        if self.hv_head_dim < 0:
-            self.hv_head_dim = self.output_dim // self.num_heads
+        self._derive("qk_head_dim", self.input_dim // self.num_heads)
+        self._derive("hv_head_dim", self.output_dim // self.num_heads)
         require_positive(self, "qk_head_dim", "hv_head_dim")
         width = self.num_heads * self.hv_head_dim
         require(
@@ -75,12 +74,41 @@ class _GraphLayerConfig(ModuleConfig):
             f"num_heads*hv_head_dim={width}: expected output_dim={self.output_dim}, since out=False",
         )
         structure = {"num_heads": self.num_heads, "input_dim": width}
-        defaults = {"axis": 0, **self._types()}
-        self.mhnorm = child("mhnorm", self.mhnorm, MultiHeadRMSNormConfig, structure, defaults)
-        require(self.mhnorm.axis == 0, f"mhnorm.axis={self.mhnorm.axis}: expected 0, heads come first on graphs")
+        norm = self._child("mhnorm", MultiHeadRMSNormConfig, structure, {"axis": 0, **self._types()})
+        require(norm.axis == 0, f"mhnorm.axis={norm.axis}: expected 0, heads come first on graphs")
+
+    @property
+    def gate_dims(self) -> dict[str, tuple[int, int]]:
+        """Input and output width of the linear maps `source`, `transition`, `mark` and `direct`."""
+        raise NotImplementedError
+
+    def children(self) -> dict[str, Child]:
+        """Linear maps to query, key, value, gates and output, and the norm."""
+        require(self.input_dim >= 1, f"input_dim: expected an integer >= 1, got {self.input_dim}")
+        width, keys, values = self.input_dim, self.num_heads * self.qk_head_dim, self.num_heads * self.hv_head_dim
+        return {
+            "query": self._projection(width, keys),
+            "key": self._projection(width, keys),
+            "value_": self._projection(width, values),
+            **{name: self._gate(name, *dims) for name, dims in self.gate_dims.items()},
+            "mhnorm": self.mhnorm,
+            "out": self._projection(values, self.output_dim, axes=("D", "H")) if self.out else None,
+        }
+
+    def _projection(self, input_dim: int, output_dim: int, **axes: Any) -> LinearConfig:
+        inits: dict[str, InitConfig] = {"weight_init": self.qkvo_weight_init, "bias_init": self.qkvo_bias_init}
+        return self._linear(input_dim, output_dim, bias=self.bias, **inits, **axes)
+
+    def _gate(self, name: str, input_dim: int, output_dim: int, **more: Any) -> LinearConfig:
+        inits = {f"{part}_init": getattr(self, f"{name}_{part}_init") for part in ("weight", "bias")}
+        return self._linear(input_dim, output_dim, **inits, **more)
+
+    def _linear(self, input_dim: int, output_dim: int, **more: Any) -> LinearConfig:
+        more.setdefault("axes", ("H", "D"))
+        return LinearConfig(input_dim=input_dim, output_dim=output_dim, **more, **self._types())
 
 
-@dataclass(kw_only=True)
+@frozen
 class pLSTMGraphLayerConfig(_GraphLayerConfig):
     """A pLSTM layer on graphs whose gates are made from node features, one slot for each edge of a node.
 
@@ -101,8 +129,21 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
     def _check(self) -> None:
         require(self.max_edges == -1 or self.max_edges >= 1, f"max_edges={self.max_edges} is not positive")
 
+    @property
+    def gate_dims(self) -> dict[str, tuple[int, int]]:
+        """One gate for every head and slot of a node; the transition has a pair of slots."""
+        require(self.max_edges >= 1, f"max_edges: expected an integer >= 1, got {self.max_edges}")
+        width, heads, slots = self.input_dim, self.num_heads, self.max_edges
+        sizes = {"source": heads * slots, "transition": heads * slots**2, "mark": heads * slots, "direct": heads}
+        return {name: (width, size) for name, size in sizes.items()}
 
-@dataclass(kw_only=True)
+    def _gate(self, name: str, input_dim: int, output_dim: int, **more: Any) -> LinearConfig:
+        if name == "transition":  # its start joins slots of the same rank
+            more["bias_view"] = (self.num_heads, self.max_edges, self.max_edges)
+        return super()._gate(name, input_dim, output_dim, **more)
+
+
+@frozen
 class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
     """A pLSTM layer on graphs whose gates are made from edge features.
 
@@ -120,3 +161,11 @@ class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
     def _check(self) -> None:
         valid = self.edge_input_dim == -1 or self.edge_input_dim >= 0
         require(valid, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
+
+    @property
+    def gate_dims(self) -> dict[str, tuple[int, int]]:
+        """One gate for every head; features of nodes and edges are concatenated."""
+        require(self.edge_input_dim >= 0, f"edge_input_dim: expected an integer >= 0, got {self.edge_input_dim}")
+        node, edge, heads = self.input_dim, self.edge_input_dim, self.num_heads
+        widths = {"source": node + edge, "transition": 2 * edge + node, "mark": node + edge, "direct": node}
+        return {name: (width, heads) for name, width in widths.items()}

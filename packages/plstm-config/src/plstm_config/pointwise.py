@@ -1,56 +1,65 @@
 """Pointwise parts: passthrough, scale, drop path and scalar functions."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from plstm_config.base import Config, DType, ModuleConfig, require
+from plstm_config.base import Config, ModuleConfig, frozen, require, require_positive
 from plstm_config.initializers import InitConfig, OnesInitConfig
+from plstm_config.parameters import Parameter
 
 
-@dataclass(kw_only=True)
-class PassthroughLayerConfig(ModuleConfig):
+@frozen
+class FeatureScaleConfig(ModuleConfig):
+    """What passthrough and layer scale share: x * scale."""
+
+    scale_init: InitConfig = field(default_factory=OnesInitConfig)
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`scale` [D]."""
+        require_positive(self, "input_dim")
+        return {"scale": Parameter((self.input_dim,), ("D",), self.scale_init, self.param_dtype, decay=False)}
+
+
+@frozen
+class PassthroughLayerConfig(FeatureScaleConfig):
     """x * scale, beside a layer."""
 
     class_name: str = field(init=False, default="PassthroughLayer")
-    scale_init: InitConfig = field(default_factory=OnesInitConfig)
 
 
-@dataclass(kw_only=True)
-class ScaleLayerConfig(ModuleConfig):
+@frozen
+class ScaleLayerConfig(FeatureScaleConfig):
     """x * scale, behind a branch (layer scale)."""
 
     class_name: str = field(init=False, default="ScaleLayer")
-    scale_init: InitConfig = field(default_factory=OnesInitConfig)
 
 
-@dataclass(kw_only=True)
+@frozen
 class DropPathConfig(Config):
     """Stochastic depth: in training a sample's branch is dropped with probability `drop_prob`."""
 
     class_name: str = field(init=False, default="DropPath")
     drop_prob: float = 0.0
     scale_by_keep: bool = True
-    param_dtype: DType = "float32"
-    dtype: DType = "bfloat16"
 
     def _check(self) -> None:
         require(0 <= self.drop_prob < 1, f"drop_prob={self.drop_prob}: expected 0 <= drop_prob < 1")
 
 
-@dataclass(kw_only=True)
+@frozen
 class TanhFunctionConfig(Config):
     """tanh(z)."""
 
     class_name: str = field(init=False, default="TanhFunctionLayer")
 
 
-@dataclass(kw_only=True)
+@frozen
 class SigmoidFunctionConfig(Config):
     """1 / (1 + exp(-z))."""
 
     class_name: str = field(init=False, default="SigmoidFunctionLayer")
 
 
-@dataclass(kw_only=True)
+@frozen
 class ExpExpFunctionConfig(Config):
     """exp(-scale * exp(-z))."""
 
@@ -58,7 +67,7 @@ class ExpExpFunctionConfig(Config):
     scale: float = 0.1
 
 
-@dataclass(kw_only=True)
+@frozen
 class SoftCapFunctionConfig(Config):
     """scale * tanh(z / scale)."""
 

@@ -1,13 +1,14 @@
 """Query, key and value: weight [max(1,H/s), D/max(1,s/H), J, s, input_dim/s], bias [H, D, J]."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from plstm_config.base import Config, DType, require, require_divisible, require_positive
+from plstm_config.base import Config, DType, frozen, require, require_divisible, require_positive
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
+from plstm_config.parameters import Parameter
 
 
-@dataclass(kw_only=True)
+@frozen
 class ProjectionLayerConfig(Config):
     """What query, key and value share.
 
@@ -29,10 +30,35 @@ class ProjectionLayerConfig(Config):
     dtype: DType = "bfloat16"
     param_dtype: DType = "float32"
 
-    def _check_heads(self, name: str) -> None:
-        require_positive(self, "num_heads", "sub_heads")
-        size = getattr(self, name)
-        require(size == -1 or size >= 1, f"{name}={size} is not positive")
+    @property
+    def _axes(self) -> tuple[str, str]:
+        """Names of the head dimension and of the state-tracking dimension."""
+        raise NotImplementedError
+
+    @property
+    def head_sizes(self) -> tuple[int, int]:
+        """Head dimension DK or DV, and state-tracking dimension."""
+        head, state = self._axes
+        return getattr(self, head), getattr(self, state)
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`weight` [max(1, H/s), K / max(1, s/H), J, s, D/s] and, with `bias`, `bias` [H, K, J], K for DK or DV."""
+        head, state = self._axes
+        require_positive(self, "input_dim", head)
+        size, tracked = getattr(self, head), getattr(self, state)
+        heads, slices = self.num_heads, self.sub_heads
+        # With more slices than heads, several slices share a head and each makes a part of its features.
+        groups, part = max(1, heads // slices), size // max(1, slices // heads)
+        shape = (groups, part, tracked, slices, self.input_dim // slices)
+        weight = Parameter(shape, ("H", head, state, "s", "D"), self.weight_init, self.param_dtype)
+        bias = Parameter((heads, size, tracked), ("H", head, state), self.bias_init, self.param_dtype, decay=False)
+        return {"weight": weight, "bias": bias if self.bias else None}
+
+    def _check(self) -> None:
+        head, state = self._axes
+        require_positive(self, "num_heads", "sub_heads", state)
+        size = getattr(self, head)
+        require(size == -1 or size >= 1, f"{head}={size} is not positive")
         if self.input_dim < 1 or size < 1:
             return
         heads, slices = self.num_heads, self.sub_heads
@@ -42,10 +68,10 @@ class ProjectionLayerConfig(Config):
             return
         require_divisible(self, "sub_heads", "num_heads")
         per_head = slices // heads
-        require(size % per_head == 0, f"{name}={size} is not divisible by sub_heads/num_heads={per_head}")
+        require(size % per_head == 0, f"{head}={size} is not divisible by sub_heads/num_heads={per_head}")
 
 
-@dataclass(kw_only=True)
+@frozen
 class QueryLayerConfig(ProjectionLayerConfig):
     """Queries [H, DK, JQ]."""
 
@@ -53,12 +79,12 @@ class QueryLayerConfig(ProjectionLayerConfig):
     DK: int = -1
     JQ: int = 1
 
-    def _check(self) -> None:
-        require_positive(self, "JQ")
-        self._check_heads("DK")
+    @property
+    def _axes(self) -> tuple[str, str]:
+        return ("DK", "JQ")
 
 
-@dataclass(kw_only=True)
+@frozen
 class KeyLayerConfig(ProjectionLayerConfig):
     """Keys [H, DK, JK]."""
 
@@ -66,12 +92,12 @@ class KeyLayerConfig(ProjectionLayerConfig):
     DK: int = -1
     JK: int = 1
 
-    def _check(self) -> None:
-        require_positive(self, "JK")
-        self._check_heads("DK")
+    @property
+    def _axes(self) -> tuple[str, str]:
+        return ("DK", "JK")
 
 
-@dataclass(kw_only=True)
+@frozen
 class ValueLayerConfig(ProjectionLayerConfig):
     """Values [H, DV, JV]."""
 
@@ -79,6 +105,6 @@ class ValueLayerConfig(ProjectionLayerConfig):
     DV: int = -1
     JV: int = 1
 
-    def _check(self) -> None:
-        require_positive(self, "JV")
-        self._check_heads("DV")
+    @property
+    def _axes(self) -> tuple[str, str]:
+        return ("DV", "JV")

@@ -15,6 +15,7 @@ from plstm_config import (
     convolution,
     gates,
     initializers,
+    linear,
     models,
     norms,
     plstm_1d,
@@ -27,7 +28,7 @@ from plstm_config import (
 from plstm_config.base import Config
 
 _MODULES = (
-    initializers, norms, gates, transition, query_key_value, convolution, pointwise,
+    initializers, norms, linear, gates, transition, query_key_value, convolution, pointwise,
     plstm_1d, plstm_2d, plstm_graph, blocks, models,
 )  # fmt: skip
 CONFIG_CLASSES: dict[str, type[Config]] = {
@@ -36,6 +37,18 @@ CONFIG_CLASSES: dict[str, type[Config]] = {
     for cls in vars(module).values()
     if isinstance(cls, type) and issubclass(cls, Config) and cls.__dataclass_fields__["class_name"].default
 }
+
+
+# Fields of earlier versions that had no effect, or only one value that worked: files that hold them are still read.
+_RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
+    "pLSTM1DLayer": {"levels": None},
+    "pLSTM2DLayer": {"levels": None},
+    "pLSTM2DLayerFused": {"levels": None},
+    "Convolution1DLayer": {"pointwise": (True,), "causal": (True,)},
+    "Convolution2DLayer": {"pointwise": (True,)},
+    "DropPath": {"dtype": None, "param_dtype": None},
+}
+_DEEPEST = 64  # levels of nesting; our deepest preset has a dozen
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -59,7 +72,7 @@ def config_class(class_name: str) -> type[Config]:
     Raises:
         ValueError: if there is none of that name; the message lists all.
     """
-    if class_name not in CONFIG_CLASSES:
+    if not isinstance(class_name, str) or class_name not in CONFIG_CLASSES:
         raise ValueError(f"class_name={class_name!r}: expected one of {', '.join(sorted(CONFIG_CLASSES))}")
     return CONFIG_CLASSES[class_name]
 
@@ -82,11 +95,29 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
     if "class_name" not in mapping:
         raise ValueError(f"mapping: expected a class_name, got the keys {sorted(mapping)}")
     cls = config_class(mapping["class_name"])
+    mapping = _current(mapping, _DEEPEST)
     check_names(cls, mapping)
     try:
-        return compoconf.parse_config(cls, dict(mapping), strict=True, strict_types=True)
+        return compoconf.parse_config(cls, mapping, strict=True, strict_types=True)
     except (KeyError, AttributeError) as error:
         raise ValueError(f"{cls.__name__}: {error.args[0] if error.args else error}") from error
+
+
+def _current(value: Any, depth: int) -> Any:
+    """Plain data without what earlier versions wrote and nothing reads any more."""
+    if depth == 0:
+        raise ValueError(f"mapping: expected a config, got one that nests deeper than {_DEEPEST} levels")
+    if isinstance(value, list | tuple):
+        return [_current(item, depth - 1) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    class_name = value.get("class_name")
+    retired = _RETIRED.get(class_name, {}) if isinstance(class_name, str) else {}
+    for name in retired.keys() & value.keys():
+        allowed = retired[name]
+        if allowed is not None and value[name] not in allowed:
+            raise ValueError(f"{class_name}.{name}={value[name]!r}: expected {allowed[0]!r}, the only kind there is")
+    return {name: _current(item, depth - 1) for name, item in value.items() if name not in retired}
 
 
 def check_names(cls: type[Config], mapping: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """The transition layer: a scalar, or U diag(lambda) V with normalised U and V."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from plstm_config.base import Config, DType, require, require_divisible, require_positive
+from plstm_config.base import Config, DType, frozen, require, require_divisible, require_positive
+from plstm_config.gates import input_dependent
 from plstm_config.initializers import DiagonalInitConfig, InitConfig, OnesInitConfig, ZerosInitConfig
+from plstm_config.parameters import Parameter
 
 EigenvalueRepresentation = Literal["logsigmoid", "expexp", "tanh"]
 NormalizationMode = Literal[
@@ -20,7 +22,7 @@ def _identity() -> DiagonalInitConfig:
     return DiagonalInitConfig(value=1.0, in_axes=-2, out_axes=-1)
 
 
-@dataclass(kw_only=True)
+@frozen
 class LongRangeTransitionLayerConfig(Config):
     """Transitions [H, JT, JT] that keep a state over long paths.
 
@@ -69,3 +71,21 @@ class LongRangeTransitionLayerConfig(Config):
         if self.weight and self.input_dim > 0:
             require_divisible(self, "num_heads", "sub_heads")
             require_divisible(self, "input_dim", "sub_heads")
+
+    def parameters(self) -> dict[str, Parameter | None]:
+        """`eigenvalues_*` [H, JT]; for JT > 1 `inproj_*` and, unless symmetric, `outproj_*` [H, JT, JT].
+
+        Each is a bias and, with `weight`, a weight [H/s, s, J..., D/s].
+        """
+        require_positive(self, "transition_dim")
+        matrix = self.transition_dim > 1
+        found = self._projection("eigenvalues", "eigenvalue", 1)
+        for name, exists in (("inproj", matrix), ("outproj", matrix and not self.symmetric)):
+            projection = self._projection(name, name, 2)
+            found |= projection if exists else dict.fromkeys(projection)
+        return found
+
+    def _projection(self, name: str, field_name: str, axes: int) -> dict[str, Parameter | None]:
+        bias_init, weight_init = (getattr(self, f"{field_name}_{part}_init") for part in ("bias", "weight"))
+        inner = [("JT", self.transition_dim)] * axes
+        return input_dependent(self, inner, (f"{name}_bias", bias_init), (f"{name}_weight", weight_init))

@@ -20,6 +20,7 @@ from plstm_config import (
     OnesInitConfig,
     SmallInitConfig,
     TruncatedNormalInitConfig,
+    UniformInitConfig,
     WangInitConfig,
     XavierInitConfig,
     ZerosInitConfig,
@@ -60,6 +61,10 @@ def _logspace(tensor: Tensor, config: LogspaceInitConfig) -> Tensor:
 
 def _normal(tensor: Tensor, config: NormalInitConfig) -> Tensor:
     return torch.randn_like(tensor) * config.stddev + config.mean
+
+
+def _uniform(tensor: Tensor, config: UniformInitConfig) -> Tensor:
+    return tensor.uniform_(config.low, config.high)
 
 
 def _truncated_normal(tensor: Tensor, config: TruncatedNormalInitConfig) -> Tensor:
@@ -126,6 +131,7 @@ _INITIALIZERS: dict[type, Callable[[Tensor, Any], Tensor]] = {
     LinspaceInitConfig: _linspace,
     LogspaceInitConfig: _logspace,
     NormalInitConfig: _normal,
+    UniformInitConfig: _uniform,
     TruncatedNormalInitConfig: _truncated_normal,
     DiagonalInitConfig: _diagonal,
     WangInitConfig: _wang,
@@ -140,8 +146,8 @@ def initialize_(tensor: Float[Tensor, "..."], config: object) -> Float[Tensor, "
 
     * constant, zeros, ones: one value everywhere.
     * linspace, logspace: `low..high` (or `base ** low..high`) along `axis`, repeated over the other axes.
-    * normal: `mean + stddev z`. Truncated normal: the same distribution, conditioned on values between
-      `lower` and `upper`.
+    * uniform: between `low` and `high`. Normal: `mean + stddev z`. Truncated normal: the same distribution,
+      conditioned on values between `lower` and `upper`.
     * diagonal: the identity of the smaller of the in and the out size, tiled to in x out, times `value`, repeated over
       the axes that are neither.
     * Wang: normal with std `2 mup / sqrt(fan) / num_blocks`. Xavier: `mup sqrt(2 / (fan_in + fan_out))`. Small:

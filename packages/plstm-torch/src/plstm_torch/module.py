@@ -1,17 +1,41 @@
-"""The base class of every module with parameters."""
+"""The base class of every module: parameters and submodules as its config lists them."""
+
+from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from plstm_config.base import Config
+from plstm_config.parameters import Child, Parameter, Repeated, Weights
+from plstm_torch.build import build
+from plstm_torch.dtypes import torch_dtype
+from plstm_torch.initializers import initialize_
 
 
 class Module(nn.Module):
-    """A module whose parameters can be drawn anew, at construction and at any later time, with the same result.
+    """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
 
-    A subclass creates its parameters empty, fills them in `_reset_own_parameters`, and calls that at the end of its
-    `__init__`, after all submodules are made. `reset_parameters` then visits the submodules in the order in which
-    they were made, and consumes random numbers exactly as the construction did. So a module that was built on the
+    Parameters can be drawn anew at any time, with the same result as at construction: `reset_parameters` visits the
+    submodules in the order in which they were made, then the module's own parameters. So a module that was built on the
     "meta" device and moved by `to_empty` gets the weights that it would have had.
+
+    Args:
+        config: Complete config.
     """
+
+    config: Config | Weights
+    dtype: torch.dtype  # to compute in; modules whose config has none follow their input
+
+    def __init__(self, config: Config | Weights) -> None:
+        super().__init__()
+        self.config = config
+        if hasattr(config, "dtype"):
+            self.dtype = torch_dtype(config.dtype)
+        for name, child in config.children().items():
+            self.register_module(name, _submodule(child))
+        for name, parameter in config.parameters().items():
+            self.register_parameter(name, None if parameter is None else _empty(parameter))
+        self._reset_own_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise all parameters of this module and of its submodules."""
@@ -20,7 +44,31 @@ class Module(nn.Module):
         self._reset_own_parameters()
 
     def _reset_own_parameters(self) -> None:
-        """Initialise the parameters that this module holds itself; most containers hold none."""
+        for name, parameter in self.config.parameters().items():
+            if parameter is not None:
+                tensor: Tensor = getattr(self, name)
+                drawn = tensor.view(parameter.view or parameter.shape)
+                initialize_(drawn if parameter.order is None else drawn.permute(parameter.order), parameter.init)
+
+
+class ParameterGroup(Module):
+    """Parameters under a common name, without a function of their own: the kernel of a convolution, a table."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+
+def _submodule(child: Child) -> nn.Module | None:
+    if child is None:
+        return None
+    if isinstance(child, Repeated):
+        return nn.ModuleList(build(child.config) for _ in range(child.count))
+    return ParameterGroup(child) if isinstance(child, Weights) else build(child)
+
+
+def _empty(parameter: Parameter) -> nn.Parameter:
+    values = torch.empty(parameter.shape, dtype=torch_dtype(parameter.dtype))
+    return nn.Parameter(values, requires_grad=parameter.learned)
 
 
 def _reset(module: nn.Module) -> None:
@@ -30,8 +78,3 @@ def _reset(module: nn.Module) -> None:
         return
     for child in module.children():  # containers of torch itself, such as ModuleList
         _reset(child)
-
-
-def empty_parameter(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
-    """A parameter without values; whoever creates it fills it before use."""
-    return nn.Parameter(torch.empty(shape, dtype=dtype))

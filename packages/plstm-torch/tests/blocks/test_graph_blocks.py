@@ -19,7 +19,7 @@ from plstm_config import (
 from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
-from plstm_torch.blocks.chain import run_module
+from plstm_torch.context import Context, call
 
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 EDGES = [(0, 1), (0, 2), (4, 3), (2, 3), (1, 3), (3, 5), (0, 3)]
@@ -141,13 +141,13 @@ def test_drop_path_drops_whole_graphs(randomize: Callable[[nn.Module], nn.Module
 def test_graphs_go_where_they_belong() -> None:
     block = build(CONFIGS["post_up"])
     with pytest.raises(
-        ValueError, match=r"^graph: expected a DagTopology or an edge_index for pLSTMGraphLayer, got None"
+        ValueError, match=r"^graph: expected a DagTopology or an edge_index for PostUpProjectionBlock, got None"
     ):
         block(torch.zeros(NUM_NODES, 8))
     with pytest.raises(ValueError, match=r"^return_cache: expected a module with one time axis"):
         block(torch.zeros(NUM_NODES, 8), torch.tensor(EDGES).T, return_cache=True)
     sequence = build(PostUpProjectionBlockConfig(input_dim=64))
-    with pytest.raises(ValueError, match=r"^graph: expected None, since pLSTM1DLayer is not on graphs"):
+    with pytest.raises(ValueError, match=r"^graph: expected None, since PostUpProjectionBlock is not on graphs"):
         sequence(torch.zeros(1, 3, 64), torch.tensor(EDGES).T)
     with pytest.raises(ValueError, match=r"^edge_attr: expected None, since Linear is not on graphs"):
-        run_module(nn.Linear(8, 8), torch.zeros(1, 8), edge_attr=torch.zeros(7, 3))
+        call(nn.Linear(8, 8), torch.zeros(1, 8), Context(edge_attr=torch.zeros(7, 3)))

@@ -1,45 +1,28 @@
 """The graph blocks: a P-mode and a D-mode block as one pair."""
 
-from jaxtyping import Float
-from torch import Tensor
+from dataclasses import replace
+
+from torch import Tensor, nn
 
 from plstm_config import pLSTMGraphBlockConfig, pLSTMGraphEdgeBlockConfig
-from plstm_torch.blocks.chain import run_module
-from plstm_torch.build import build, register
+from plstm_torch.build import register
+from plstm_torch.context import Block, Cache, Context, Kind, call
 from plstm_torch.layers.graph_indices import Graph, as_topology
-from plstm_torch.module import Module
 
 
-class _GraphPair(Module):
-    is_graph = True  # is called with a graph
+class _GraphPair(Block):
+    config: pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig
+    kind: Kind = "graph"
+    block0: nn.Module
+    block1: nn.Module
 
-    def __init__(self, config: pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.block0 = build(config.block0)
-        self.block1 = build(config.block1)
-
-    def forward(
-        self, x: Float[Tensor, "N D"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
-    ) -> Float[Tensor, "N D"]:
-        """Run both blocks.
-
-        Args:
-            x: Node features [N, D].
-            graph: A `DagTopology` of either mode, from which each block takes its own, or an edge_index [2, E].
-            edge_attr: Edge features [E, De] in the order in which the edges were given, or None.
-
-        Returns:
-            Output [N, D] in the blocks' dtype.
-
-        Raises:
-            TypeError: If the graph is something else.
-            ValueError: If features or sizes do not fit the config or the graph, or the edges hold a cycle.
-        """
-        topology = as_topology(graph, x.shape[0])
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Run both blocks; see `Block.forward`. Each takes its own mode from a topology of either."""
+        graph: Graph = context.graph  # type: ignore[assignment]  # checked by the caller
+        context = replace(context, graph=as_topology(graph, x.shape[0]))
         for block in (self.block0, self.block1):
-            x, _ = run_module(block, x, graph=topology, edge_attr=edge_attr)
-        return x
+            x, _ = call(block, x, context)
+        return x, {}
 
 
 @register(pLSTMGraphBlockConfig)
@@ -51,8 +34,7 @@ class pLSTMGraphBlock(_GraphPair):
     Directed propagation (P) runs over all paths of the graph, diffusive distribution (D) over the pruned line graph
     without decay; the pair has both.
 
-    Args:
-        config: Sizes, order of the modes and both blocks.
+    Submodules: `block0`, `block1`.
 
     Source: paper equation 9 for the modes.
     """
@@ -64,8 +46,7 @@ class pLSTMGraphEdgeBlock(_GraphPair):
 
     .. math:: y = \mathrm{block}_1(\mathrm{block}_0(x))
 
-    Args:
-        config: Sizes, order of the modes and both blocks.
+    Submodules: `block0`, `block1`.
 
     Source: paper equation 9 for the modes.
     """

@@ -1,14 +1,14 @@
 """The transformer block: the baseline that pLSTM blocks are compared with."""
 
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from plstm_config import TransformerBlockConfig
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import register
-from plstm_torch.dtypes import torch_dtype
+from plstm_torch.context import Cache, Context, Kind
 from plstm_torch.layers.linear import Linear
+from plstm_torch.layers.pointwise import ScaleLayer
 
 
 @register(TransformerBlockConfig)
@@ -20,42 +20,19 @@ class TransformerBlock(ResidualPair):
 
     Positions are all axes between the first and the last; attention is not causal and knows no order of its own.
 
-    Args:
-        config: Sizes, number of heads, activation and norm.
+    Submodules: `norm`, `norm2`, `qkv`, `outproj`, `upproj`, `downproj`, `scale`, `scale2`.
     """
 
-    def __init__(self, config: TransformerBlockConfig) -> None:
-        super().__init__(config, config.scale)
-        self.config = config
-        self.scale = self._build_scale()
-        dtypes = {"dtype": torch_dtype(config.dtype), "param_dtype": torch_dtype(config.param_dtype)}
-        width = config.input_dim
-        self.qkv = Linear(
-            width,
-            3 * width,
-            weight_init=config.attn_weight_init,
-            bias_init=config.upproj_bias_init if config.bias else None,
-            **dtypes,
-        )
-        self.outproj = Linear(
-            width,
-            width,
-            weight_init=config.out_weight_init,
-            bias_init=config.downproj_bias_init if config.bias else None,
-            **dtypes,
-        )
+    config: TransformerBlockConfig
+    kind: Kind = "any"
+    scale: ScaleLayer | None
+    qkv: Linear
+    outproj: Linear
 
-    def forward(self, x: Float[Tensor, "B *grid D"]) -> Float[Tensor, "B *grid D"]:
-        """Run the block.
-
-        Args:
-            x: Input [B, T, D] or [B, X, Y, D].
-
-        Returns:
-            Output in the shape of x and in the block's dtype.
-        """
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Run the block on [B, T, D] or [B, X, Y, D]; see `Block.forward`."""
         x = x.to(self.dtype)
-        return self._feed_forward(self._add(x, self._attention(self.norm(x)), self.scale))
+        return self._feed_forward(self._add(x, self._attention(self.norm(x)), self.scale)), {}
 
     def _attention(self, x: Tensor) -> Tensor:
         positions = x.flatten(1, -2)

@@ -2,14 +2,13 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import torch_dtype
 from plstm_torch.layers.inputs import check_features
-from plstm_torch.module import Module
+from plstm_torch.module import Module, ParameterGroup
 
 
 def _padding(kernel_size: int, causal: bool) -> tuple[int, int]:
@@ -39,15 +38,13 @@ class Convolution1DLayer(Module):
     Parameters: `_conv.weight` [D, 1, k] and, if the config's `bias` is set, `_conv.bias` [D].
     """
 
-    def __init__(self, config: Convolution1DLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.kernel_size = config.kernel_size
-        dim = config.input_dim
-        self._conv = nn.Conv1d(
-            dim, dim, self.kernel_size, groups=dim, bias=config.bias, dtype=torch_dtype(config.param_dtype)
-        )
+    config: Convolution1DLayerConfig
+    _conv: ParameterGroup
+
+    @property
+    def kernel_size(self) -> int:
+        """Positions that an output sees."""
+        return self.config.kernel_size
 
     def init_window(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -159,14 +156,8 @@ class Convolution2DLayer(Module):
     Parameters: `_conv.weight` [D, 1, kx, ky] and, if the config's `bias` is set, `_conv.bias` [D].
     """
 
-    def __init__(self, config: Convolution2DLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        dim = config.input_dim
-        self._conv = nn.Conv2d(
-            dim, dim, config.kernel_size, groups=dim, bias=config.bias, dtype=torch_dtype(config.param_dtype)
-        )
+    config: Convolution2DLayerConfig
+    _conv: ParameterGroup
 
     def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
         """Convolve grids, with zeros beyond their borders.

@@ -2,16 +2,15 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
 from plstm_config.gates import GateLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import accumulation_dtype, full_precision, torch_dtype, without_autocast
+from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.functional import gate_activation
-from plstm_torch.initializers import initialize_
 from plstm_torch.layers.inputs import check_features
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 
 def head_projection(
@@ -41,23 +40,9 @@ def head_projection(
 class _Gate(Module):
     """What the three gates share; they differ in their axes only."""
 
-    def __init__(self, config: GateLayerConfig, axes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        param_dtype = torch_dtype(config.param_dtype)
-        self.bias = empty_parameter((config.num_heads, *axes), param_dtype)
-        self.weight = None
-        if config.weight:
-            sub_heads = config.sub_heads
-            shape = (config.num_heads // sub_heads, sub_heads, *axes, config.input_dim // sub_heads)
-            self.weight = empty_parameter(shape, param_dtype)
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.bias, self.config.bias_init)
-        if self.weight is not None:
-            initialize_(self.weight, self.config.weight_init)
+    config: GateLayerConfig
+    bias: nn.Parameter
+    weight: nn.Parameter | None
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "..."]:
         """Compute the gates of all nodes.
@@ -92,9 +77,6 @@ class SourceLayer(_Gate):
     Parameters: `bias` [H, JT, JK, JV] and, if the config's `weight` is set, `weight` [H / s, s, JT, JK, JV, D / s].
     """
 
-    def __init__(self, config: SourceLayerConfig) -> None:
-        super().__init__(config, (config.JT, config.JK, config.JV))
-
 
 @register(MarkLayerConfig)
 class MarkLayer(_Gate):
@@ -104,9 +86,6 @@ class MarkLayer(_Gate):
 
     Parameters: `bias` [H, JO, JQ, JT] and, if the config's `weight` is set, `weight` [H / s, s, JO, JQ, JT, D / s].
     """
-
-    def __init__(self, config: MarkLayerConfig) -> None:
-        super().__init__(config, (config.JO, config.JQ, config.JT))
 
 
 @register(DirectLayerConfig)
@@ -118,6 +97,3 @@ class DirectLayer(_Gate):
     Parameters: `bias` [H, JO, JQ, JK, JV] and, if the config's `weight` is set,
     `weight` [H / s, s, JO, JQ, JK, JV, D / s].
     """
-
-    def __init__(self, config: DirectLayerConfig) -> None:
-        super().__init__(config, (config.JO, config.JQ, config.JK, config.JV))

@@ -5,9 +5,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config.interaction import InteractionLayerConfig
-from plstm_torch.build import build
-from plstm_torch.dtypes import torch_dtype
-from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
 
 
@@ -17,18 +14,18 @@ class InteractionLayer(Module):
     The convolution is left to the layers: it has not the same name in all of them.
     """
 
+    config: InteractionLayerConfig
+    query: nn.Module
+    key: nn.Module | None
+    value_: nn.Module
+    direct: nn.Module
+    mhnorm: nn.Module
+    outprojection: nn.Module | None
+    passthrough: nn.Module | None
+
     def __init__(self, config: InteractionLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
+        super().__init__(config)
         self.num_heads = config.num_heads
-        self.query = build(config.query)
-        self.key = None if config.tie_query_key else build(config.key)
-        self.value_ = build(config.value)
-        self.direct = build(config.direct)
-        self.mhnorm = build(config.mhnorm)
-        self.outprojection = _outprojection(config) if config.outprojection else None
-        self.passthrough = build(config.passthrough) if config.additional_passthrough else None
 
     @property
     def device(self) -> torch.device:
@@ -52,17 +49,6 @@ class InteractionLayer(Module):
         if self.passthrough is not None:
             output = output + self.passthrough(self._pick("P", x, convolved))
         return output
-
-
-def _outprojection(config: InteractionLayerConfig) -> Linear:
-    return Linear(
-        config.num_heads * config.DV * config.JO,
-        config.output_dim,
-        weight_init=config.outprojection_weight_init,
-        bias_init=config.outprojection_bias_init if config.outprojection_bias else None,
-        dtype=torch_dtype(config.dtype),
-        param_dtype=torch_dtype(config.param_dtype),
-    )
 
 
 def normalize_heads(norm: nn.Module, heads: Float[Tensor, "B H *grid W"]) -> Float[Tensor, "B H *grid W"]:

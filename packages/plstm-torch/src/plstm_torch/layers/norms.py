@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import (
     IdentityConfig,
@@ -15,10 +15,9 @@ from plstm_config import (
 )
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
-from plstm_torch.initializers import initialize_
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.layers.inputs import check_features
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 
 def rms_normalize(z: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
@@ -37,20 +36,8 @@ class _Norm(Module):
     config: NormLayerConfig
     normalize: Callable[[Tensor, float], Tensor]
 
-    def __init__(self, config: NormLayerConfig, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        param_dtype = torch_dtype(config.param_dtype)
-        self.scale = empty_parameter(shape, param_dtype) if config.scale else None
-        self.bias = empty_parameter(shape, param_dtype) if config.bias else None
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        if self.scale is not None:
-            initialize_(self.scale, self.config.scale_init)
-        if self.bias is not None:
-            initialize_(self.bias, self.config.bias_init)
+    scale: nn.Parameter | None
+    bias: nn.Parameter | None
 
     def _apply_norm(self, x: Tensor) -> Tensor:
         """Normalise [..., *shape] over its last axis."""
@@ -69,9 +56,6 @@ class _Norm(Module):
 
 
 class _FeatureNorm(_Norm):
-    def __init__(self, config: NormLayerConfig) -> None:
-        super().__init__(config, (config.input_dim,))
-
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Normalise the last axis.
 
@@ -92,9 +76,9 @@ class _HeadNorm(_Norm):
     config: MultiHeadNormLayerConfig
 
     def __init__(self, config: MultiHeadNormLayerConfig) -> None:
+        super().__init__(config)
         self.num_heads = config.num_heads
         self.head_dim = config.input_dim // config.num_heads
-        super().__init__(config, (self.num_heads, self.head_dim))
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Normalise the features of each head.
@@ -162,10 +146,6 @@ class MultiHeadLayerNorm(_HeadNorm):
 @register(IdentityConfig)
 class Identity(Module):
     """No normalisation at all."""
-
-    def __init__(self, config: IdentityConfig) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the input itself."""

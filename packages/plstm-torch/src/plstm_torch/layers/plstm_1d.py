@@ -1,25 +1,25 @@
 """The pLSTM layer on sequences: parallel over time, or step by step."""
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.shapes import check_cu_seqlens
-from plstm_torch.build import build, register
+from plstm_torch.build import register
+from plstm_torch.context import Cache, Context, ContextModule, Kind
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
 
-Cache = dict[str, Any]
-
 
 @register(pLSTM1DLayerConfig)
-class pLSTM1DLayer(InteractionLayer):
+class pLSTM1DLayer(InteractionLayer, ContextModule):
     """Causal multi-head pLSTM over a sequence (paper eq. 5 and 6 on a path graph).
 
     c = conv(x); each letter of `convolution_inputs` among S T M D Q K V P lets that part read c in place of x.
@@ -34,16 +34,12 @@ class pLSTM1DLayer(InteractionLayer):
     """
 
     config: pLSTM1DLayerConfig
-    is_sequence = True  # has a cache and a step; blocks look for it
+    kind: Kind = "sequence"
 
-    def __init__(self, config: pLSTM1DLayerConfig) -> None:
-        super().__init__(config)
-        self.conv: Convolution1DLayer | None = None
-        if config.additional_convolution:
-            self.conv = cast(Convolution1DLayer, build(config.convolution))
-        self.source = build(config.source)
-        self.transition = build(config.transition)
-        self.mark = build(config.mark)
+    conv: Convolution1DLayer | None
+    source: nn.Module
+    transition: nn.Module
+    mark: nn.Module
 
     @property
     def _cache_names(self) -> tuple[str, ...]:
@@ -75,7 +71,7 @@ class pLSTM1DLayer(InteractionLayer):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        cache: Cache | None = None,
+        cache: Mapping[str, Any] | None = None,
         return_cache: bool = False,
         cu_seqlens: Int[Tensor, " S1"] | None = None,
     ) -> Float[Tensor, "B T D"] | tuple[Float[Tensor, "B T D"], Cache]:
@@ -94,35 +90,31 @@ class pLSTM1DLayer(InteractionLayer):
             ValueError: If x has another rank or number of features, the cache another batch size, or cu_seqlens are no
                 borders of x.
         """
+        output, new_cache = self.run(x, Context(cache, return_cache, cu_seqlens))
+        return (output, new_cache) if return_cache else output
+
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Process whole sequences or a step; see `forward` and `step`."""
+        return self._run_step(x, context) if context.stepping else self._run_sequence(x, context)
+
+    def _run_sequence(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         check_features(x, "B T D", self.config.input_dim)
-        rows = x.shape[0]
+        rows, cache, cu_seqlens = x.shape[0], context.cache, context.cu_seqlens
         if cu_seqlens is not None:
             rows *= len(check_cu_seqlens(cu_seqlens, x.shape[1])) - 1
             cu_seqlens = torch.as_tensor(cu_seqlens, device=x.device)
         if cache is not None:
             check_cache(cache, self._cache_names, rows)
-        elif return_cache:
+        elif context.return_cache:
             cache = self.init_cache(rows, x.device)
         convolved, window = self._convolve(x, cache, cu_seqlens)
         heads, state = self._recur(x, convolved, None if cache is None else cache["state"], cu_seqlens)
         output = self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved)
-        if not return_cache:
-            return output
         return output, self._cache(state, window)
 
-    def step(self, x: Float[Tensor, "B D"], cache: Cache) -> tuple[Float[Tensor, "B D"], Cache]:
-        """Process the next input of each sequence by the recurrence itself, in constant time.
-
-        Args:
-            x: Inputs [B, input_dim] of any floating dtype.
-            cache: From `init_cache`, a previous step, or `forward(..., return_cache=True)`. It is not modified.
-
-        Returns:
-            Output [B, output_dim] in the config's dtype, and the next cache.
-
-        Raises:
-            ValueError: If x has another rank or number of features, or the cache another batch size.
-        """
+    def _run_step(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """The recurrence itself, on the next input [B, D] of each sequence."""
+        cache: Mapping[str, Any] = context.cache or {}
         check_features(x, "B D", self.config.input_dim)
         check_cache(cache, self._cache_names, x.shape[0])
         convolved, window = x, None
@@ -152,7 +144,9 @@ class pLSTM1DLayer(InteractionLayer):
             "direct": self.direct(self._pick("D", x, convolved)),
         }
 
-    def _convolve(self, x: Tensor, cache: Cache | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _convolve(
+        self, x: Tensor, cache: Mapping[str, Any] | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.conv is None:
             return x, None
         if cache is None:
@@ -184,7 +178,7 @@ class pLSTM1DLayer(InteractionLayer):
         return output.unflatten(0, batch_heads), last if cu_seqlens is None else last.movedim(2, 1).flatten(0, 1)
 
 
-def check_cache(cache: Cache, names: tuple[str, ...], rows: int) -> None:
+def check_cache(cache: Mapping[str, Any], names: tuple[str, ...], rows: int) -> None:
     """Check that a cache fits a layer and the number of sequences.
 
     Args:

@@ -5,16 +5,14 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.plstm_2d import GridLayerConfig
-from plstm_torch.build import build, register
-from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
-from plstm_torch.initializers import initialize_
+from plstm_torch.build import register
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
-from plstm_torch.module import empty_parameter
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
 
 _GRID_AXES = 2
@@ -26,33 +24,23 @@ class _GridLayer(InteractionLayer):
 
     config: GridLayerConfig
 
-    def __init__(self, config: GridLayerConfig, orientations: tuple[int, ...]) -> None:
-        super().__init__(config)
-        self.orientations = orientations
-        self.convolution = build(config.convolution) if config.additional_convolution else None
-        if config.mode == "P":
-            shape = (config.num_heads, len(orientations))
-            param_dtype = torch_dtype(config.param_dtype)
-            self.orientation_bias = empty_parameter(shape, param_dtype)
-            self.orientation_weight = empty_parameter((*shape, config.input_dim), param_dtype)
-            self.source = build(config.source)
-            self.transition = build(config.transition)
-            self.mark = build(config.mark)
-        else:
-            self.source_r = build(config.source)
-            self.source_d = build(config.source)
-            self.transition_r = build(config.transition)
-            self.transition_d = build(config.transition)
-            self.transition_rd = build(config.transition)
-            self.mark_l = build(config.mark)
-            self.mark_u = build(config.mark)
-        self._reset_own_parameters()
+    convolution: nn.Module | None
+    orientation_bias: nn.Parameter
+    orientation_weight: nn.Parameter
+    source: nn.Module
+    transition: nn.Module
+    mark: nn.Module
+    source_r: nn.Module
+    source_d: nn.Module
+    transition_r: nn.Module
+    transition_d: nn.Module
+    transition_rd: nn.Module
+    mark_l: nn.Module
+    mark_u: nn.Module
 
-    def _reset_own_parameters(self) -> None:
-        if self.config.mode == "P":
-            # The initialisers' axes count [O, H] and [O, H, D]: a linspace over the last axis runs over the heads.
-            initialize_(self.orientation_bias.transpose(0, 1), self.config.pmode_orientation_bias_init)
-            initialize_(self.orientation_weight.transpose(0, 1), self.config.pmode_orientation_weight_init)
+    def __init__(self, config: GridLayerConfig) -> None:
+        super().__init__(config)
+        self.orientations = config.orientations
 
     def _per_orientation(self, gate: Tensor) -> Tensor:
         """From head-major gates [B, X, Y, H * O, ...] to [B, H, O, X, Y, ...]."""
@@ -139,9 +127,6 @@ class pLSTM2DLayerFused(_GridLayer):
 
     config: pLSTM2DLayerFusedConfig
 
-    def __init__(self, config: pLSTM2DLayerFusedConfig) -> None:
-        super().__init__(config, (0, 1, 2, 3))
-
     def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
         """Process whole grids.
 
@@ -184,9 +169,6 @@ class pLSTM2DLayer(_GridLayer):
     """
 
     config: pLSTM2DLayerConfig
-
-    def __init__(self, config: pLSTM2DLayerConfig) -> None:
-        super().__init__(config, tuple(config.orientation_combinations))
 
     def _flip(self, tensor: Tensor) -> Tensor:
         """Turn [B, H, O, X, Y, ...] so that each orientation runs right and down; its own inverse."""

@@ -1,19 +1,16 @@
 """The pLSTM layers on directed acyclic graphs: gates from nodes, or from nodes and edges."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from plstm_config import ZerosInitConfig, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology
-from plstm_torch.build import build, register
-from plstm_torch.dtypes import accumulation_dtype, full_precision, torch_dtype, without_autocast
-from plstm_torch.initializers import initialize_
+from plstm_torch.build import register
+from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, check_degrees, graph_indices
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.linear import Linear
@@ -28,36 +25,20 @@ class _GraphLayer(Module):
     """Query, key, value and direct before the recurrence; stabilisation, norm and projection around it."""
 
     config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig
-    is_graph = True  # is called with a graph; blocks look for it
+    kind: Literal["graph"] = "graph"
+    query: Linear
+    key: Linear
+    value_: Linear
     source: Linear
     transition: Linear
     mark: Linear
     direct: Linear
+    mhnorm: nn.Module
+    out: Linear | None
 
     def __init__(self, config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
+        super().__init__(config)
         self.num_heads = config.num_heads
-        linear = partial(Linear, dtype=self.dtype, param_dtype=torch_dtype(config.param_dtype))
-        projection = partial(
-            linear, weight_init=config.qkvo_weight_init, bias_init=config.qkvo_bias_init if config.bias else None
-        )
-        self.query = projection(config.input_dim, config.num_heads * config.qk_head_dim)
-        self.key = projection(config.input_dim, config.num_heads * config.qk_head_dim)
-        self.value_ = projection(config.input_dim, config.num_heads * config.hv_head_dim)
-        self._build_gates(linear)
-        self.mhnorm = build(config.mhnorm)
-        self.out = projection(config.num_heads * config.hv_head_dim, config.output_dim) if config.out else None
-        self._reset_own_parameters()
-
-    def _build_gates(self, linear: Callable[..., Linear]) -> None:
-        """Make `source`, `transition`, `mark` and `direct`."""
-        raise NotImplementedError
-
-    def _linear_gate(self, linear: Callable[..., Linear], name: str, input_dim: int, output_dim: int) -> Linear:
-        weight_init, bias_init = (getattr(self.config, f"{name}_{part}_init") for part in ("weight", "bias"))
-        return linear(input_dim, output_dim, weight_init=weight_init, bias_init=bias_init)
 
     def _run(self, x: Tensor, topology: DagTopology, source: Tensor, transition: Tensor, mark: Tensor) -> Tensor:
         """From gates [E,H], transitions [L,H] before their stabilisation, and [E,H] to the layer's output [N,D]."""
@@ -114,28 +95,6 @@ class pLSTMGraphLayer(_GraphLayer):
     """
 
     config: pLSTMGraphLayerConfig
-
-    def __init__(self, config: pLSTMGraphLayerConfig) -> None:
-        _require_sizes(config, "input_dim", "max_edges")
-        super().__init__(config)
-
-    def _build_gates(self, linear: Callable[..., Linear]) -> None:
-        config = self.config
-        width, slots = config.input_dim, config.num_heads * config.max_edges
-        self.source = self._linear_gate(linear, "source", width, slots)
-        self.transition = linear(
-            width,
-            slots * config.max_edges,
-            weight_init=config.transition_weight_init,
-            bias_init=ZerosInitConfig(),  # drawn below, in its own shape
-        )
-        self.mark = self._linear_gate(linear, "mark", width, slots)
-        self.direct = self._linear_gate(linear, "direct", width, config.num_heads)
-
-    def _reset_own_parameters(self) -> None:
-        slots = (self.config.max_edges, self.config.max_edges)
-        bias = cast(Tensor, self.transition.bias)
-        initialize_(bias.view(self.num_heads, *slots), self.config.transition_bias_init)
 
     def forward(
         self, x: Float[Tensor, "N D"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
@@ -202,19 +161,6 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
 
     config: pLSTMGraphEdgeLayerConfig
 
-    def __init__(self, config: pLSTMGraphEdgeLayerConfig) -> None:
-        _require_sizes(config, "input_dim")
-        if config.edge_input_dim < 0:
-            raise ValueError(f"edge_input_dim: expected an integer >= 0, got {config.edge_input_dim}")
-        super().__init__(config)
-
-    def _build_gates(self, linear: Callable[..., Linear]) -> None:
-        node, edge, heads = self.config.input_dim, self.config.edge_input_dim, self.num_heads
-        self.source = self._linear_gate(linear, "source", node + edge, heads)
-        self.transition = self._linear_gate(linear, "transition", 2 * edge + node, heads)
-        self.mark = self._linear_gate(linear, "mark", node + edge, heads)
-        self.direct = self._linear_gate(linear, "direct", node, heads)
-
     def forward(
         self, x: Float[Tensor, "N D"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None
     ) -> Float[Tensor, "N D"]:
@@ -278,9 +224,3 @@ def _wide(linear: Linear, x: Tensor) -> Tensor:
     """The linear map in float32 or higher, whatever autocast says: gates are multiplied along whole paths."""
     with without_autocast(x):
         return full_precision(linear(x))
-
-
-def _require_sizes(config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {getattr(config, name)}")

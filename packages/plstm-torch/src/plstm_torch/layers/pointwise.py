@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import (
     DropPathConfig,
@@ -14,23 +14,14 @@ from plstm_config import (
     TanhFunctionConfig,
 )
 from plstm_torch.build import register
-from plstm_torch.dtypes import torch_dtype
 from plstm_torch.functional import eigenvalue_activation
-from plstm_torch.initializers import initialize_
 from plstm_torch.layers.inputs import check_features
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 
 class _FeatureScale(Module):
-    def __init__(self, config: PassthroughLayerConfig | ScaleLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.scale = empty_parameter((config.input_dim,), torch_dtype(config.param_dtype))
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.scale, self.config.scale_init)
+    config: PassthroughLayerConfig | ScaleLayerConfig
+    scale: nn.Parameter
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Multiply every feature by its scale.
@@ -72,9 +63,7 @@ class DropPath(Module):
     the input passes unchanged. Random numbers come from torch's global state.
     """
 
-    def __init__(self, config: DropPathConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: DropPathConfig
 
     def forward(self, x: Float[Tensor, "B ..."], samples: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B ..."]:
         """Drop whole samples.
@@ -105,9 +94,7 @@ class DropPath(Module):
 class TanhFunctionLayer(Module):
     """tanh(x)."""
 
-    def __init__(self, config: TanhFunctionConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: TanhFunctionConfig
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""
@@ -118,9 +105,7 @@ class TanhFunctionLayer(Module):
 class SigmoidFunctionLayer(Module):
     """1 / (1 + exp(-x))."""
 
-    def __init__(self, config: SigmoidFunctionConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: SigmoidFunctionConfig
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""
@@ -131,9 +116,7 @@ class SigmoidFunctionLayer(Module):
 class ExpExpFunctionLayer(Module):
     """exp(-c exp(-x)) with the config's scale c."""
 
-    def __init__(self, config: ExpExpFunctionConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: ExpExpFunctionConfig
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""
@@ -144,9 +127,7 @@ class ExpExpFunctionLayer(Module):
 class SoftCapFunctionLayer(Module):
     """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude."""
 
-    def __init__(self, config: SoftCapFunctionConfig) -> None:
-        super().__init__()
-        self.config = config
+    config: SoftCapFunctionConfig
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""

@@ -2,16 +2,15 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
 from plstm_config.query_key_value import ProjectionLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import full_precision, torch_dtype, without_autocast
-from plstm_torch.initializers import initialize_
+from plstm_torch.dtypes import full_precision, without_autocast
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.norms import rms_normalize
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 _L2_EPSILON = 1e-5
 
@@ -19,23 +18,13 @@ _L2_EPSILON = 1e-5
 class _HeadLinear(Module):
     """What the three maps share; they differ in the names of their sizes only."""
 
-    def __init__(self, config: ProjectionLayerConfig, head_dim: int, state_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.head_shape = (config.num_heads, head_dim, state_dim)
-        param_dtype = torch_dtype(config.param_dtype)
-        heads, sub_heads = config.num_heads, config.sub_heads
-        # With more groups of features than heads, several groups share a head and each makes a part of its features.
-        groups, part = max(1, heads // sub_heads), head_dim // max(1, sub_heads // heads)
-        self.weight = empty_parameter((groups, part, state_dim, sub_heads, config.input_dim // sub_heads), param_dtype)
-        self.bias = empty_parameter(self.head_shape, param_dtype) if config.bias else None
-        self._reset_own_parameters()
+    config: ProjectionLayerConfig
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.weight, self.config.weight_init)
-        if self.bias is not None:
-            initialize_(self.bias, self.config.bias_init)
+    def __init__(self, config: ProjectionLayerConfig) -> None:
+        super().__init__(config)
+        self.head_shape = (config.num_heads, *config.head_sizes)
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch H K J"]:
         """Map node features to heads.
@@ -77,9 +66,6 @@ class QueryLayer(_HeadLinear):
     Parameters: `weight` [max(1, H/s), DK / max(1, s/H), JQ, s, D / s], `bias` [H, DK, JQ].
     """
 
-    def __init__(self, config: QueryLayerConfig) -> None:
-        super().__init__(config, config.DK, config.JQ)
-
 
 @register(KeyLayerConfig)
 class KeyLayer(_HeadLinear):
@@ -91,9 +77,6 @@ class KeyLayer(_HeadLinear):
     Parameters: `weight` [max(1, H/s), DK / max(1, s/H), JK, s, D / s], `bias` [H, DK, JK].
     """
 
-    def __init__(self, config: KeyLayerConfig) -> None:
-        super().__init__(config, config.DK, config.JK)
-
 
 @register(ValueLayerConfig)
 class ValueLayer(_HeadLinear):
@@ -104,6 +87,3 @@ class ValueLayer(_HeadLinear):
 
     Parameters: `weight` [max(1, H/s), DV / max(1, s/H), JV, s, D / s], `bias` [H, DV, JV].
     """
-
-    def __init__(self, config: ValueLayerConfig) -> None:
-        super().__init__(config, config.DV, config.JV)

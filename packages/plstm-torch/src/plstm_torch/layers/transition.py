@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from plstm_config import LongRangeTransitionLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import accumulation_dtype, torch_dtype, without_autocast
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.functional import (
     eigenvalue_activation,
     eigenvalue_restriction,
@@ -14,10 +14,9 @@ from plstm_torch.functional import (
     qr,
     singularvalue_restriction,
 )
-from plstm_torch.initializers import initialize_
 from plstm_torch.layers.gates import head_projection
 from plstm_torch.layers.inputs import check_features
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 
 @register(LongRangeTransitionLayerConfig)
@@ -37,41 +36,13 @@ class LongRangeTransitionLayer(Module):
     No weights if the config's `weight` is False.
     """
 
-    def __init__(self, config: LongRangeTransitionLayerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        dim = config.transition_dim
-        self.eigenvalues_bias, self.eigenvalues_weight = self._projection(dim)
-        self.inproj_bias = self.inproj_weight = self.outproj_bias = self.outproj_weight = None
-        if dim > 1:
-            self.inproj_bias, self.inproj_weight = self._projection(dim, dim)
-            if not config.symmetric:
-                self.outproj_bias, self.outproj_weight = self._projection(dim, dim)
-        self._reset_own_parameters()
-
-    def _projection(self, *axes: int) -> tuple[nn.Parameter, nn.Parameter | None]:
-        config = self.config
-        param_dtype = torch_dtype(config.param_dtype)
-        bias = empty_parameter((config.num_heads, *axes), param_dtype)
-        if not config.weight:
-            return bias, None
-        sub_heads = config.sub_heads
-        shape = (config.num_heads // sub_heads, sub_heads, *axes, config.input_dim // sub_heads)
-        return bias, empty_parameter(shape, param_dtype)
-
-    def _reset_own_parameters(self) -> None:
-        config = self.config
-        for parameter, initializer in (
-            (self.eigenvalues_bias, config.eigenvalue_bias_init),
-            (self.eigenvalues_weight, config.eigenvalue_weight_init),
-            (self.inproj_bias, config.inproj_bias_init),
-            (self.inproj_weight, config.inproj_weight_init),
-            (self.outproj_bias, config.outproj_bias_init),
-            (self.outproj_weight, config.outproj_weight_init),
-        ):
-            if parameter is not None:
-                initialize_(parameter, initializer)
+    config: LongRangeTransitionLayerConfig
+    eigenvalues_bias: nn.Parameter
+    eigenvalues_weight: nn.Parameter | None
+    inproj_bias: nn.Parameter | None
+    inproj_weight: nn.Parameter | None
+    outproj_bias: nn.Parameter | None
+    outproj_weight: nn.Parameter | None
 
     def _project(self, x: Tensor, bias: Tensor, weight: Tensor | None) -> Tensor:
         z = bias.to(accumulation_dtype(self.dtype))

@@ -1,58 +1,18 @@
 """The graph model: encoder, blocks in alternating directions, pooling, head."""
 
-from typing import cast
-
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional
 
-from plstm_config import ZerosInitConfig, pLSTMGraphModelConfig
+from plstm_config import pLSTMGraphModelConfig
 from plstm_config.topology import DagTopology
 from plstm_torch.blocks.block_stack import BlockStack
-from plstm_torch.blocks.chain import run_module
-from plstm_torch.build import build, register
-from plstm_torch.dtypes import accumulation_dtype, torch_dtype
-from plstm_torch.initializers import initialize_
-from plstm_torch.layers.graph_indices import Graph, as_topology, both_directions, graph_indices
+from plstm_torch.build import register
+from plstm_torch.context import Context
+from plstm_torch.dtypes import accumulation_dtype
+from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, both_directions, graph_indices
 from plstm_torch.layers.linear import Linear
-from plstm_torch.module import Module, empty_parameter
-
-
-class DegreeEncoding(Module):
-    """An embedding of the number of edges that enter and leave each node.
-
-    Parameters: `in_degree`, `out_degree` [max_degree + 1, dim]; higher degrees share the last row.
-
-    Args:
-        config: Sizes, initialiser and dtypes of the model.
-    """
-
-    def __init__(self, config: pLSTMGraphModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        shape = (config.max_degree + 1, config.dim)
-        self.in_degree = empty_parameter(shape, torch_dtype(config.param_dtype))
-        self.out_degree = empty_parameter(shape, torch_dtype(config.param_dtype))
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        for table in (self.in_degree, self.out_degree):
-            initialize_(table, self.config.encoder_init)
-
-    def forward(self, in_degree: Int[Tensor, " N"], out_degree: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Look degrees up.
-
-        Args:
-            in_degree: Number of edges that enter each node [N].
-            out_degree: Number of edges that leave it [N].
-
-        Returns:
-            Sum of both embeddings [N, dim] in the config's dtype.
-        """
-        pairs = ((in_degree, self.in_degree), (out_degree, self.out_degree))
-        found = [functional.embedding(degree.clamp(max=self.config.max_degree), table) for degree, table in pairs]
-        return (found[0] + found[1]).to(self.dtype)
+from plstm_torch.module import Module, ParameterGroup
 
 
 @register(pLSTMGraphModelConfig)
@@ -64,30 +24,16 @@ class pLSTMGraphModel(Module):
 
     Poolings over the nodes of a graph: "mean", "sum", "max", zero for a graph without nodes; "none" keeps the nodes.
 
-    Submodules: `encoder`, `degree_encoding`, `block_stack`, `norm`, `head`.
-
-    Args:
-        config: Sizes, blocks, pooling and head.
+    Submodules: `encoder`, `degree_encoding`, `block_stack`, `norm`, `head`. Parameters of `degree_encoding`:
+    `in_degree`, `out_degree` [max_degree + 1, dim]; higher degrees share the last row.
     """
 
-    def __init__(self, config: pLSTMGraphModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        dtypes = {"dtype": self.dtype, "param_dtype": torch_dtype(config.param_dtype)}
-        self.encoder = Linear(
-            config.input_dim, config.dim, weight_init=config.encoder_init, bias_init=ZerosInitConfig(), **dtypes
-        )
-        self.degree_encoding = DegreeEncoding(config) if config.degree_encoding else None
-        self.block_stack = cast(BlockStack, build(config.block_stack))
-        self.norm = build(config.norm)
-        self.head = Linear(
-            config.dim,
-            config.output_dim,
-            weight_init=config.head_weight_init,
-            bias_init=config.head_bias_init,
-            **dtypes,
-        )
+    config: pLSTMGraphModelConfig
+    encoder: Linear
+    degree_encoding: ParameterGroup | None
+    block_stack: BlockStack
+    norm: nn.Module
+    head: Linear
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
@@ -113,18 +59,20 @@ class pLSTMGraphModel(Module):
         topology = as_topology(graph, x.shape[0])
         hidden = self.encoder(x)
         if self.degree_encoding is not None:
-            indices = graph_indices(topology, x.device)
-            hidden = hidden + self.degree_encoding(indices.in_degree, indices.out_degree)
+            hidden = hidden + self._encode_degrees(self.degree_encoding, graph_indices(topology, x.device))
         directions = both_directions(topology)
         for position, block in enumerate(self.block_stack.blocks):
-            hidden, _ = run_module(
-                block,
-                hidden,
-                graph=directions[position % 2],
-                edge_attr=edge_attr,
-                recompute=self.block_stack.gradient_checkpointing,
-            )
+            context = Context(graph=directions[position % 2], edge_attr=edge_attr)
+            hidden, _ = self.block_stack.run_block(block, hidden, context)
         return self.norm(hidden)
+
+    def _encode_degrees(self, tables: ParameterGroup, indices: GraphIndices) -> Float[Tensor, "N D"]:
+        """The sum of the embeddings of the number of edges that enter and that leave each node."""
+        entering, leaving = (
+            functional.embedding(getattr(indices, name).clamp(max=self.config.max_degree), getattr(tables, name))
+            for name in ("in_degree", "out_degree")
+        )
+        return (entering + leaving).to(self.dtype)
 
     def forward(
         self, x: Float[Tensor, "N Dx"], graph: Graph, edge_attr: Float[Tensor, "E De"] | None = None

@@ -1,40 +1,31 @@
 """The language model: token embedding, blocks, head."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from plstm_config import pLSTMLMModelConfig
+from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
 from plstm_torch.blocks.block_stack import BlockStack
-from plstm_torch.blocks.chain import Cache, child_cache, init_chain_cache, run_module, step_chain
-from plstm_torch.build import build, register
-from plstm_torch.dtypes import torch_dtype
+from plstm_torch.build import register
+from plstm_torch.context import Cache, Context, ContextModule, Kind, call
 from plstm_torch.generation import generate
-from plstm_torch.initializers import initialize_
 from plstm_torch.layers.linear import Linear
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.module import Module
 
 
+@register(TokenEmbeddingConfig)
 class TokenEmbedding(Module):
     """A table with one row per token.
 
-    Args:
-        config: The language model's config.
+    Parameters: `weight` [vocab_size, embedding_dim].
     """
 
-    def __init__(self, config: pLSTMLMModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.weight = empty_parameter((config.vocab_size, config.embedding_dim), torch_dtype(config.param_dtype))
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.weight, self.config.embed_init)
+    config: TokenEmbeddingConfig
+    weight: nn.Parameter
 
     def forward(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
         """Look the tokens up.
@@ -64,7 +55,7 @@ class TokenEmbedding(Module):
 
 
 @register(pLSTMLMModelConfig)
-class pLSTMLMModel(Module):
+class pLSTMLMModel(ContextModule):
     r"""Next-token logits for token sequences.
 
     .. math:: \mathrm{logits} = c \tanh(W_{head}\,\mathrm{norm}(\mathrm{blocks}(E[\mathrm{tokens}])) / c)
@@ -72,33 +63,16 @@ class pLSTMLMModel(Module):
     With `tie_weights` the head is the embedding table. The state after a sequence is a cache, so that text can be
     continued token by token at constant cost.
 
-    Args:
-        config: Vocabulary, sizes, blocks, head and soft cap.
+    Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
     """
 
-    def __init__(self, config: pLSTMLMModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.token_embedding = TokenEmbedding(config)
-        self.block_stack = cast(BlockStack, build(config.block_stack))
-        self.post_blocks_norm = build(config.post_blocks_norm)
-        self.lm_head = None
-        if not config.tie_weights:
-            self.lm_head = Linear(
-                config.embedding_dim,
-                config.vocab_size,
-                weight_init=config.head_init,
-                bias_init=None,
-                dtype=self.dtype,
-                param_dtype=torch_dtype(config.param_dtype),
-            )
-        self.logit_soft_cap = None if config.logit_soft_cap is None else build(config.logit_soft_cap)
-
-    @property
-    def is_sequence(self) -> bool:
-        """Whether the model has a cache and a step: always, unless its blocks are attention blocks."""
-        return self.block_stack.is_sequence
+    config: pLSTMLMModelConfig
+    kind: Kind = "sequence"
+    token_embedding: TokenEmbedding
+    block_stack: BlockStack
+    post_blocks_norm: nn.Module
+    lm_head: Linear | None
+    logit_soft_cap: nn.Module | None
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
@@ -129,32 +103,20 @@ class pLSTMLMModel(Module):
         """
         if token_ids.ndim != 2:
             raise ValueError(f"token_ids: expected shape [B, T], got {tuple(token_ids.shape)}")
-        x, part = run_module(
-            self.block_stack,
-            self.token_embedding(token_ids),
-            cache=child_cache(cache, "block_stack"),
-            return_cache=return_cache,
-            cu_seqlens=cu_seqlens,
-        )
-        logits = self._logits(x)
-        return (logits, {"block_stack": part}) if return_cache else logits
+        logits, new_cache = self.run(token_ids, Context(cache, return_cache, cu_seqlens))
+        return (logits, new_cache) if return_cache else logits
 
-    def init_cache(
-        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Cache:
-        """Make the cache of sequences that have not begun.
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """From tokens to logits; see `forward` and `step`."""
+        hidden, cache = call(self.block_stack, self.token_embedding(x), context.of("block_stack"))
+        return self._logits(hidden), {"block_stack": cache}
 
-        Args:
-            batch_size: Number of sequences B.
-            device: Where the cache lives; default: where the parameters are.
-            dtype: Dtype of cached activations; default: the compute dtype.
+    def _parts(self) -> list[tuple[str, nn.Module]]:
+        return [("block_stack", self.block_stack)]
 
-        Returns:
-            The nested cache.
-        """
-        return init_chain_cache([("block_stack", self.block_stack)], batch_size, device, dtype)
-
-    def step(self, token_ids: Int[Tensor, " B"], cache: Mapping[str, Any]) -> tuple[Float[Tensor, "B V"], Cache]:
+    def step(  # type: ignore[override]  # tokens instead of features
+        self, token_ids: Int[Tensor, " B"], cache: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "B V"], Cache]:
         """Read one token per sequence.
 
         Args:
@@ -170,8 +132,7 @@ class pLSTMLMModel(Module):
         """
         if token_ids.ndim != 1:
             raise ValueError(f"token_ids: expected shape [B], got {tuple(token_ids.shape)}")
-        x, new_cache = step_chain([("block_stack", self.block_stack)], self.token_embedding(token_ids), cache)
-        return self._logits(x), new_cache
+        return super().step(token_ids, cache)
 
     def generate(
         self,

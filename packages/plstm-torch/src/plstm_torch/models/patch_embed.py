@@ -1,6 +1,6 @@
 """Cut images into patches and embed them."""
 
-from collections.abc import Sequence
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,47 +8,7 @@ from torch.nn import functional
 
 from plstm_config import PatchEmbedConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import torch_dtype
-from plstm_torch.initializers import initialize_
-from plstm_torch.module import Module, empty_parameter
-
-
-def as_pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """Expand one size to (height, width)."""
-    if isinstance(value, int):
-        return value, value
-    height, width = value
-    return height, width
-
-
-class _PatchProjection(Module):
-    """The strided convolution; a module of its own only for its parameters' names."""
-
-    def __init__(self, config: PatchEmbedConfig) -> None:
-        super().__init__()
-        for name in ("dim", "num_channels"):
-            if getattr(config, name) < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {getattr(config, name)}")
-        self.dtype = torch_dtype(config.dtype)
-        self.weight_init = config.weight_init
-        self.bias_init = config.bias_init
-        self.patch_size = as_pair(config.patch_size)
-        self.stride = self.patch_size if config.stride is None else as_pair(config.stride)
-        if min(*self.patch_size, *self.stride) < 1:
-            raise ValueError(f"patch_size, stride: expected sizes >= 1, got {self.patch_size} and {self.stride}")
-        param_dtype = torch_dtype(config.param_dtype)
-        self.weight = empty_parameter((config.dim, config.num_channels, *self.patch_size), param_dtype)
-        self.bias = empty_parameter((config.dim,), param_dtype)
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.weight, self.weight_init)
-        initialize_(self.bias, self.bias_init)
-
-    def forward(self, pixels: Float[Tensor, "B C height width"]) -> Float[Tensor, "B D X Y"]:
-        return functional.conv2d(
-            pixels.to(self.dtype), self.weight.to(self.dtype), self.bias.to(self.dtype), stride=self.stride
-        )
+from plstm_torch.module import Module, ParameterGroup
 
 
 @register(PatchEmbedConfig)
@@ -59,17 +19,14 @@ class PatchEmbed(Module):
 
     The image height becomes the X axis of the grid, the width its Y axis.
 
-    Args:
-        config: Patch size, stride, number of channels and embedding width.
+    Parameters: `proj.weight` [dim, C, height, width], `proj.bias` [dim].
 
     Raises:
-        ValueError: the config leaves one of them open.
+        ValueError: the config leaves a size open.
     """
 
-    def __init__(self, config: PatchEmbedConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.proj = _PatchProjection(config)
+    config: PatchEmbedConfig
+    proj: ParameterGroup
 
     def forward(self, pixels: Float[Tensor, "B height width C"]) -> Float[Tensor, "B X Y D"]:
         """Embed the patches of images of any size that the patches tile.
@@ -87,7 +44,9 @@ class PatchEmbed(Module):
         if not self.config.channels_first and pixels.ndim == 4:
             pixels = pixels.permute(0, 3, 1, 2)
         self._check(pixels)
-        return self.proj(pixels).permute(0, 2, 3, 1)
+        weight, bias = self.proj.weight.to(self.dtype), cast(Tensor, self.proj.bias).to(self.dtype)
+        grid = functional.conv2d(pixels.to(self.dtype), weight, bias, stride=self.config.step)
+        return grid.permute(0, 2, 3, 1)
 
     def _check(self, pixels: Tensor) -> None:
         layout = "[B, C, height, width]" if self.config.channels_first else "[B, height, width, C]"
@@ -100,7 +59,7 @@ class PatchEmbed(Module):
                 f"pixels: expected {self.config.num_channels} channels in {layout}, got {pixels.shape[1]} channels"
             )
         for name, size, patch, stride in zip(
-            ("height", "width"), pixels.shape[2:], self.proj.patch_size, self.proj.stride, strict=True
+            ("height", "width"), pixels.shape[2:], self.config.patch, self.config.step, strict=True
         ):
             if size < patch or (size - patch) % stride:
                 raise ValueError(

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 GRID_POOLINGS = ("corners", "center", "mean", "sum", "to_image", "features")
-HEADLESS_POOLINGS = ("to_image", "features")
 
 
 def pool_grid(grid: Float[Tensor, "B X Y D"], pooling: str) -> Tensor:

@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from plstm_config import PosEmbed2DConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import torch_dtype
-from plstm_torch.initializers import initialize_
 from plstm_torch.module import Module
 
 
@@ -40,28 +38,14 @@ class PosEmbed2D(Module):
     With `allow_interpolation` a grid of another size, and weights that come from another size, are met by bicubic
     interpolation without antialiasing; without it both are errors. Without `learnable` the embedding is fixed.
 
-    Args:
-        config: Grid (`seqlens`), width, initialiser and the two switches.
+    Parameters: `embed` [1, X, Y, dim].
 
     Raises:
         ValueError: the config leaves grid or width open.
     """
 
-    def __init__(self, config: PosEmbed2DConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        if config.seqlens is None or config.dim < 1:
-            raise ValueError(f"seqlens, dim: expected a grid and a width, got {config.seqlens} and {config.dim}")
-        self.grid = config.seqlens
-        shape = (1, *config.seqlens, config.dim)
-        self.embed = nn.Parameter(
-            torch.empty(shape, dtype=torch_dtype(config.param_dtype)), requires_grad=config.learnable
-        )
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        initialize_(self.embed, self.config.embed_init)
+    config: PosEmbed2DConfig
+    embed: nn.Parameter
 
     def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
         """Add the embedding, resampled if the grid is another one.
@@ -76,8 +60,8 @@ class PosEmbed2D(Module):
             ValueError: another grid although `allow_interpolation` is False.
         """
         grid = (x.shape[1], x.shape[2])
-        if grid != self.grid and not self.config.allow_interpolation:
-            raise ValueError(f"x: expected the grid {self.grid} (allow_interpolation is False), got {grid}")
+        if grid != self.config.seqlens and not self.config.allow_interpolation:
+            raise ValueError(f"x: expected the grid {self.config.seqlens} (allow_interpolation is False), got {grid}")
         return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
 
     def accepts_shape(self, shape: tuple[int, ...]) -> bool:

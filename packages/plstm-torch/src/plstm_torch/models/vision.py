@@ -1,19 +1,17 @@
 """The vision model: patches, positional embedding, blocks, pooling, head."""
 
-from typing import cast
-
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from plstm_config import pLSTMVisionModelConfig
 from plstm_torch.blocks.block_stack import BlockStack
-from plstm_torch.build import build, register
-from plstm_torch.dtypes import torch_dtype
-from plstm_torch.initializers import initialize_
+from plstm_torch.build import register
 from plstm_torch.layers.linear import Linear
-from plstm_torch.models.pooling import HEADLESS_POOLINGS, pool_grid
-from plstm_torch.module import Module, empty_parameter
+from plstm_torch.models.patch_embed import PatchEmbed
+from plstm_torch.models.pooling import pool_grid
+from plstm_torch.models.pos_embed import PosEmbed2D
+from plstm_torch.module import Module
 
 
 @register(pLSTMVisionModelConfig)
@@ -28,40 +26,17 @@ class pLSTMVisionModel(Module):
     with attention, since a causal layer shows the first position nothing else), "to_image" [B, dim, sx, sy] and
     "features" [B, sx, sy, dim] return the normed grid without a head.
 
-    Args:
-        config: Sizes, patch embedding, blocks, pooling and head.
+    Submodules: `patch_embed`, `pos_embed`, `block_stack`, `norm`, `head`; parameters: `cls_token` [dim].
     """
 
-    def __init__(self, config: pLSTMVisionModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = torch_dtype(config.dtype)
-        self.patch_embed = build(config.patch_embed)
-        self.pos_embed = build(config.pos_embed) if config.use_pos_embed else None
-        self.cls_token = None
-        if config.pooling == "cls":
-            self.cls_token = empty_parameter((config.dim,), torch_dtype(config.param_dtype))
-        self.block_stack = cast(BlockStack, build(config.block_stack))
-        self.norm = build(config.norm)
-        self.head = None
-        if config.pooling not in HEADLESS_POOLINGS:
-            self.head = Linear(
-                config.head_input_dim,
-                config.output_shape[0],
-                weight_init=config.head_weight_init,
-                bias_init=config.head_bias_init,
-                dtype=self.dtype,
-                param_dtype=torch_dtype(config.param_dtype),
-            )
-        self.logit_softcap = (
-            build(config.logit_softcap) if config.logit_softcap is not None and self.head is not None else None
-        )
-        self._flatten = config.pooling == "cls" or self.block_stack.is_sequence
-        self._reset_own_parameters()
-
-    def _reset_own_parameters(self) -> None:
-        if self.cls_token is not None:
-            initialize_(self.cls_token, self.config.head_weight_init)
+    config: pLSTMVisionModelConfig
+    patch_embed: PatchEmbed
+    pos_embed: PosEmbed2D | None
+    block_stack: BlockStack
+    norm: nn.Module
+    head: Linear | None
+    logit_softcap: nn.Module | None
+    cls_token: nn.Parameter | None
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
@@ -85,7 +60,7 @@ class pLSTMVisionModel(Module):
         x = self.patch_embed(pixels)
         if self.pos_embed is not None:
             x = self.pos_embed(x)
-        if not self._flatten:
+        if self.config.pooling != "cls" and self.block_stack.kind != "sequence":
             return self.norm(self.block_stack(x)), None
         grid = x.shape[1:3]
         x = x.flatten(1, 2)

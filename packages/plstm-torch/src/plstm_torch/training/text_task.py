@@ -149,9 +149,9 @@ class TextTask(ModelTask):
             param_dtype="float64" if dtype == "float64" else "float32",
         )
         low, high = settings.transition_bias
-        transition = config.block_stack.block.interaction_module.transition
-        transition.eigenvalue_bias_init = plstm_config.LinspaceInitConfig(low=low, high=high, axis=0)
-        return config
+        start = plstm_config.LinspaceInitConfig(low=low, high=high, axis=0)
+        name = "block_stack.block.interaction_module.transition.eigenvalue_bias_init"
+        return plstm_config.change(config, {name: start})
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Return the mean loss and the bits per byte over the whole tail, read with the state carried along."""

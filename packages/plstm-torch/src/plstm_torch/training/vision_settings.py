@@ -89,24 +89,27 @@ class VisionSettings:
             dtype=dtype,
             param_dtype="float64" if dtype == "float64" else "float32",
         )
-        pair = config.block_stack.block
-        for block in (pair.block0, pair.block1):
-            self._adjust(block.interaction_module)
-        return config
+        changes = {
+            f"block_stack.block.{block}.interaction_module.{name}": value
+            for block in ("block0", "block1")
+            for name, value in self._adjustments().items()
+        }
+        return plstm_config.change(config, changes)
 
-    def _adjust(self, layer: Any) -> None:
-        """Set what the preset has no argument for, in the config of a 2D layer."""
-        for gate, bias in ((layer.source, self.source_bias), (layer.mark, self.mark_bias)):
-            gate.bias_init = plstm_config.ConstantInitConfig(value=bias)
-            gate.weight_init = _noise(self.gate_spread)
-        layer.query.bias_init = _noise(self.query_spread)
-        layer.pmode_orientation_weight_init = _noise(self.angle_spread)
-        layer.pmode_orientation_scale = self.angle_scale
+    def _adjustments(self) -> dict[str, Any]:
+        """What the preset has no argument for, by its name in the config of a 2D layer."""
+        found: dict[str, Any] = {
+            "source.bias_init": plstm_config.ConstantInitConfig(value=self.source_bias),
+            "source.weight_init": _noise(self.gate_spread),
+            "mark.bias_init": plstm_config.ConstantInitConfig(value=self.mark_bias),
+            "mark.weight_init": _noise(self.gate_spread),
+            "query.bias_init": _noise(self.query_spread),
+            "pmode_orientation_weight_init": _noise(self.angle_spread),
+            "pmode_orientation_scale": self.angle_scale,
+        }
         if self.convolution:
-            layer.additional_convolution, layer.convolution_inputs = True, _CONVOLVED
-            layer.convolution = plstm_config.Convolution2DLayerConfig(
-                input_dim=layer.input_dim, dtype=layer.dtype, param_dtype=layer.param_dtype
-            )
+            found |= {"additional_convolution": True, "convolution_inputs": _CONVOLVED}
+        return found
 
 
 def _noise(spread: float) -> plstm_config.NormalInitConfig | plstm_config.ZerosInitConfig:

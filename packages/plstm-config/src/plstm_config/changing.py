@@ -1,0 +1,60 @@
+"""New configs from finished ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from plstm_config.base import Config, Draft, draft
+from plstm_config.parameters import check_config
+
+
+def change(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Make a config that differs in some fields, with everything that follows from them derived anew.
+
+    Children that the config or its parents made follow, and so does every field of a child that had the value that its
+    parent gives by default: a new `dtype` at the top reaches all that had the old one.
+
+    Args:
+        config: any config; it stays as it is.
+        changes: new values by dotted name, such as ``{"dtype": "float32", "block_stack.block.norm.eps": 1e-6}``,
+            applied in their order. None (or a negative size) lets the config derive a field.
+
+    Returns:
+        The new config.
+
+    Raises:
+        TypeError: if `config` is no config, `changes` no mapping, or a value has the wrong type.
+        ValueError: if a name leads nowhere, or the values do not fit each other.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.preset("plstm_vis_tiny")
+        >>> plstm_config.change(config, {"dtype": "float32"}).block_stack.block.block0.dtype
+        'float32'
+    """
+    check_config(config)
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"changes: expected a mapping from names to values, got {type(changes).__name__}")
+    for name, value in changes.items():
+        said = _changed(config, str(name).split("."), value, name)
+        config = said.cls(**said.fields)
+    return config
+
+
+def _changed(config: Config, path: list[str], value: Any, name: str) -> Draft:
+    """The draft of a config with one of its fields, or one of a child's, set."""
+    head, *rest = path
+    known = [field for field, item in config.__dataclass_fields__.items() if item.init]
+    if head not in known:
+        raise ValueError(
+            f"changes: expected names of fields, got {name!r}: {type(config).__name__} has no field {head!r}, "
+            f"it has {', '.join(sorted(known))}"
+        )
+    said = draft(config)
+    if rest:
+        child = getattr(config, head)
+        if not isinstance(child, Config):
+            raise ValueError(
+                f"changes: expected names of fields, got {name!r}: {type(config).__name__}.{head} is {child!r} here"
+            )
+        value = _changed(child, rest, value, name)
+    return Draft(said.cls, said.fields | {head: value}, said.follows - {head})

@@ -1,0 +1,214 @@
+"""What travels through nested modules beside their input: caches and borders of sequences, graphs and their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from plstm_torch.module import Module
+
+if TYPE_CHECKING:
+    from plstm_torch.layers.graph_indices import Graph
+
+Cache: TypeAlias = dict[str, Any]
+# What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
+# the last; such modules have no cache and take no graph, like those on grids.
+Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The one argument object of nested calls.
+
+    Attributes:
+        cache: Where the sequences stood before the input: the module's own cache, or None.
+        return_cache: Whether to collect the caches after the last step.
+        cu_seqlens: Borders of packed sequences [S + 1].
+        stepping: Whether the input is the next step of every sequence, without a time axis.
+        graph: Topology or edge_index of modules on graphs.
+        edge_attr: Features of its edges [E, De].
+    """
+
+    cache: Mapping[str, Any] | None = None
+    return_cache: bool = False
+    cu_seqlens: Int[Tensor, " S1"] | None = None
+    stepping: bool = False
+    graph: Graph | None = None
+    edge_attr: Float[Tensor, "E De"] | None = None
+
+    def of(self, name: str) -> Context:
+        """The context of a submodule: the same with its part of the cache.
+
+        Raises:
+            ValueError: the cache was made by another module and has no such part.
+        """
+        if self.cache is None:
+            return self
+        if name not in self.cache:
+            raise ValueError(
+                f"cache: expected an entry {name!r} as init_cache makes it, got the entries {sorted(self.cache)}"
+            )
+        return replace(self, cache=self.cache[name])
+
+    def _sequence_requests(self) -> list[str]:
+        given = {
+            "step": self.stepping,
+            "cache": self.cache is not None,
+            "return_cache": self.return_cache,
+            "cu_seqlens": self.cu_seqlens is not None,
+        }
+        return [name for name, used in given.items() if used][: 1 if self.stepping else None]
+
+    def check(self, module: nn.Module) -> None:
+        """Refuse what a module cannot do.
+
+        Raises:
+            ValueError: something for sequences is asked of a module that is not on sequences, a graph is given to one
+                that is not on graphs, or none to one that is.
+        """
+        kind, name = kind_of(module), type(module).__name__
+        if kind != "sequence":
+            require_sequence(module, *self._sequence_requests())
+        if kind == "graph" and self.graph is None:
+            raise ValueError(f"graph: expected a DagTopology or an edge_index for {name}, got None")
+        if kind != "graph" and (self.graph is not None or self.edge_attr is not None):
+            given = "graph" if self.graph is not None else "edge_attr"
+            raise ValueError(f"{given}: expected None, since {name} is not on graphs")
+
+
+def kind_of(module: nn.Module) -> Kind:
+    """What a module works on; modules of others, which do not say, are "any"."""
+    return getattr(module, "kind", "any")
+
+
+def require_sequence(module: nn.Module, *requests: str) -> None:
+    """Refuse what only modules with one time axis can do.
+
+    Args:
+        module: Layer or block.
+        requests: Names of the arguments or methods that were used.
+
+    Raises:
+        ValueError: `requests` is not empty although `module` does not work on sequences.
+    """
+    if requests and kind_of(module) != "sequence":
+        raise ValueError(
+            f"{', '.join(requests)}: expected a module with one time axis (pLSTM1DLayer inside), "
+            f"got {type(module).__name__}, which has no cache and takes no packed sequences"
+        )
+
+
+def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> tuple[Float[Tensor, "*batch D"], Cache]:
+    """Call a submodule with what it understands of the context.
+
+    Args:
+        module: Layer or block.
+        x: Input [B, T, D], [B, X, Y, D], [N, D] with a graph, or [B, D] when stepping.
+        context: The module's own context.
+
+    Returns:
+        The output, and the new cache: empty unless it is asked for.
+
+    Raises:
+        ValueError: the module cannot do what the context asks.
+    """
+    if isinstance(module, ContextModule):
+        context.check(module)
+        return module.run(x, context)
+    context.check(module)
+    return (module(x, context.graph, context.edge_attr) if context.graph is not None else module(x)), {}
+
+
+class ContextModule(Module):
+    """A module that runs under a context. Subclasses define `run` and `kind`, and get the public methods."""
+
+    kind: Kind
+
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Compute the output, and the new cache where it is asked for (otherwise the second result has no meaning)."""
+        raise NotImplementedError
+
+    def _parts(self) -> list[tuple[str, nn.Module]]:
+        """The submodules that run under the context, by their names in the cache."""
+        raise NotImplementedError
+
+    def init_cache(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Cache:
+        """Make the cache of sequences that have not begun.
+
+        Args:
+            batch_size: Number of sequences B.
+            device: Where the cache lives; default: where the parameters are.
+            dtype: Dtype of cached activations; default: the compute dtype.
+
+        Returns:
+            The cache, nested like the modules.
+
+        Raises:
+            ValueError: The module is not on sequences.
+        """
+        require_sequence(self, "init_cache")
+        cache: Cache = {}
+        for name, module in self._parts():
+            require_sequence(module, "init_cache")
+            cache[name] = module.init_cache(batch_size, device, dtype)  # type: ignore[operator]
+        return cache
+
+    def step(self, x: Float[Tensor, "B D"], cache: Mapping[str, Any]) -> tuple[Float[Tensor, "B D"], Cache]:
+        """Advance by one time step, in constant time.
+
+        Args:
+            x: Input [B, D] of any floating dtype.
+            cache: Cache of `init_cache`, `step` or a forward pass. It is not modified.
+
+        Returns:
+            Output [B, D] and the new cache.
+
+        Raises:
+            ValueError: The module is not on sequences, x has another rank or number of features, or the cache belongs
+                to another module or batch size.
+        """
+        require_sequence(self, "step")
+        return self.run(x, Context(cache=cache, return_cache=True, stepping=True))
+
+
+class Block(ContextModule):
+    """A module around layers of any kind; its own kind is theirs."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch D"],
+        graph: Graph | None = None,
+        edge_attr: Float[Tensor, "E De"] | None = None,
+        *,
+        cache: Mapping[str, Any] | None = None,
+        return_cache: bool = False,
+        cu_seqlens: Int[Tensor, " S1"] | None = None,
+    ) -> Float[Tensor, "*batch D"] | tuple[Float[Tensor, "*batch D"], Cache]:
+        """Run the block.
+
+        Args:
+            x: Input [B, T, D], [B, X, Y, D] or [N, D], whatever the layers inside take.
+            graph: Topology or edge_index of a graph with N nodes (layers on graphs only).
+            edge_attr: Features of its edges [E, De] (layers on graphs only).
+            cache: Where the sequence stood before x (layers on sequences only).
+            return_cache: Whether to return the cache after the last step, too.
+            cu_seqlens: Borders of packed sequences [S + 1] (layers on sequences only).
+
+        Returns:
+            Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.
+
+        Raises:
+            ValueError: A sequence argument is set although the layers are not on sequences, a graph although they are
+                not on graphs, or no graph although they are.
+        """
+        context = Context(cache, return_cache, cu_seqlens, graph=graph, edge_attr=edge_attr)
+        context.check(self)
+        output, new_cache = self.run(x, context)
+        return (output, new_cache) if return_cache else output
