@@ -23,7 +23,7 @@ class JaxAdapter:
     """Runs ops under jit; this package has no modules."""
 
     name: str = "jax"
-    ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in (*IMPLEMENTATIONS, "plstm_1d_step")}
+    ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
     implementations: Mapping[str, Sequence[str]] = IMPLEMENTATIONS
     dtypes: Sequence[str] = tuple(dtype for dtype in DTYPES if dtype != "float16")
     devices: Sequence[str] = available_devices()

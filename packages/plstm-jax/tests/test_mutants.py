@@ -10,8 +10,8 @@ from plstm_jax.check import IMPLEMENTATIONS, run_op
 from plstm_testing.conformance.mutants import MUTANTS
 from plstm_testing.conformance.spoiling import find_failure
 
-OPS = {name: getattr(ops, name) for name in (*IMPLEMENTATIONS, "plstm_1d_step")}
-FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items()}
+OPS = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
+FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items() if len(forms) > 1}
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from plstm_testing.conformance import OpCall, Result
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_1d": ("recurrent", "chunkwise"),
+    "plstm_1d_step": ("recurrent",),
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
