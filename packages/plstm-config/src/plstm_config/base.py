@@ -280,7 +280,13 @@ def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
 
 def _describe(hint: Any) -> str:
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return " or ".join("None" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    return " or ".join("None" if o is type(None) else _name(o) for o in options)
+
+
+def _name(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    return option.__name__ if isinstance(option, type) and get_origin(option) is None else str(option)
 
 
 def require(condition: bool, message: str) -> None:

@@ -153,15 +153,17 @@ def read_config(folder: PathLike) -> Config:
 
 
 def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
-    """Shapes and types of arrays by name, of numpy or of what has `shape` and `dtype` alike.
+    """Shapes and types of arrays by name.
 
     Args:
-        arrays: arrays by name.
+        arrays: arrays by name, of numpy, JAX or torch: whatever has `shape` and a `dtype` whose name numpy shares.
 
     Returns:
         What [check_weights][plstm_config.weights.check_weights] takes.
     """
-    return {name: ArrayInfo(tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
+    return {
+        name: ArrayInfo(tuple(array.shape), str(array.dtype).removeprefix("torch.")) for name, array in arrays.items()
+    }
 
 
 def _description(path: Path) -> dict[str, Any]:

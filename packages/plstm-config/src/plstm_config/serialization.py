@@ -113,7 +113,7 @@ def _make(cls: type[Config], mapping: Mapping[str, Any], path: str) -> Config:
         _check_class_name(cls, mapping)
     except (TypeError, ValueError) as error:
         raise _named(error, path) from error
-    hints = field_types(cls)
+    hints = field_types(cls)  # type: ignore[arg-type]
     given = {
         name: _make(_option(hints[name], value, join(path, name)), value, join(path, name))
         if isinstance(value, Mapping)

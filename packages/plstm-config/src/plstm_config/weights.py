@@ -19,7 +19,7 @@ AcceptsShape = Callable[[Shape], bool]
 
 
 class ArrayInfo(NamedTuple):
-    """What is known of an array before it is read: its shape, and the name of its type as numpy and ml_dtypes say it."""
+    """What is known of an array before it is read: its shape, and its type's name as numpy and ml_dtypes say it."""
 
     shape: Shape
     dtype: str
