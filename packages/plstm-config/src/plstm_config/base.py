@@ -216,13 +216,14 @@ class ModuleConfig(Config):
         input_dim: width of the input.
         output_dim: width of the output; negative: the input's.
         param_dtype: type of the parameters.
-        dtype: type to compute in.
+        dtype: type to compute in. float32 unless told: bfloat16 halves the memory and is fast on accelerators, but
+            several times slower on most CPUs.
     """
 
     input_dim: int = -1
     output_dim: int = -1
     param_dtype: DType = "float32"
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
 
     def _complete(self) -> None:
         self._derive("output_dim", self.input_dim)

@@ -32,7 +32,7 @@ class GateLayerConfig(Config):
     weight: bool = False
     activation: Activation = "logsigmoid"
     activation_scale: float = 1.0
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
     param_dtype: DType = "float32"
 
     def _check(self) -> None:

@@ -26,7 +26,7 @@ Pooling = Literal["corners", "center", "cls", "mean", "sum", "to_image", "featur
 @frozen
 class _ModelConfig(Config):
     num_blocks: int = 1
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
     param_dtype: DType = "float32"
     block_stack: BlockStackConfig | None = None
 
@@ -70,7 +70,7 @@ class TokenEmbeddingConfig(Config):
     embedding_dim: int = -1
     embed_init: InitConfig = field(default_factory=SmallInitConfig)
     param_dtype: DType = "float32"
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
 
     def parameters(self) -> dict[str, Parameter | None]:
         """`weight` [vocab_size, embedding_dim]."""
@@ -149,7 +149,7 @@ class PatchEmbedConfig(Config):
     weight_init: InitConfig = field(default_factory=SmallInitConfig)
     bias_init: InitConfig = field(default_factory=ZerosInitConfig)
     param_dtype: DType = "float32"
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -190,7 +190,7 @@ class PosEmbed2DConfig(Config):
     learnable: bool = True
     embed_init: InitConfig = field(default_factory=SmallInitConfig)
     param_dtype: DType = "float32"
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
 
     def parameters(self) -> dict[str, Parameter | None]:
         """`embed` [1, X, Y, dim]."""

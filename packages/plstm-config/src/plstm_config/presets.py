@@ -43,7 +43,7 @@ def plstm_vis(
     channels_first: bool = False,
     pooling: Pooling = "corners",
     drop_path_rate: float = 0.0,
-    dtype: DType = "bfloat16",
+    dtype: DType = "float32",
     param_dtype: DType = "float32",
 ) -> pLSTMVisionModelConfig:
     """Make a pLSTM-Vis: pairs of post-up-projection blocks around fused 2D layers.
@@ -135,7 +135,7 @@ def vit(
     channels_first: bool = False,
     pooling: Pooling = "cls",
     drop_path_rate: float = 0.0,
-    dtype: DType = "bfloat16",
+    dtype: DType = "float32",
     param_dtype: DType = "float32",
 ) -> pLSTMVisionModelConfig:
     """Make a vision transformer, the baseline; arguments as in [plstm_vis][]."""
@@ -164,7 +164,7 @@ def plstm_lm(
     num_heads: int = 4,
     state_size: int = 1,
     tie_weights: bool = False,
-    dtype: DType = "bfloat16",
+    dtype: DType = "float32",
     param_dtype: DType = "float32",
 ) -> pLSTMLMModelConfig:
     """Make a language model of gated pre-up-projection blocks with input-dependent gates.

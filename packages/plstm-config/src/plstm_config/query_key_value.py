@@ -27,7 +27,7 @@ class ProjectionLayerConfig(Config):
     normalization: Literal["none", "l2"] = "none"
     bias_init: InitConfig = field(default_factory=ZerosInitConfig)
     weight_init: InitConfig = field(default_factory=SmallInitConfig)
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
     param_dtype: DType = "float32"
 
     @property

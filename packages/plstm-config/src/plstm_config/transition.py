@@ -61,7 +61,7 @@ class LongRangeTransitionLayerConfig(Config):
     matrix_exponential: Literal["exact", "series"] = "exact"
     weight: bool = True
     normalization_mode: NormalizationMode = "exponential_orthogonalization"
-    dtype: DType = "bfloat16"
+    dtype: DType = "float32"
     param_dtype: DType = "float32"
 
     def _check(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +18,10 @@ from plstm_torch.weight_decay import no_weight_decay
 
 class Module(nn.Module):
     """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
+
+    Parameters are stored in the config's `param_dtype` and computed with in its `dtype`. `half`, `bfloat16`, `float`,
+    `double` and `to(dtype)` change both, as in every module of torch: what was asked for is the dtype of the output.
+    Gates, states and statistics stay in float32 or higher. The config, and with it what is saved, stays as it is.
 
     Parameters can be drawn anew at any time, with the same result as at construction: `reset_parameters` visits the
     submodules in the order in which they were made, then the module's own parameters. So a module that was built on the
@@ -37,6 +44,13 @@ class Module(nn.Module):
         for name, parameter in config.parameters().items():
             self.register_parameter(name, None if parameter is None else _empty(parameter))
         self._reset_own_parameters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Let a change of the parameters' dtype reach the dtype of the computation, too."""
+        super()._apply(fn, recurse)
+        if hasattr(self, "dtype"):
+            self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return self
 
     def reset_parameters(self) -> None:
         """Initialise all parameters of this module and of its submodules."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_config.base import Config
+from plstm_config.norms import NormLayerConfig
 from plstm_config.serialization import CONFIG_CLASSES, config_class, from_dict, read_mapping, to_dict
 
 
@@ -138,6 +139,8 @@ def _convert(tree: Mapping[str, Any], kind: str, path: str, dropped: list[str]) 
             result[name] = _convert(value, _tag(value) or _only_option(cls, name, hints[name]), here, dropped)
         elif value is not None:
             result[name] = value
+    if "dtype" in known and not issubclass(cls, NormLayerConfig):
+        result.setdefault("dtype", "bfloat16")  # what the original computes in unless told
     if kind == "pLSTMLMModel" and result.get("embedding_dim", -1) < 0 and tree.get("input_dim"):
         result["embedding_dim"] = tree["input_dim"]
     return result

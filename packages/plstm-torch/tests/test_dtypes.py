@@ -1,0 +1,70 @@
+"""What `half`, `bfloat16`, `double` and `to` mean, and what the config's types mean."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+import plstm_config
+from plstm_config.topology import DagTopology
+from plstm_testing.tolerances import assert_close
+from plstm_torch import build, from_pretrained, save_pretrained
+
+GRAPH = DagTopology.from_edges(4, [(0, 1), (1, 2), (0, 2), (2, 3)])
+MODULES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "sequence": (plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2), (torch.randn(2, 5, 16),)),
+    "grid": (plstm_config.pLSTM2DLayerFusedConfig(input_dim=16, num_heads=2), (torch.randn(2, 4, 3, 16),)),
+    "graph": (
+        plstm_config.pLSTMGraphLayerConfig(input_dim=16, num_heads=2, max_edges=3),
+        (torch.randn(4, 16), GRAPH),
+    ),
+    "block": (plstm_config.TransformerBlockConfig(input_dim=16, num_heads=2), (torch.randn(2, 5, 16),)),
+    "vision": (
+        plstm_config.pLSTMVisionModelConfig(dim=16, num_heads=2, num_blocks=1, patch_size=8, resolution=(16, 16)),
+        (torch.randn(2, 16, 16, 3),),
+    ),
+    "language": (plstm_config.pLSTMLMModelConfig(vocab_size=7, embedding_dim=16), (torch.randint(7, (2, 5)),)),
+    "graph model": (
+        plstm_config.pLSTMGraphModelConfig(input_dim=16, dim=16, output_dim=2),
+        (torch.randn(4, 16), GRAPH),
+    ),
+}
+
+
+def test_float32_is_the_default() -> None:
+    config: Any = plstm_config.preset("plstm_vis_tiny")
+    assert (config.dtype, config.param_dtype) == ("float32", "float32")
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_a_module_computes_in_the_dtype_that_it_was_changed_to(name: str, dtype: str, randomize: Any) -> None:
+    config, inputs = MODULES[name]
+    module = randomize(build(config)).eval()
+    exact = copy.deepcopy(module).to(torch.float64)
+    changed = module.to(getattr(torch, dtype))
+    with torch.no_grad():
+        output, expected = changed(*inputs), exact(*inputs)
+    assert output.dtype == getattr(torch, dtype)
+    assert {parameter.dtype for parameter in changed.parameters()} == {output.dtype}
+    assert_close(output.double().numpy(), expected.numpy(), dtype, "module", name)
+
+
+def test_double_is_more_exact_than_float(randomize: Any) -> None:
+    module = randomize(build(MODULES["sequence"][0])).double()
+    x = MODULES["sequence"][1][0].double()
+    assert not torch.equal(module(x).float().double(), module(x))
+    assert torch.equal(module.float()(x).double(), module(x.float()).double())
+
+
+def test_moving_changes_no_dtype() -> None:
+    config = plstm_config.change(MODULES["sequence"][0], {"dtype": "bfloat16"})
+    module = build(config).to("cpu").to("meta").to_empty(device="cpu")
+    assert module(torch.zeros(1, 2, 16)).dtype == torch.bfloat16
+
+
+def test_what_is_saved_keeps_the_types_of_the_config(tmp_path: Any) -> None:
+    save_pretrained(build(MODULES["sequence"][0]).half(), tmp_path)
+    module = from_pretrained(tmp_path)
+    assert module(torch.zeros(1, 2, 16)).dtype == torch.float32
