@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class Module(nn.Module):
             self.register_parameter(name, None if parameter is None else _empty(parameter))
         self._reset_own_parameters()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Let a change of the parameters' dtype reach the dtype of the computation, too."""
         super()._apply(fn, recurse)
         if hasattr(self, "dtype"):

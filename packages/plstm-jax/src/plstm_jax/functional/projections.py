@@ -15,7 +15,7 @@ _L2_EPSILON = 1e-5
 
 def gate(
     x: Float[Array, "... D"],
-    bias: Float[Array, "H *J"],
+    bias: Float[Array, " H *J"],
     weight: Float[Array, "P s *J d"] | None = None,
     activation: str = "identity",
     activation_scale: float = 1.0,

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -37,7 +38,7 @@ def plstm_1d(
     scale: float | Float[Array, ""] | None = None,
     implementation: str = "auto",
     chunk_size: int | None = None,
-    cu_seqlens: Int[Array, " S+1"] | None = None,
+    cu_seqlens: Int[Array | np.ndarray, " S1"] | None = None,
 ) -> Float[Array, "B T DV JO"]: ...
 
 
@@ -56,7 +57,7 @@ def plstm_1d(
     scale: float | Float[Array, ""] | None = None,
     implementation: str = "auto",
     chunk_size: int | None = None,
-    cu_seqlens: Int[Array, " S+1"] | None = None,
+    cu_seqlens: Int[Array | np.ndarray, " S1"] | None = None,
 ) -> tuple[Float[Array, "B T DV JO"], Float[Array, "B *S DK DV JT"]]: ...
 
 
@@ -74,7 +75,7 @@ def plstm_1d(
     scale: float | Float[Array, ""] | None = None,
     implementation: str = "auto",
     chunk_size: int | None = None,
-    cu_seqlens: Int[Array, " S+1"] | None = None,
+    cu_seqlens: Int[Array | np.ndarray, " S1"] | None = None,
 ) -> Float[Array, "B T DV JO"] | tuple[Float[Array, "B T DV JO"], Float[Array, "B *S DK DV JT"]]:
     """Run pLSTM along a sequence.
 

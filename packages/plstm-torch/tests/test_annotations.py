@@ -1,0 +1,18 @@
+"""The annotated shapes are true: the suite's checks run with every annotation enforced."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ADAPTER = Path(__file__).parents[1] / "conformance" / "adapter.py"
+# The insides of the ops are left out: torch reads the annotations of its operators itself, and knows none but its own.
+MODULES = (
+    *(f"plstm_torch.{name}" for name in ("layers", "blocks", "models", "functional", "context", "generation")),
+    *(f"plstm_torch.ops.{name}" for name in ("_plstm_1d.op", "_plstm_1d.step", "_plstm_2d.op", "_plstm_graph.op")),
+)
+
+
+def test_annotations_hold() -> None:
+    command = [sys.executable, "-m", "plstm_testing.conformance.annotations", str(ADAPTER), *MODULES]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
