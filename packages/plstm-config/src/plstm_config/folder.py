@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from plstm_config.base import Config
-from plstm_config.serialization import from_dict, parse_json, to_dict
+from plstm_config.serialization import from_dict, one_line, parse_json, to_dict
 from plstm_config.weights import ArrayInfo, check_weights, count_arrays
 
 if os.name == "posix":
@@ -210,7 +210,9 @@ def _read_weights(folder: Path, check: Check) -> Arrays:
                 import ml_dtypes  # noqa: F401  makes the type known to numpy
             return {name: file.get_tensor(name) for name in infos}
     except (SafetensorError, OSError, EOFError, UnicodeError) as error:
-        raise ValueError(f"{path}: expected a safetensors file, got a damaged or truncated one: {error}") from error
+        raise ValueError(
+            f"{path}: expected a safetensors file, got a damaged or truncated one: {one_line(error)}"
+        ) from error
 
 
 def _info(part: Any) -> ArrayInfo:

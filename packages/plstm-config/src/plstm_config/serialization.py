@@ -260,7 +260,12 @@ def parse_json(path: Path) -> Any:
     except RecursionError as error:
         raise ValueError(f"{path}: expected JSON, got a damaged file: it nests too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got a damaged file: {error}") from error
+        raise ValueError(f"{path}: expected JSON, got a damaged file: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of a library's error, which may quote a file: in one line, without what steers a terminal."""
+    return repr(" ".join(str(error).split()))[1:-1]
 
 
 def _refuse_constant(name: str) -> None:
@@ -274,7 +279,7 @@ def _parse_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: expected YAML, got a damaged file: it nests too deeply") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:
         # the parser lets errors of Python through, such as of dates that do not exist
-        raise ValueError(f"{path}: expected YAML, got a damaged file: {error}") from error
+        raise ValueError(f"{path}: expected YAML, got a damaged file: {one_line(error)}") from error
 
 
 def save(config: Config, path: str | Path) -> None:

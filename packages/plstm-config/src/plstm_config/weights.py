@@ -13,6 +13,7 @@ from plstm_config.parameters import Repeated, Weights, check_config, iterate_par
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
 _LISTED = 8  # names in a message
+_WALKED = 5_000  # names that are compared in any case, so that messages on ordinary models are whole
 
 Shape = tuple[int, ...]
 AcceptsShape = Callable[[Shape], bool]
@@ -48,8 +49,8 @@ def check_weights(
     check_config(config)
     owner = str(getattr(config, "class_name", type(config).__name__))
     asked = count_arrays(config)
-    # one name more than there are arrays, and those that a message lists, are missing for sure
-    shown = len(weights) + _LISTED + 1
+    # of more names than there are arrays and those that a message lists, some are missing for sure
+    shown = max(len(weights) + _LISTED + 1, _WALKED)
     expected = {name: parameter.shape for name, parameter in islice(iterate_parameters(config), shown)}
     if asked > len(expected):
         missing = sorted(set(expected) - set(weights))

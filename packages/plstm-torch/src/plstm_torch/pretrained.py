@@ -116,11 +116,13 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
 
     Raises:
         FileNotFoundError: the weights file is missing.
-        TypeError: `ignore` is no sequence of names.
+        TypeError: `module` is no module, or `ignore` no sequence of names.
         ValueError: the file is damaged, names or shapes do not fit the module, numbers are too large for its dtypes,
             or neither the folder nor the module has a name that is to be ignored.
     """
     bare = _unwrap(module)
+    if not isinstance(bare, nn.Module):
+        raise TypeError(f"module: expected a torch module, got {type(bare).__name__}")
 
     def check(infos: Mapping[str, ArrayInfo], source: str) -> None:
         _fit(bare, infos, source=source, ignore=ignore)
@@ -173,7 +175,8 @@ def _fit(module: nn.Module, infos: Mapping[str, ArrayInfo], *, source: str, igno
 
 
 def _left_out(ignore: Sequence[str], known: Sequence[str]) -> Callable[[str], bool]:
-    if isinstance(ignore, str) or not all(isinstance(part, str) for part in ignore):
+    is_sequence = isinstance(ignore, Sequence) and not isinstance(ignore, str)
+    if not is_sequence or not all(isinstance(part, str) for part in ignore):
         raise TypeError(f"ignore: expected a sequence of names of parts, got {ignore!r}")
 
     def belongs(name: str, part: str) -> bool:
@@ -186,10 +189,11 @@ def _left_out(ignore: Sequence[str], known: Sequence[str]) -> Callable[[str], bo
 
 
 def _shared(state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[list[str]]:
-    """Names of one and the same parameter, where it has several."""
-    groups: dict[int, list[str]] = {}
+    """Names of one and the same parameter, where it has several; also of two in one place of the memory."""
+    groups: dict[tuple[int, torch.Size], list[str]] = {}
     for name in names:
-        groups.setdefault(id(state[name]), []).append(name)
+        tensor = state[name]
+        groups.setdefault((tensor.data_ptr() or id(tensor), tensor.shape), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
