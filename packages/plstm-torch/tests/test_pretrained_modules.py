@@ -260,8 +260,8 @@ def test_parts_that_are_left_out(tmp_path: Path, vision: Any) -> None:
     replaced: Any = build(VISION)
     replaced.head = nn.Linear(32, 9)
     load_weights(replaced, tmp_path, ignore=("head",))
-    with pytest.raises(ValueError, match="missing"):
-        save_pretrained(build(pc.change(VISION, {"pooling": "features"})), tmp_path / "features")
+    save_pretrained(features, tmp_path / "features")
+    with pytest.raises(ValueError, match=r"missing 'head\.weight'$"):
         load_weights(vision, tmp_path / "features", ignore=("head.bias",))
 
 
@@ -286,7 +286,9 @@ def test_numbers_that_a_dtype_has_no_room_for(tmp_path: Path, vision: Any) -> No
     arrays["norm.scale"] = state["norm.scale"].numpy()
     write_folder(tmp_path / "large", config, arrays, package="p", version="1")
     half = build(VISION).half()
-    with pytest.raises(ValueError, match=r"norm\.scale: expected numbers within the range of torch\.float16, got 1.*30"):
+    with pytest.raises(
+        ValueError, match=r"norm\.scale: expected numbers within the range of torch\.float16, got 1.*30"
+    ):
         load_weights(half, tmp_path / "large")
     assert torch.isposinf(from_pretrained(tmp_path / "large").norm.scale[1])
 
