@@ -45,7 +45,7 @@ def merge(array: Array) -> Array:
 
 def split(array: Array, num_heads: int) -> Array:
     """[B * H, ...] as [B, H, ...]."""
-    return array.reshape(-1, num_heads, *array.shape[1:])
+    return array.reshape(len(array) // num_heads, num_heads, *array.shape[1:])
 
 
 def normalize_heads(module: Module, output: Array) -> Array:

@@ -30,8 +30,8 @@ def layer_graph(module: Module, x: Array, context: Context) -> tuple[Array, Cach
     if config.edge_slots == "swapped":
         out_rank, in_rank = in_rank, out_rank
     source, mark, transition = (module.part(name)(x) for name in ("source", "mark", "transition"))
-    source, mark = source.reshape(-1, heads, slots), mark.reshape(-1, heads, slots)
-    transition = transition.reshape(-1, heads, slots, slots)
+    source, mark = source.reshape(len(x), heads, slots), mark.reshape(len(x), heads, slots)
+    transition = transition.reshape(len(x), heads, slots, slots)
     edges = topology.edges.tolist()
     sources = _stack([source[tail, :, out_rank[e]] for e, (tail, _) in enumerate(edges)], heads)
     marks = _stack([mark[head, :, in_rank[e]] for e, (_, head) in enumerate(edges)], heads)
@@ -76,7 +76,7 @@ def _run(module: Module, x: Array, topology: DagTopology, source: Array, transit
     gates["transition"] = _bounded(config, transition, topology).T
     output = plstm_graph(**projections, **gates, topology=topology)
     normed = np.moveaxis(module.part("mhnorm")(np.asarray(output)), 0, 1)
-    return module.apply_part("out", normed.reshape(len(x), -1))
+    return module.apply_part("out", normed.reshape(len(x), normed.shape[1] * normed.shape[2]))
 
 
 def _bounded(config: Any, transition: Array, topology: DagTopology) -> Array:
@@ -101,7 +101,7 @@ def _ranks(nodes: Array) -> list[int]:
 
 def _by_head(array: Array, heads: int) -> Any:
     """[N, H * d] as [H, N, d]."""
-    return np.moveaxis(array.reshape(len(array), heads, -1), 1, 0)
+    return np.moveaxis(array.reshape(len(array), heads, array.shape[1] // heads), 1, 0)
 
 
 def _stack(rows: list[Array], heads: int) -> Array:

@@ -60,7 +60,7 @@ def graph_model(module: Module, x: Array, context: Context) -> tuple[Array, Cach
 
 
 def _flat(grid: Array) -> Array:
-    return grid.reshape(grid.shape[0], -1, grid.shape[-1])
+    return grid.reshape(grid.shape[0], grid.shape[1] * grid.shape[2], grid.shape[3])
 
 
 def _encode(module: Module, x: Array) -> Array:
