@@ -74,7 +74,8 @@ class Config(ConfigInterface):
 
     def __post_init__(self) -> None:
         """Check the fields' types, fill what is derived, then check what must fit together."""
-        self._derived: set[str] = set()  # fields that follow from others
+        self._derived: set[str] = set()  # fields that follow from others, here or in the parent
+        self._follows: set[str] = set()  # fields that have the default of the parent
         self._completed: set[str] = set()  # fields that hold children completed by this config
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             value = _as_tuple(getattr(self, name))
@@ -155,7 +156,8 @@ class Config(ConfigInterface):
         given, defaults = getattr(self, name), defaults or {}
         if given is None:
             made = auto(**structure, **defaults)
-            made._derived.update(structure, defaults)
+            made._derived.update(structure)
+            made._follows.update(defaults)
             self._derived.add(name)
         else:
             if isinstance(given, Draft):
@@ -165,8 +167,8 @@ class Config(ConfigInterface):
             made._derived.update(structure.keys() & known.keys())
             # what the default class is given says nothing of another class, but for the types that all follow
             following = defaults.keys() & known.keys() & (known.keys() if type(made) is auto else _TYPES)
-            made._derived.update(one for one in following if getattr(made, one) == defaults[one])
-            if type(made) is auto and not essential(made) and following <= made._derived:
+            made._follows.update(one for one in following if getattr(made, one) == defaults[one])
+            if type(made) is auto and not essential(made) and following <= made._follows:
                 self._derived.add(name)
         self._completed.add(name)
         setattr(self, name, made)
@@ -191,7 +193,7 @@ def essential(config: Config) -> dict[str, Any]:
     """The fields of a config that say something: neither their class's default nor derived from others."""
     said = {}
     for item in fields(config):
-        if not item.init or item.name in config._derived:
+        if not item.init or item.name in config._derived | config._follows:
             continue
         value = getattr(config, item.name)
         default = item.default_factory() if item.default_factory is not MISSING else item.default
@@ -203,7 +205,7 @@ def essential(config: Config) -> dict[str, Any]:
 def draft(config: Config) -> Draft:
     """What was said of a config, see `Draft`."""
     said = {name: draft(value) if name in config._completed else value for name, value in essential(config).items()}
-    return Draft(type(config), said, frozenset(config._derived))
+    return Draft(type(config), said, frozenset(config._follows))
 
 
 @frozen

@@ -103,8 +103,8 @@ class pLSTMLMModelConfig(_ModelConfig):
     post_blocks_norm: NormConfig | None = None
 
     def _complete(self) -> None:
-        if isinstance(self.block_stack, BlockStackConfig):
-            self._derive("embedding_dim", self.block_stack.input_dim)
+        if self.embedding_dim < 0 and isinstance(self.block_stack, BlockStackConfig):
+            self._set("embedding_dim", self.block_stack.input_dim)
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
