@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from plstm_config import (
     Convolution1DLayerConfig,
@@ -35,20 +35,14 @@ from plstm_config import (
     pLSTMGraphLayerConfig,
 )
 from plstm_config.topology import DagTopology
+from plstm_config.transition import NormalizationMode
 
 from .module_draws import FLOAT64, ModuleCase, case
 
 WIDTH = 8
-SCALAR = {"JQ": 1, "JK": 1, "JV": 1, "JT": 1, "JO": 1}
-MATRIX = {"JQ": 2, "JK": 1, "JV": 2, "JT": 3, "JO": 2}
-READS_INPUT = {"weight": True, "sub_heads": 2, "input_dim": WIDTH, **FLOAT64}
-NORMALIZATIONS = (
-    "qr",
-    "householder_orthogonalization",
-    "exponential_orthogonalization",
-    "eigenvalue_restriction",
-    "singularvalue_restriction",
-)
+SCALAR: dict[str, Any] = {"JQ": 1, "JK": 1, "JV": 1, "JT": 1, "JO": 1}
+MATRIX: dict[str, Any] = {"JQ": 2, "JK": 1, "JV": 2, "JT": 3, "JO": 2}
+READS_INPUT: dict[str, Any] = {"weight": True, "sub_heads": 2, "input_dim": WIDTH, **FLOAT64}
 # Two graphs and a node without edges; two ways from 0 to 4, which D-mode prunes, and edges out of topological order.
 EDGES = [[2, 4], [0, 1], [0, 2], [1, 3], [2, 3], [3, 4], [1, 2], [6, 7], [5, 6], [5, 7]]
 NUM_NODES = 9
@@ -78,7 +72,7 @@ def _gates() -> Iterator[ModuleCase]:
 
 def _transitions() -> Iterator[ModuleCase]:
     common = {"num_heads": 4, "transition_dim": 3, **READS_INPUT}
-    for mode in NORMALIZATIONS:
+    for mode in get_args(NormalizationMode):
         config = LongRangeTransitionLayerConfig(normalization_mode=mode, orthogonalization_order=4, **common)
         yield case(f"transition_{mode}", config, 2, WIDTH)
     options: Mapping[str, Mapping[str, Any]] = {
@@ -102,15 +96,15 @@ def _projections() -> Iterator[ModuleCase]:
 
 
 def _norms() -> Iterator[ModuleCase]:
-    flags = ({"scale": True, "bias": True}, {"scale": False}, {"eps": 0.1})
+    flags: tuple[dict[str, Any], ...] = ({"scale": True, "bias": True}, {"scale": False}, {"eps": 0.1})
     for config_class in (RMSNormConfig, LayerNormConfig):
         for number, chosen in enumerate(flags):
             name = f"{config_class.__name__[:-6].lower()}_{number}"
             yield case(name, config_class(input_dim=WIDTH, **chosen, **FLOAT64), 2, 3, WIDTH)
-    for config_class in (MultiHeadRMSNormConfig, MultiHeadLayerNormConfig):
+    for head_norm in (MultiHeadRMSNormConfig, MultiHeadLayerNormConfig):
         for axis, shape in ((1, (2, 4, 3, 2)), (0, (4, 3, 2)), (None, (2, 3, WIDTH))):
-            options = {"num_heads": 4, "input_dim": WIDTH, "bias": True, "axis": axis, **FLOAT64}
-            yield case(f"{config_class.__name__[:-6].lower()}_{axis}", config_class(**options), *shape)
+            config = head_norm(num_heads=4, input_dim=WIDTH, bias=True, axis=axis, **FLOAT64)
+            yield case(f"{head_norm.__name__[:-6].lower()}_{axis}", config, *shape)
     yield case("identity", IdentityConfig(), 2, 3, WIDTH)
 
 
@@ -120,9 +114,9 @@ def _convolutions() -> Iterator[ModuleCase]:
         yield case(f"convolution_1d_{size}_{length}", config, 2, length, WIDTH)
     for causal in (True, False):
         for kernel in ((3, 3), (2, 4), (1, 5)):
-            config = Convolution2DLayerConfig(input_dim=WIDTH, kernel_size=kernel, causal=causal, **FLOAT64)
+            on_grids = Convolution2DLayerConfig(input_dim=WIDTH, kernel_size=kernel, causal=causal, **FLOAT64)
             name = f"convolution_2d_{kernel[0]}x{kernel[1]}_{'causal' if causal else 'centred'}"
-            yield case(name, config, 2, 4, 3, WIDTH)
+            yield case(name, on_grids, 2, 4, 3, WIDTH)
 
 
 def _pointwise() -> Iterator[ModuleCase]:
@@ -211,20 +205,19 @@ def _grids() -> Iterator[ModuleCase]:
 
 def _graphs() -> Iterator[ModuleCase]:
     common: dict[str, Any] = {"input_dim": WIDTH, "num_heads": 2, **FLOAT64}
-    sides = ("outgoing", "incoming")
-    for mode, slots, side in product("PD", ("own", "swapped"), sides):
-        config = pLSTMGraphLayerConfig(
-            mode=mode, max_edges=4, edge_slots=slots, pmode_normalization=side, bias=side == "incoming", **common
-        )
+    options: dict[str, Any]
+    for mode, slots, side in product("PD", ("own", "swapped"), ("outgoing", "incoming")):
+        options = {"mode": mode, "edge_slots": slots, "pmode_normalization": side, "bias": side == "incoming"}
+        config = pLSTMGraphLayerConfig(max_edges=4, **options, **common)
         yield case(f"graph_{mode}_{slots}_{side}", config, NUM_NODES, WIDTH, graph=GRAPHS)
-    for mode, node, side in product("PD", ("shared", "tail"), sides):
-        config = pLSTMGraphEdgeLayerConfig(
-            mode=mode, edge_input_dim=3, transition_node=node, pmode_normalization=side, **common
-        )
+    for mode, node, side in product("PD", ("shared", "tail"), ("outgoing", "incoming")):
+        options = {"mode": mode, "transition_node": node, "pmode_normalization": side}
+        edge = pLSTMGraphEdgeLayerConfig(edge_input_dim=3, **options, **common)
         inputs = {"graph": GRAPHS, "edge_attr": (len(EDGES), 3)}
-        yield case(f"graph_edge_{mode}_{node}_{side}", config, NUM_NODES, WIDTH, **inputs)
-    sizes = {"qk_head_dim": 3, "hv_head_dim": 4, "out": False, "mhnorm": MultiHeadLayerNormConfig(axis=0, **FLOAT64)}
-    yield case("graph_P_sizes", pLSTMGraphLayerConfig(max_edges=3, **common, **sizes), NUM_NODES, WIDTH, graph=GRAPHS)
+        yield case(f"graph_edge_{mode}_{node}_{side}", edge, NUM_NODES, WIDTH, **inputs)
+    norm = MultiHeadLayerNormConfig(axis=0, **FLOAT64)
+    options = {"qk_head_dim": 3, "hv_head_dim": 4, "out": False, "mhnorm": norm}
+    yield case("graph_P_sizes", pLSTMGraphLayerConfig(max_edges=3, **common, **options), NUM_NODES, WIDTH, graph=GRAPHS)
     none = pLSTMGraphEdgeLayerConfig(edge_input_dim=0, **common)
     yield case("graph_edge_P_without_features", none, NUM_NODES, WIDTH, graph=GRAPHS)
     lone = DagTopology.from_edges(2, [])

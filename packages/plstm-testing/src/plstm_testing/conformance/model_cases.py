@@ -106,7 +106,8 @@ def _pairs() -> Iterator[ModuleCase]:
 def _stacks() -> Iterator[ModuleCase]:
     for name, block in (("pre_up", pre_up()), ("post_up", post_up()), ("transformer", None)):
         chosen = block or TransformerBlockConfig(input_dim=WIDTH, num_heads=2, **NARROW, **FLOAT64)
-        yield case(f"stack_{name}", BlockStackConfig(input_dim=WIDTH, num_blocks=2, block=chosen, **FLOAT64), 2, 4, WIDTH)
+        stack = BlockStackConfig(input_dim=WIDTH, num_blocks=2, block=chosen, **FLOAT64)
+        yield case(f"stack_{name}", stack, 2, 4, WIDTH)
     scanned = BlockStackConfig(input_dim=WIDTH, num_blocks=3, block=post_up(), scan_blocks=True, **FLOAT64)
     yield case("stack_scanned", scanned, 1, 3, WIDTH)
 
@@ -125,8 +126,8 @@ def _embeddings() -> Iterator[ModuleCase]:
     first = PatchEmbedConfig(dim=WIDTH, num_channels=2, patch_size=2, channels_first=True, **FLOAT64)
     yield case("patch_embed_channels_first", first, pixels=(2, 2, 4, 6))
     for name, grid in {"same": (3, 4), "larger": (5, 7), "smaller": (2, 2), "one_axis": (3, 9), "one": (1, 1)}.items():
-        config = PosEmbed2DConfig(dim=WIDTH, seqlens=(3, 4), **FLOAT64)
-        yield case(f"pos_embed_{name}", config, 2, *grid, WIDTH)
+        positions = PosEmbed2DConfig(dim=WIDTH, seqlens=(3, 4), **FLOAT64)
+        yield case(f"pos_embed_{name}", positions, 2, *grid, WIDTH)
 
 
 def language_model(**options: Any) -> pLSTMLMModelConfig:
