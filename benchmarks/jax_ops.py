@@ -27,7 +27,7 @@ import torch
 from plstm_graph import CASES as GRAPHS
 from plstm_graph import draw_topology
 
-from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
+from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
 from plstm_jax import ops as jax_ops
 from plstm_torch import ops as torch_ops
 
@@ -47,8 +47,6 @@ for graph, (*_, implementations) in GRAPHS.items():
     for implementation in implementations:
         CASES[f"{graph}, {implementation}"] = ("plstm_graph", implementation, {"H": 4, "DK": 24, "DV": 24})
 LAYOUTS = {"plstm_1d": PLSTM_1D, "plstm_2d_oriented": PLSTM_2D_ORIENTED, "plstm_graph": PLSTM_GRAPH}
-# P-mode passes one array for two transitions each, and one mark twice.
-SHARED = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
 
 Arguments = dict[str, np.ndarray]
 Function = Callable[[], Any]
@@ -56,7 +54,7 @@ Call = Callable[[Any, Mapping[str, Any]], Any]  # from the module of the ops and
 
 
 def draw(op: str, mode: str, sizes: Mapping[str, int]) -> Arguments:
-    """Random arguments with bounded transitions; of P-mode only the arrays that are not shared."""
+    """Random arguments with bounded transitions; of P-mode only what it reads."""
     random = np.random.default_rng(0)
     arguments = {}
     for name, layout in LAYOUTS[op].items():
@@ -68,14 +66,14 @@ def draw(op: str, mode: str, sizes: Mapping[str, int]) -> Arguments:
         share = random.uniform(0, 1, arguments["transition_rl"].shape).astype(np.float32)
         arguments["transition_rl"] *= share
         arguments["transition_du"] *= 1 - share
-        return {name: array for name, array in arguments.items() if name not in SHARED}
+        return {name: array for name, array in arguments.items() if name not in DIRECTED}
     if mode == "D":
         del arguments["transition_dl"]
     return arguments
 
 
-def completed(arguments: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    return {**arguments, **({name: arguments[source] for name, source in SHARED.items()} if mode == "P" else {})}
+def keywords(op: str, mode: str) -> dict[str, Any]:
+    return {"mode": "P"} if op == "plstm_2d_oriented" and mode == "P" else {}
 
 
 def torch_functions(call: Call, arguments: Arguments, weight: np.ndarray) -> tuple[Function, Function]:
@@ -156,7 +154,7 @@ def problem(case: str) -> tuple[Call, Arguments, np.ndarray, dict[str, int]]:
         arguments = draw(op, variant, sizes)
 
         def call(ops: Any, arrays: Mapping[str, Any]) -> Any:
-            return getattr(ops, op)(**completed(arrays, variant))
+            return getattr(ops, op)(**arrays, **keywords(op, variant))
 
     shape = [sizes.get(letter, 1) for letter in LAYOUTS[op]["value"]]
     if op != "plstm_graph":
@@ -188,7 +186,7 @@ def compile_times(sides: list[int]) -> list[dict[str, Any]]:
             arguments = draw("plstm_2d_oriented", mode, sizes)
 
             def loss(arrays: dict[str, Any], mode: str = mode) -> Any:
-                return jnp.sum(jax_ops.plstm_2d_oriented(**completed(arrays, mode)))
+                return jnp.sum(jax_ops.plstm_2d_oriented(**arrays, **keywords("plstm_2d_oriented", mode)))
 
             start = time.perf_counter(), time.process_time()
             traced = jax.jit(jax.grad(loss)).trace(arguments)

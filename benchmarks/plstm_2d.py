@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from measuring import add_options, describe, machine, measure, write
@@ -20,20 +21,19 @@ IMPLEMENTATIONS = ("recurrent", "parallel", "chunkwise", "auto")
 LARGEST = {"parallel": 64, "recurrent": 14}
 
 
-def draw(side: int, batch: int, dim: int, mode: str) -> dict[str, torch.Tensor]:
-    """Arguments; those of P-mode share tensors."""
+def draw(side: int, batch: int, dim: int, mode: str) -> dict[str, Any]:
+    """Arguments of the op, `mode` among them where it is P."""
 
     def leaf(*shape: int) -> torch.Tensor:
         return torch.randn(batch, *shape).requires_grad_()
 
-    arguments = {name: leaf(side, side, dim, 1) for name in ("query", "key", "value")}
+    arguments: dict[str, Any] = {name: leaf(side, side, dim, 1) for name in ("query", "key", "value")}
     arguments |= {"direct": leaf(side, side, 1, 1, 1, 1)}
     arguments |= {name: leaf(4, side, side, 1, 1, 1) for name in ("source_r", "source_d", "mark_l")}
     decay, share = torch.rand(2, batch, 4, side, side, 1, 1)
     if mode == "P":
         right, down = (decay * share).requires_grad_(), (decay * (1 - share)).requires_grad_()
-        arguments |= {"transition_rl": right, "transition_ru": right, "transition_du": down, "transition_dl": down}
-        return arguments | {"mark_u": arguments["mark_l"]}
+        return arguments | {"transition_rl": right, "transition_du": down, "mode": "P"}
     names = ("transition_rl", "transition_du", "transition_ru")
     gates = (2 * decay - 1, 2 * share - 1, torch.rand_like(decay))
     arguments |= {name: gate.requires_grad_() for name, gate in zip(names, gates, strict=True)}
@@ -52,7 +52,7 @@ def calls(
     yield ("-", "attention", *attention(side, batch, options.dim))
     for mode in options.modes:
         arguments = draw(side, batch, options.dim, mode)
-        leaves = list({id(tensor): tensor for tensor in arguments.values()}.values())
+        leaves = [argument for argument in arguments.values() if isinstance(argument, torch.Tensor)]
         for name in options.implementations:
             if side <= LARGEST.get(name, side):
                 yield mode, name, lambda a=arguments, n=name: plstm_2d_oriented(**a, implementation=n), leaves

@@ -69,6 +69,17 @@ def test_wrong_size_names_the_argument(op, name):
         check(**given, **extra)
 
 
+def test_a_step_has_the_shapes_of_a_sequence_without_its_length():
+    assert shapes.PLSTM_1D_STEP["source"] == ("B", "JT", "JK", "JV")
+    given = arguments(shapes.PLSTM_1D_STEP)
+    assert shapes.check_plstm_1d_step(**given, scale=0.5)["DV"] == given["value"].shape[1]
+    for name in shapes.PLSTM_1D_STEP:
+        with pytest.raises(ValueError, match=rf"^{name}: expected \["):
+            shapes.check_plstm_1d_step(**given | {name: given[name][..., 0]})
+    with pytest.raises(TypeError, match=r"^scale: expected"):
+        shapes.check_plstm_1d_step(**given, scale="half")
+
+
 def test_message_shows_letters_and_sizes():
     given = arguments(shapes.PLSTM_1D)
     given["source"] = given["source"][:, :15]
@@ -83,6 +94,22 @@ def test_message_shows_letters_and_sizes():
 def test_mixed_transitions_may_be_left_out(op, name):
     check, layouts, _ = CHECKS[op]
     check(**(arguments(layouts) | {name: None}))
+
+
+@pytest.mark.parametrize("op", ["2d", "2d_oriented"])
+def test_directed_mode_leaves_out_what_it_does_not_read(op):
+    check, layouts, _ = CHECKS[op]
+    directed = arguments(layouts) | dict.fromkeys(shapes.DIRECTED) | {"mode": "P"}
+    assert check(**directed)["JT"] == 4
+    for name in shapes.DIRECTED:
+        with pytest.raises(ValueError, match=f"^{name}: expected None with mode='P', got ndarray$"):
+            check(**directed | {name: arguments(layouts)[name]})
+    with pytest.raises(ValueError, match=r"^mark_u: expected \[B=.*\] unless mode='P', got None$"):
+        check(**directed | {"mode": None})
+    with pytest.raises(ValueError, match=r"^mode: expected None or 'P', got 'L'$"):
+        check(**directed | {"mode": "L"})
+    with pytest.raises(TypeError, match=r"^mode: expected None or 'P', got ndarray$"):
+        check(**directed | {"mode": np.ones(2)})
 
 
 @pytest.mark.parametrize("op", ["1d", "2d", "2d_oriented", "graph"])

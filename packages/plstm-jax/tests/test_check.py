@@ -19,7 +19,7 @@ def printed(**arguments):
 @pytest.mark.parametrize(("dtype", "quick"), [("float64", True), ("bfloat16", True), ("float32", False)])
 def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtype, quick):
     chosen = {"plstm_1d": ("packed",), "plstm_2d": ("P_state_tracking",), "plstm_2d_oriented": ("L_odd_sides",)}
-    chosen["plstm_graph"] = ("dense_states",)
+    chosen |= {"plstm_1d_step": ("state_tracking",), "plstm_graph": ("dense_states",)}
     monkeypatch.setattr(selfcheck, "CASES", chosen)
     rows = list(check.check_rows(["cpu"], [dtype], quick=quick))
     assert {(row.op, row.implementation) for row in rows} == {

@@ -11,7 +11,7 @@ from plstm_testing.conformance.mutants import MUTANTS
 from plstm_testing.conformance.spoiling import find_failure
 
 OPS = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
-FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items()}
+FORMS = {name: forms[1] for name, forms in IMPLEMENTATIONS.items() if len(forms) > 1}
 
 
 @pytest.fixture(autouse=True)

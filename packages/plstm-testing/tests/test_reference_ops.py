@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from plstm_config.shapes import DIRECTED
 from plstm_testing import golden, reference
 from plstm_testing.conformance import cases, truth
 from plstm_testing.conformance.cases import STATE_TRACKING, Topology, graph, grid, sequence, topology
 from plstm_testing.conformance.checks import check_golden_op
 from plstm_testing.conformance.numpy_adapter import adapter
+from plstm_testing.conformance.sharing import sharing_cases
 from plstm_testing.finite_differences import directional_derivative
 from plstm_testing.tolerances import assert_close
 
@@ -104,11 +106,11 @@ def test_a_sequence_is_a_chain(random):
     assert_close(states[:, -1], last, label="last state")
 
 
-@pytest.mark.parametrize("mode", ["full", "L", "R", "P"])
+@pytest.mark.parametrize("mode", ["full", "L", "R", "P_values"])
 def test_a_grid_is_a_graph(mode):
     columns, rows = 3, 4
     case = grid("graph", columns, rows, mode, STATE_TRACKING)
-    args = truth.with_same(case.arguments, case.same)
+    args = case.arguments
     expected = reference.plstm_2d(**args)
 
     def node(x, y):
@@ -123,6 +125,22 @@ def test_a_grid_is_a_graph(mode):
     direct = args["direct"].reshape(2, columns * rows, *args["direct"].shape[3:])
     output = reference.plstm_graph(**nodes, **gates, direct=direct, topology=shape, scale=3**-0.5)
     assert_close(output.reshape(expected.shape), expected, label="output")
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+def test_directed_mode_is_the_general_grid_with_equal_gates(oriented):
+    case = grid("directed", 3, 4, "P", STATE_TRACKING, oriented=oriented, initial=True)
+    both = {name: case.arguments[serving] for name, serving in DIRECTED.items()}
+    keywords = {name: value for name, value in case.keywords.items() if name != "mode"}
+    general = replace(case, arguments={**case.arguments, **both}, keywords=keywords)
+    found, expected = (truth.evaluate(truth.call(each, "auto", "float64", "cpu")) for each in (case, general))
+    assert_close(found.output, expected.output)
+    for one, other in zip(found.last_state, expected.last_state, strict=True):
+        assert_close(one, other, kind="state")
+    for name, serving in DIRECTED.items():
+        assert name not in found.gradients
+        total = expected.gradients[name] + expected.gradients[serving]
+        assert_close(found.gradients[serving], total, kind="gradient")
 
 
 def grid_gates_on_edges(args, shape: Topology, rows: int):
@@ -223,7 +241,7 @@ def test_topology_is_checked():
 
 def test_case_names_are_unique():
     for op in cases.OPS:
-        names = [case.name for case in cases.cases(op)]
+        names = [case.name for case in (*cases.cases(op), *sharing_cases(op))]
         assert len(names) == len(set(names)) > 5
     with pytest.raises(ValueError, match="op: expected one of"):
         cases.cases("plstm_3d")

@@ -14,7 +14,7 @@ from plstm_testing import golden
 from plstm_testing.conformance import OpCall, Result
 from plstm_torch import load_original, ops
 
-OPS = ("plstm_1d", "plstm_2d", "plstm_2d_oriented", "plstm_graph")
+OPS = ("plstm_1d", "plstm_1d_step", "plstm_2d", "plstm_2d_oriented", "plstm_graph")
 GRID = ("recurrent", "chunkwise", "parallel")
 
 
@@ -41,7 +41,7 @@ class TorchAdapter:
         keywords = {name: _keyword(value, call.device) for name, value in call.keywords.items()}
         same = {name: arguments[source] for name, source in call.same.items()}
         result = self.ops[call.op](**arguments, **same, **keywords)
-        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        output, state = result if call.returns_state else (result, None)
         gradients = self._gradients(call, arguments, output, state) if call.cotangent is not None else {}
         states = _tensors(state)
         return Result(
@@ -76,8 +76,7 @@ class TorchAdapter:
             return tuple(self._argument(name, part, call) for part in value)
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
             return value
-        dtype = _state_dtype(call.dtype) if name == "initial_state" else getattr(torch, call.dtype)
-        tensor = torch.from_numpy(np.array(value)).to(call.device, dtype)
+        tensor = torch.from_numpy(np.array(value)).to(call.device, getattr(torch, call.dtype_of(name)))
         if call.strided:
             tensor = _strided(tensor)
         return tensor.requires_grad_(call.cotangent is not None)
@@ -86,14 +85,11 @@ class TorchAdapter:
         if output.dtype != getattr(torch, call.dtype):
             raise AssertionError(f"output: expected dtype {call.dtype}, got {output.dtype}")
         weighted = [(output, call.cotangent), *zip(_tensors(state), _tensors(call.cotangent_state), strict=True)]
-        weighted = [(result, _weight(weight, result, call)) for result, weight in weighted if result.requires_grad]
+        results = [result for result, _ in weighted]
+        weights = [_weight(weight, result, call) for result, weight in weighted]
         leaves = [tensor for value in arguments.values() for tensor in _tensors(value)]
-        if weighted:
-            results, weights = zip(*weighted, strict=True)
-            found = torch.autograd.grad(results, leaves, weights, materialize_grads=True, allow_unused=True)
-        else:  # nothing that was asked for depends on an argument, as the output of no steps
-            found = tuple(torch.zeros_like(leaf) for leaf in leaves)
-        remaining = iter(found)
+        # strict: an argument without a gradient would have none in a user's optimizer either
+        remaining = iter(torch.autograd.grad(results, leaves, weights))
         gradients: dict[str, Any] = {}
         for name, value in arguments.items():
             if value is not None:
@@ -120,10 +116,6 @@ def _like(value: Any, parts: Iterable[Any]) -> Any:
     """The parts in the structure of `value`: a tuple or the only one."""
     parts = tuple(parts)
     return parts if isinstance(value, tuple) else parts[0]
-
-
-def _state_dtype(dtype: str) -> torch.dtype:
-    return torch.float64 if dtype == "float64" else torch.float32
 
 
 def _weight(array: Any, result: Tensor, call: OpCall) -> Tensor:

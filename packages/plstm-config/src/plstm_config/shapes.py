@@ -23,6 +23,11 @@ PLSTM_1D: Mapping[str, Layout] = {
     "direct": ("B", "T", "JO", "JQ", "JK", "JV"),
 }
 
+PLSTM_1D_STEP: Mapping[str, Layout] = {
+    **{name: ("B", *layout[2:]) for name, layout in PLSTM_1D.items()},
+    "state": ("B", "DK", "DV", "JT"),
+}
+
 PLSTM_2D: Mapping[str, Layout] = {
     "query": ("B", "X", "Y", "DK", "JQ"),
     "key": ("B", "X", "Y", "DK", "JK"),
@@ -63,6 +68,9 @@ PLSTM_GRAPH_STATE_TRACKING: Mapping[str, Layout] = {
     "direct": ("H", "N", "JO", "JQ", "JK", "JV"),
 }
 
+# Gates that grids of mode "P" do without: each equals the one named here, which serves in both places.
+DIRECTED: Mapping[str, str] = {"transition_dl": "transition_du", "transition_ru": "transition_rl", "mark_u": "mark_l"}
+# Gates that are zero where they are left out.
 OPTIONAL = frozenset({"transition_dl", "transition_ru"})
 # Lengths, grids, batches and graphs may be empty, the inner dimensions may not.
 _MAY_BE_EMPTY = frozenset({"B", "H", "T", "X", "Y", "N", "E", "L"})
@@ -143,6 +151,46 @@ def check_plstm_1d(
     return sizes
 
 
+def check_plstm_1d_step(
+    query: Any,
+    key: Any,
+    value: Any,
+    source: Any,
+    transition: Any,
+    mark: Any,
+    direct: Any,
+    state: Any,
+    *,
+    scale: Any = None,
+) -> Sizes:
+    """Check the arguments of `plstm_1d_step` by shape.
+
+    Args:
+        query: [B,DK,JQ].
+        key: [B,DK,JK].
+        value: [B,DV,JV].
+        source: [B,JT,JK,JV].
+        transition: [B,JT,JT].
+        mark: [B,JO,JQ,JT].
+        direct: [B,JO,JQ,JK,JV].
+        state: [B,DK,DV,JT].
+        scale: None or a number.
+
+    Returns:
+        The size of every letter.
+
+    Raises:
+        TypeError: if an argument has no shape.
+        ValueError: if a shape is wrong; the message names the argument, the expected and the actual shape.
+    """
+    sizes: Sizes = {}
+    arrays = (query, key, value, source, transition, mark, direct, state)
+    for (name, layout), array in zip(PLSTM_1D_STEP.items(), arrays, strict=True):
+        check_array(name, array, layout, sizes)
+    check_scale(scale)
+    return sizes
+
+
 def check_plstm_2d(
     query: Any,
     key: Any,
@@ -155,8 +203,9 @@ def check_plstm_2d(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: Any = None,
     initial_state: Any = None,
     scale: Any = None,
 ) -> Sizes:
@@ -170,11 +219,12 @@ def check_plstm_2d(
         source_d: [B,X,Y,JT,JK,JV].
         transition_rl: [B,X,Y,JT,JT].
         transition_du: [B,X,Y,JT,JT].
-        transition_dl: None (zero) or [B,X,Y,JT,JT].
-        transition_ru: None (zero) or [B,X,Y,JT,JT].
+        transition_dl: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
+        transition_ru: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
         mark_l: [B,X,Y,JO,JQ,JT].
-        mark_u: [B,X,Y,JO,JQ,JT].
+        mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P".
         direct: [B,X,Y,JO,JQ,JK,JV].
+        mode: None or "P".
         initial_state: None or the pair left [B,Y,DK,DV,JT], top [B,X,DK,DV,JT].
         scale: None or a number.
 
@@ -183,12 +233,13 @@ def check_plstm_2d(
 
     Raises:
         TypeError: if an argument has no shape, or `initial_state` is no pair.
-        ValueError: if a shape is wrong; the message names the argument, the expected and the actual shape.
+        ValueError: if a shape is wrong, a gate does not go with the mode, or the mode is unknown; the message names the
+            argument, what was expected and what came.
     """
     sizes: Sizes = {}
     transitions = (transition_rl, transition_du, transition_dl, transition_ru)
     arrays = (query, key, value, source_r, source_d, *transitions, mark_l, mark_u, direct)
-    _check_2d(PLSTM_2D, arrays, sizes)
+    _check_2d(PLSTM_2D, arrays, sizes, mode)
     check_scale(scale)
     if initial_state is not None:
         _check_border_states(initial_state, ("B",), sizes)
@@ -207,8 +258,9 @@ def check_plstm_2d_oriented(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: Any = None,
     initial_state: Any = None,
     scale: Any = None,
 ) -> Sizes:
@@ -225,8 +277,9 @@ def check_plstm_2d_oriented(
         transition_dl: None (zero), or see `source_r`.
         transition_ru: None (zero), or see `source_r`.
         mark_l: see `source_r`.
-        mark_u: see `source_r`.
+        mark_u: see `source_r`; None with mode "P", as the two before it.
         direct: see `query`.
+        mode: None or "P".
         initial_state: None or the pair left [B,O,Y,DK,DV,JT], top [B,O,X,DK,DV,JT].
         scale: None or a number.
 
@@ -235,12 +288,13 @@ def check_plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument has no shape, or `initial_state` is no pair.
-        ValueError: if a shape is wrong; the message names the argument, the expected and the actual shape.
+        ValueError: if a shape is wrong, a gate does not go with the mode, or the mode is unknown; the message names the
+            argument, what was expected and what came.
     """
     sizes: Sizes = {"O": ORIENTATIONS}
     transitions = (transition_rl, transition_du, transition_dl, transition_ru)
     arrays = (query, key, value, source_r, source_d, *transitions, mark_l, mark_u, direct)
-    _check_2d(PLSTM_2D_ORIENTED, arrays, sizes)
+    _check_2d(PLSTM_2D_ORIENTED, arrays, sizes, mode)
     check_scale(scale)
     if initial_state is not None:
         _check_border_states(initial_state, ("B", "O"), sizes)
@@ -415,11 +469,17 @@ def _describe(layout: Layout, sizes: Sizes) -> str:
     return f"[{', '.join(letters)}]"
 
 
-def _check_2d(layouts: Mapping[str, Layout], arrays: tuple[Any, ...], sizes: Sizes) -> None:
+def _check_2d(layouts: Mapping[str, Layout], arrays: tuple[Any, ...], sizes: Sizes, mode: Any) -> None:
+    _check_mode(mode)
     for (name, layout), array in zip(layouts.items(), arrays, strict=True):
-        if array is None and name in OPTIONAL:
-            continue
-        check_array(name, array, layout, sizes)
+        if mode == "P" and name in DIRECTED:
+            if array is not None:
+                raise ValueError(f"{name}: expected None with mode='P', got {type(array).__name__}")
+        elif array is None and name in DIRECTED:
+            if name not in OPTIONAL:
+                raise ValueError(f"{name}: expected {_describe(layout, sizes)} unless mode='P', got None")
+        else:
+            check_array(name, array, layout, sizes)
 
 
 def _check_border_states(initial_state: Any, batch: Layout, sizes: Sizes) -> None:
@@ -429,3 +489,12 @@ def _check_border_states(initial_state: Any, batch: Layout, sizes: Sizes) -> Non
     left, top = initial_state
     check_array("initial_state[0] (left)", left, (*batch, "Y", "DK", "DV", "JT"), sizes)
     check_array("initial_state[1] (top)", top, (*batch, "X", "DK", "DV", "JT"), sizes)
+
+
+def _check_mode(mode: Any) -> None:
+    if mode is None:
+        return
+    if not isinstance(mode, str):
+        raise TypeError(f"mode: expected None or 'P', got {type(mode).__name__}")
+    if mode != "P":
+        raise ValueError(f"mode: expected None or 'P', got {mode!r}")

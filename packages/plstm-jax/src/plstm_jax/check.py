@@ -17,6 +17,7 @@ from plstm_testing.conformance import OpCall, Result
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_1d": ("recurrent", "chunkwise"),
+    "plstm_1d_step": ("recurrent",),
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
@@ -110,13 +111,10 @@ def run_op(call: OpCall, *, quick: bool = False) -> Result:
     device = jax.devices(call.device)[0]
     with jax.enable_x64(call.dtype == "float64"), jax.default_device(device):
         state_dtype = "float64" if call.dtype == "float64" else "float32"
-        arguments = {
-            name: _to_device(value, state_dtype if name == "initial_state" else call.dtype)
-            for name, value in call.arguments.items()
-        }
+        arguments = {name: _to_device(value, call.dtype_of(name)) for name, value in call.arguments.items()}
         weights = _to_device(call.cotangent, call.dtype), _to_device(call.cotangent_state, state_dtype)
         result, gradients = _run(call, arguments, weights, _compiler_options() if quick else None)
-        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        output, state = result if call.returns_state else (result, None)
         return Result(
             output=_array(output),
             last_state=None if state is None else jax.tree.map(_array, state),
@@ -133,7 +131,6 @@ def _run(
     # What has no dtype to differentiate by is part of the program, and so are the keywords.
     fixed = {name: value for name, value in arguments.items() if not _is_differentiable(value)}
     leaves = {name: value for name, value in arguments.items() if name not in fixed}
-    last = call.keywords.get("return_last_state", False)
 
     def function(leaves: dict[str, Any]) -> Any:
         given = {**fixed, **leaves}
@@ -142,7 +139,7 @@ def _run(
 
     def differentiate(leaves: dict[str, Any], weights: tuple[Any, Any]) -> tuple[Any, Any]:
         result, pull_back = jax.vjp(function, leaves)
-        if not last:
+        if not call.returns_state:
             return result, pull_back(weights[0])[0]
         state_weights = jax.tree.map(jnp.zeros_like, result[1]) if weights[1] is None else weights[1]
         return result, pull_back((weights[0], state_weights))[0]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from plstm_jax.ops import plstm_1d
-from plstm_jax.ops.plstm_1d import chunkwise
-from plstm_jax.ops.plstm_1d.interface import resolve
-from plstm_jax.ops.plstm_1d.packing import packed_layout
+from plstm_jax.ops._plstm_1d import chunkwise
+from plstm_jax.ops._plstm_1d.op import resolve_implementation
+from plstm_jax.ops._plstm_1d.packing import packed_layout
 from plstm_testing import reference
 from plstm_testing.tolerances import assert_close
 
@@ -99,11 +99,11 @@ def test_bad_arguments_are_found_while_tracing(draw):
 
 
 def test_auto_decides_in_one_place():
-    assert [resolve("auto", {"T": length}) for length in (0, 1, 2, 999)] == [
+    assert [resolve_implementation("auto", {"T": length}) for length in (0, 1, 2, 999)] == [
         "chunkwise",
         "recurrent",
         "chunkwise",
         "chunkwise",
     ]
     with pytest.raises(ValueError, match="implementation: expected one of 'auto', 'recurrent', 'chunkwise', got"):
-        resolve("parallel", {"T": 3})
+        resolve_implementation("parallel", {"T": 3})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from plstm_jax.ops import plstm_2d, plstm_2d_oriented
-from plstm_jax.ops.plstm_2d.interface import LARGEST_PARALLEL, resolve
+from plstm_jax.ops._plstm_2d.op import LARGEST_PARALLEL, resolve_implementation
 
 
 def equations(jaxpr):
@@ -54,9 +54,9 @@ def test_bad_arguments_are_found_while_tracing(draw):
 
 def test_auto_decides_in_one_place():
     side = int(LARGEST_PARALLEL**0.5)
-    assert resolve("auto", {"X": side, "Y": side}) == "parallel"
-    assert resolve("auto", {"X": side, "Y": side + 1}) == "chunkwise"
-    assert resolve("recurrent", {"X": 1, "Y": 1}) == "recurrent"
+    assert resolve_implementation("auto", {"X": side, "Y": side}) == "parallel"
+    assert resolve_implementation("auto", {"X": side, "Y": side + 1}) == "chunkwise"
+    assert resolve_implementation("recurrent", {"X": 1, "Y": 1}) == "recurrent"
     names = "'auto', 'recurrent', 'chunkwise', 'parallel'"
     with pytest.raises(ValueError, match=f"implementation: expected one of {names}, got 'fast'"):
-        resolve("fast", {"X": 1, "Y": 1})
+        resolve_implementation("fast", {"X": 1, "Y": 1})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
 from plstm_jax.ops import plan_graph, plstm_1d, plstm_2d, plstm_graph
-from plstm_jax.ops.plstm_graph import interface
+from plstm_jax.ops._plstm_graph import op
 from plstm_testing import reference
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.tolerances import assert_close
@@ -204,9 +204,9 @@ def test_graphs_of_similar_size_share_a_program(implementation):
     compiled = []
     for topology in topologies[1:]:
         arguments = draw_arguments(topology, initial=False)
-        before = interface._run._cache_size()
+        before = op._run._cache_size()
         output = plstm_graph(**arguments, topology=topology, implementation=implementation)
-        compiled.append(interface._run._cache_size() - before)
+        compiled.append(op._run._cache_size() - before)
         assert output.shape == (2, topology.num_nodes, 2)
     assert compiled == [1, 0, 1]
 

@@ -10,10 +10,10 @@ PROGRAM = textwrap.dedent(
     import re
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
-    from plstm_config.shapes import PLSTM_1D, PLSTM_2D_ORIENTED
+    from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED
     from plstm_jax import ops
     from plstm_jax.check import QUICK_COMPILATION
-    from plstm_jax.ops.plstm_1d import chunkwise
+    from plstm_jax.ops._plstm_1d import chunkwise
     from plstm_testing.tolerances import assert_close
 
     assert len(jax.devices()) == 4
@@ -36,16 +36,14 @@ PROGRAM = textwrap.dedent(
             name: jnp.asarray(random.uniform(-0.7, 0.7, [sizes[letter] for letter in layout]), jnp.float32)
             for name, layout in layouts.items()
         }
-        same = {}
         if mode == "D":
             del arguments["transition_dl"]
         if mode == "P":
-            same = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
-            arguments = {name: array for name, array in arguments.items() if name not in same}
+            keywords = keywords | {"mode": "P"}
+            arguments = {name: array for name, array in arguments.items() if name not in DIRECTED}
 
         def run(arguments):
-            shared = {name: arguments[source] for name, source in same.items()}
-            return getattr(ops, op)(**arguments, **shared, **keywords)
+            return getattr(ops, op)(**arguments, **keywords)
 
         def outputs_and_gradients(arguments):
             outputs, pull_back = jax.vjp(run, arguments)

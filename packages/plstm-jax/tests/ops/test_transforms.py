@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plstm_config.shapes import DIRECTED
 from plstm_jax import ops
-from plstm_jax.ops.plstm_1d import chunkwise
-from plstm_jax.ops.plstm_2d import quadratic
+from plstm_jax.ops._plstm_1d import chunkwise
+from plstm_jax.ops._plstm_2d import parallel
+from plstm_jax.ops._plstm_2d import problem as grid_problem
 from plstm_testing.tolerances import assert_close
 
 MATRICES = {"JQ": 1, "JK": 2, "JV": 1, "JT": 2, "JO": 2}
-# P-mode: the same array in two places
-SHARED = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
+P_BLOCKS = {"mode": "P", "block_size": 2}
 # op, fast form, its options, sizes, absent arguments
 PROBLEMS = {
     "sequence": ("plstm_1d", "chunkwise", {"chunk_size": 3}, {"T": 7}, ()),
@@ -22,8 +23,9 @@ PROBLEMS = {
     "grid-oriented": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_dl",)),
     "grid-separable": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, ("transition_ru",)),
     "grid-strips": ("plstm_2d_oriented", "parallel", {}, {"X": 5, "Y": 2, "B": 1}, ()),
-    "grid-shared": ("plstm_2d_oriented", "parallel", {}, {"X": 3, "Y": 2, "B": 1}, tuple(SHARED)),
-    "grid-shared-strips": ("plstm_2d_oriented", "parallel", {}, {"X": 5, "Y": 2, "B": 1}, tuple(SHARED)),
+    "grid-directed": ("plstm_2d_oriented", "parallel", {"mode": "P"}, {"X": 3, "Y": 2, "B": 1}, tuple(DIRECTED)),
+    "grid-directed-strips": ("plstm_2d_oriented", "parallel", {"mode": "P"}, {"X": 5, "Y": 2, "B": 1}, tuple(DIRECTED)),
+    "grid-directed-blocks": ("plstm_2d", "chunkwise", P_BLOCKS, {"X": 3, "Y": 4, "B": 1}, tuple(DIRECTED)),
     "grid-separable-blocks": (
         "plstm_2d_oriented",
         "chunkwise",
@@ -32,7 +34,7 @@ PROBLEMS = {
         ("transition_dl",),
     ),
 }
-OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-shared", "grid-shared-strips")
+OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-directed", "grid-directed-strips")
 
 
 @pytest.fixture(params=list(PROBLEMS))
@@ -43,8 +45,8 @@ def problem(request, draw, monkeypatch):
     given = {name: array for name, array in arguments.items() if array is not None}
 
     last = request.param not in OUTPUT_ONLY
-    if request.param == "grid-shared-strips":
-        monkeypatch.setattr(quadratic, "ONE_STRIP", 0)
+    if request.param == "grid-directed-strips":
+        monkeypatch.setattr(parallel, "ONE_STRIP", 0)
     if request.param == "sequence-segments":
         monkeypatch.setattr(chunkwise, "SEGMENT", 0)
         monkeypatch.setattr(chunkwise, "LEAST_CHUNKS", 2)
@@ -52,8 +54,8 @@ def problem(request, draw, monkeypatch):
     def form(**keywords):
         def function(given):
             all_given = arguments | given
-            if request.param.startswith("grid-shared"):
-                all_given |= {name: all_given[source] for name, source in SHARED.items()}
+            if "mode" in options and "mode" not in keywords:
+                all_given |= {name: all_given[serving] for name, serving in DIRECTED.items()}
             result = getattr(ops, op)(**all_given, return_last_state=last, **keywords)
             output, state = result if last else (result, ())
             return jnp.sum(jnp.sin(output)) + sum(jnp.sum(part**2) for part in jax.tree.leaves(state))
@@ -103,6 +105,47 @@ def test_reverse_over_reverse_and_checkpoint(draw, jit):
         jit(jax.grad(lambda x, w=wrap: squared_gradient(x, w)))(arguments) for wrap in (lambda f: f, jax.checkpoint)
     )
     assert_same(recomputed, plain)
+
+
+TRANSFORMS = {
+    "plain": lambda f: f,
+    "jit": jax.jit,
+    "vmap": jax.vmap,
+    "grad": lambda f: jax.grad(lambda x: jnp.sum(f(x) ** 2)),
+    "checkpoint": lambda f: jax.grad(lambda x: jnp.sum(jax.checkpoint(f)(x) ** 2)),
+    "jit of grad": lambda f: jax.jit(jax.grad(lambda x: jnp.sum(f(x) ** 2))),
+}
+
+
+@pytest.mark.parametrize("transform", list(TRANSFORMS))
+def test_directed_mode_stays_itself_under_transforms(draw, transform, monkeypatch):
+    """The program of P-mode is what runs, and its numbers are those of the general one."""
+    walked = []
+    directed_mask = parallel.directed_mask
+    monkeypatch.setattr(parallel, "directed_mask", lambda *args: walked.append(args) or directed_mask(*args))
+    arguments = draw("plstm_2d_oriented", without=tuple(DIRECTED), X=4, Y=3)
+    given = {name: array for name, array in arguments.items() if array is not None}
+    if transform == "vmap":
+        given = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), given)
+
+    def directed(given):
+        return ops.plstm_2d_oriented(**given, mode="P", implementation="parallel")
+
+    def general(given):
+        both = {name: given[serving] for name, serving in DIRECTED.items()}
+        return ops.plstm_2d_oriented(**given, **both, implementation="parallel")
+
+    expected = TRANSFORMS[transform](general)(given)
+    assert not walked
+    assert_same(TRANSFORMS[transform](directed)(given), expected)
+    assert walked
+
+
+def test_the_mode_is_part_of_the_tree(draw):
+    arguments = draw("plstm_2d_oriented", without=tuple(DIRECTED), X=2, Y=3)
+    gates = grid_problem.Gates(**{name: arguments[name] for name in grid_problem.Gates._fields})
+    assert gates.mode == gates.map(lambda gate: gate + 1).mode == jax.tree.map(lambda gate: gate + 1, gates).mode == "P"
+    assert gates.with_turns().mode == "general"
 
 
 VMAPPED = [

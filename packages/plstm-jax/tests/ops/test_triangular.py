@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plstm_jax.ops.plstm_graph.triangular import inverse_of_unit_lower
+from plstm_jax.ops._plstm_graph.triangular import inverse_of_unit_lower
 from plstm_testing.tolerances import assert_close
 
 

@@ -17,6 +17,7 @@ from plstm_torch import ops
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_1d": ("recurrent", "chunkwise"),
+    "plstm_1d_step": ("recurrent",),
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
@@ -106,7 +107,7 @@ def run_op(call: OpCall) -> Result:
         for name, value in call.keywords.items()
     }
     result = getattr(ops, call.op)(**arguments, **same, **keywords)
-    output, state = result if call.keywords.get("return_last_state") else (result, None)
+    output, state = result if call.returns_state else (result, None)
     return Result(
         output=_array(output),
         last_state=_map(_array, state),
@@ -122,24 +123,17 @@ def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: A
     pairs = [
         (result, torch.from_numpy(np.array(weight)).to(result.device, result.dtype))
         for result, weight in zip(results, weights, strict=True)
-        if result.requires_grad
     ]
     leaves = {name: value for name, value in arguments.items() if value is not None}
     flat = [tensor for value in leaves.values() for tensor in _parts(value)]
-    if pairs:
-        outputs, cotangents = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, flat, cotangents, allow_unused=True, materialize_grads=True)
-    else:  # nothing that was asked for depends on an argument, as the output of no steps
-        found = tuple(torch.zeros_like(tensor) for tensor in flat)
-    remaining = iter(found)
+    outputs, cotangents = zip(*pairs, strict=True)
+    remaining = iter(torch.autograd.grad(outputs, flat, cotangents))
     return {name: _map(lambda _: _array(next(remaining)), value) for name, value in leaves.items()}
 
 
 def _argument(name: str, value: Any, call: OpCall) -> Any:
-    dtype = call.dtype if name != "initial_state" or call.dtype == "float64" else "float32"
-
     def tensor(array: np.ndarray) -> Tensor:
-        moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, dtype))
+        moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, call.dtype_of(name)))
         return moved.requires_grad_(call.cotangent is not None)
 
     return _map(tensor, value)

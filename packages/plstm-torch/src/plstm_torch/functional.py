@@ -64,12 +64,12 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
     raise ValueError(f"representation must be one of logsigmoid, expexp, tanh, got {representation!r}")
 
 
-def orthogonalize_qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
+def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
     """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative)."""
     return torch.linalg.qr(matrix)[0]
 
 
-def orthogonalize_householder(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
+def householder_orthogonalization(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
     """Minus the product of the reflections along the rows of a matrix.
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
@@ -83,7 +83,7 @@ def orthogonalize_householder(matrix: Float[Tensor, "*batch J J"]) -> Float[Tens
     return product
 
 
-def orthogonalize_exponential(
+def exponential_orthogonalization(
     matrix: Float[Tensor, "*batch J J"], factor: float, terms: int | None = None
 ) -> Float[Tensor, "*batch J J"]:
     """Exponential of the skew-symmetric part of a matrix: exp(g (A - A^T)), with g the factor.
@@ -128,7 +128,7 @@ def largest_eigenvalue(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float
     The estimate is only as good as the iteration, which starts from the vector of ones. It is ill-conditioned where
     the first run converges, since the second then grows out of what was left of the other directions, in the end
     rounding errors. The gradient is the exact derivative of the iteration and can be large there: for one in a
-    thousand random 4 x 4 matrices its norm exceeds 1,000 (restrict_eigenvalues) or 60 (restrict_singular_values).
+    thousand random 4 x 4 matrices its norm exceeds 1,000 (eigenvalue_restriction) or 60 (singularvalue_restriction).
 
     Args:
         matrix: The matrices A; the estimate is meant for symmetric ones.
@@ -154,7 +154,7 @@ def _unless_identity(matrix: Tensor, reference: Tensor, restricted: Tensor) -> T
     return torch.where(distance < _ITERATION_STABILIZER, matrix, restricted)
 
 
-def restrict_eigenvalues(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
+def eigenvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
     """A matrix divided by the estimate of its largest eigenvalue where that exceeds one.
 
     This bounds the spectral norm only of symmetric positive matrices: others can pass with a norm of several. Use an
@@ -164,7 +164,7 @@ def restrict_eigenvalues(matrix: Float[Tensor, "*batch J J"], steps: int) -> Flo
     return _unless_identity(matrix, matrix, restricted)
 
 
-def restrict_singular_values(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
+def singularvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float[Tensor, "*batch J J"]:
     """A matrix divided by the estimate of its spectral norm where that exceeds one.
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
@@ -172,47 +172,3 @@ def restrict_singular_values(matrix: Float[Tensor, "*batch J J"], steps: int) ->
     gram = matrix @ matrix.mT
     restricted = matrix / largest_eigenvalue(gram, steps).sqrt()[..., None, None]
     return _unless_identity(matrix, gram, restricted)
-
-
-def plstm_1d_step(
-    query: Float[Tensor, "B DK JQ"],
-    key: Float[Tensor, "B DK JK"],
-    value: Float[Tensor, "B DV JV"],
-    source: Float[Tensor, "B JT JK JV"],
-    transition: Float[Tensor, "B JT JT"],
-    mark: Float[Tensor, "B JO JQ JT"],
-    direct: Float[Tensor, "B JO JQ JK JV"],
-    state: Float[Tensor, "B DK DV JT"],
-    scale: float | None = None,
-) -> tuple[Float[Tensor, "B DV JO"], Float[Tensor, "B DK DV JT"]]:
-    """One step of the recurrence on a sequence (paper eq. 5 and 6).
-
-    H = scale Q (M C + D K V), then C <- T C + S K V: the mark reads the state before the step.
-
-    Args:
-        query: Query of the step; all arguments of any floating dtype.
-        key: Key.
-        value: Value.
-        source: Source gate.
-        transition: Transition matrix.
-        mark: Mark gate.
-        direct: Direct gate.
-        state: State before the step; its dtype, at least float32, is the dtype of the computation.
-        scale: Factor of the output, by default DK**-0.5.
-
-    Returns:
-        Output in the value's dtype, and the state after the step.
-    """
-    output_dtype = value.dtype
-    arguments = (query, key, value, source, transition, mark, direct)
-    query, key, value, source, transition, mark, direct = (argument.to(state.dtype) for argument in arguments)
-    if scale is None:
-        scale = query.shape[1] ** -0.5
-    reading = torch.einsum("bkq,boqt->bkot", query, mark)
-    output = torch.einsum("bkot,bkvt->bvo", reading, state)
-    similarity = torch.einsum("bkq,bkj->bqj", query, key)
-    own = torch.einsum("bqj,boqjw->bow", similarity, direct)
-    output = output + torch.einsum("bow,bvw->bvo", own, value)
-    writing = torch.einsum("bkj,btjw->bktw", key, source)
-    state = torch.einsum("btu,bkvu->bkvt", transition, state) + torch.einsum("bktw,bvw->bkvt", writing, value)
-    return (scale * output).to(output_dtype), state

@@ -93,10 +93,10 @@ def impulse_response(
         source_d=everywhere(shares[1] * active).unsqueeze(-1),
         transition_rl=along_x,
         transition_du=along_y,
-        transition_dl=along_y if mode == "P" else None,
-        transition_ru=along_x if mode == "P" else everywhere(active.to(torch.float64)),
+        transition_ru=None if mode == "P" else everywhere(active.to(torch.float64)),
         mark_l=mark,
-        mark_u=mark,
+        mark_u=None if mode == "P" else mark,
+        mode="P" if mode == "P" else None,
         direct=torch.ones(1, size, size, 1, 1, 1, 1, dtype=torch.float64),
     )
     return output[0, :, :, 0, 0]

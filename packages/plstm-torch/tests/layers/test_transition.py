@@ -11,12 +11,12 @@ ORTHOGONALIZATIONS = ("qr", "householder_orthogonalization", "exponential_orthog
 MODES = (*ORTHOGONALIZATIONS, "eigenvalue_restriction", "singularvalue_restriction")
 # Power iterations end in a kink or stand still near rounding, where finite differences say nothing.
 FUNCTIONS = {
-    "qr": functional.orthogonalize_qr,
-    "householder": functional.orthogonalize_householder,
-    "exponential": lambda matrix: functional.orthogonalize_exponential(matrix, 0.7),
-    "series": lambda matrix: functional.orthogonalize_exponential(matrix, 0.7, terms=6),
-    "eigenvalues": lambda matrix: functional.restrict_eigenvalues(matrix, 3),
-    "singular values": lambda matrix: functional.restrict_singular_values(matrix, 3),
+    "qr": functional.qr,
+    "householder": functional.householder_orthogonalization,
+    "exponential": lambda matrix: functional.exponential_orthogonalization(matrix, 0.7),
+    "series": lambda matrix: functional.exponential_orthogonalization(matrix, 0.7, terms=6),
+    "eigenvalues": lambda matrix: functional.eigenvalue_restriction(matrix, 3),
+    "singular values": lambda matrix: functional.singularvalue_restriction(matrix, 3),
 }
 
 
@@ -84,13 +84,13 @@ def test_singular_value_restriction_bounds_to_the_accuracy_of_the_iteration(rand
 def test_eigenvalue_restriction_does_not_bound_the_norm():
     # What the documentation warns of: a nilpotent matrix has no eigenvalue to restrict.
     matrix = torch.tensor([[0.0, 7.0], [0.0, 0.0]], dtype=torch.float64)
-    assert torch.linalg.matrix_norm(functional.restrict_eigenvalues(matrix, 16), ord=2) > 1.5
+    assert torch.linalg.matrix_norm(functional.eigenvalue_restriction(matrix, 16), ord=2) > 1.5
 
 
 def test_eigenvalue_restriction_bounds_symmetric_matrices():
     matrix = torch.randn(20, 4, 4, dtype=torch.float64)
     positive = matrix @ matrix.mT
-    eigenvalues = torch.linalg.eigvalsh(functional.restrict_eigenvalues(positive, 300))
+    eigenvalues = torch.linalg.eigvalsh(functional.eigenvalue_restriction(positive, 300))
     assert eigenvalues.max() < 1.01
 
 

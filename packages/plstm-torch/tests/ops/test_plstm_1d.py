@@ -15,7 +15,7 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_1d
-from plstm_torch.ops.plstm_1d import chunkwise, matrix, op, recurrent, scalar
+from plstm_torch.ops._plstm_1d import chunkwise, matrix, op, recurrent, scalar
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise")
 BOTH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_1d
-from plstm_torch.ops.plstm_1d.matrix import plstm_1d_matrix
-from plstm_torch.ops.plstm_1d.recurrent import plstm_1d_steps
-from plstm_torch.ops.plstm_1d.scalar import plstm_1d_scalar
+from plstm_torch.ops._plstm_1d.matrix import plstm_1d_matrix
+from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_steps
+from plstm_torch.ops._plstm_1d.scalar import plstm_1d_scalar
 
 # torch itself scripts functions for forward mode and for its default compiler
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from plstm_config.shapes import DIRECTED
 from plstm_testing import golden
 from plstm_testing.conformance import OpCall, truth
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING, cases
@@ -14,14 +15,15 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, op, quadratic
-from plstm_torch.ops.plstm_2d.problem import Gates, Problem
+from plstm_torch.ops._plstm_2d import attention, op, separable
+from plstm_torch.ops._plstm_2d.problem import Gates, Problem, exchange_axes, map_gates
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise", "parallel")
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 KINDS = pytest.mark.parametrize("j", [SCALAR, STATE_TRACKING], ids=["scalar", "state_tracking"])
 MODES = pytest.mark.parametrize("mode", ["general", "P", "L", "R"])
 BOTH = pytest.mark.parametrize("oriented", [False, True], ids=["one_corner", "four_corners"])
+ABSENT = {"general": (), "L": ("transition_dl",), "R": ("transition_ru",), "P": tuple(DIRECTED)}
 NAMED = {"op_2d": "plstm_2d", "op_2d_four_orientations": "plstm_2d_oriented"}
 
 
@@ -43,19 +45,12 @@ def draw(x, y, mode="general", j=SCALAR, oriented=False, batch=2, dim_k=3, dim_v
         arguments[name] = leaf(*axes, x, y, dim_o, dim_q, dim_t)
     if states:
         arguments["initial_state"] = tuple(leaf(*axes, side, dim_k, dim_v, dim_t) for side in (y, x))
-    return arguments | same_or_absent(arguments, mode)
-
-
-def same_or_absent(arguments, mode):
-    if mode == "P":
-        rl, du, mark = (arguments[name] for name in ("transition_rl", "transition_du", "mark_l"))
-        return {"transition_ru": rl, "transition_dl": du, "mark_u": mark}
-    return {{"L": "transition_dl", "R": "transition_ru"}[mode]: None} if mode in ("L", "R") else {}
+    return arguments | dict.fromkeys(ABSENT[mode]) | {"mode": "P" if mode == "P" else None}
 
 
 def leaves(arguments):
     parts = [part for value in arguments.values() for part in (value if isinstance(value, tuple) else (value,))]
-    return list({id(part): part for part in parts if part is not None}.values())
+    return list({id(part): part for part in parts if isinstance(part, torch.Tensor)}.values())
 
 
 def run(arguments, **keywords):
@@ -154,8 +149,8 @@ def cut(arguments, columns, rows, state):
         axis = 1 if name in ("query", "key", "value", "direct") else grid
         return tensor.narrow(axis, columns[0], columns[1] - columns[0]).narrow(axis + 1, rows[0], rows[1] - rows[0])
 
-    kept = {name: value for name, value in arguments.items() if name != "initial_state" and value is not None}
-    return {name: part(name, value) for name, value in kept.items()} | {"initial_state": state}
+    kept = {name: part(name, value) for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+    return kept | {"initial_state": state, "mode": arguments["mode"]}
 
 
 @EACH
@@ -198,7 +193,7 @@ def test_tiles_equal_the_whole_in_every_orientation(mode, implementation):
                 )
                 tile = cut(arguments, columns[i], rows[k], states)
                 mask = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor([o]), 1.0)
-                for name in ("source_r", "source_d", "mark_l", "mark_u"):
+                for name in {"source_r", "source_d", "mark_l", "mark_u"} & tile.keys():
                     tile[name] = tile[name] * mask.view(1, 4, 1, 1, 1, 1, 1)
                 tile["direct"] = tile["direct"] * (1.0 if o == 0 else 0.0)
                 output, right, bottom = run(tile, implementation=implementation, block_size=2)
@@ -236,14 +231,35 @@ def test_second_derivatives_without_states(mode):
 
 
 @EACH
+@BOTH
 @KINDS
-def test_shared_tensors_only_choose_a_path(j, implementation):
-    arguments = draw(5, 4, "P", j)
-    names = ("transition_ru", "transition_dl", "mark_u")
-    apart = arguments | {name: arguments[name].clone() for name in names}
-    results, expected = (run(x, implementation=implementation, block_size=3) for x in (arguments, apart))
+def test_directed_mode_equals_the_same_gates_in_both_places(j, oriented, implementation):
+    directed = draw(5, 4, "P", j, oriented)
+    general = directed | {name: directed[serving] for name, serving in DIRECTED.items()} | {"mode": None}
+    results, expected = (run(x, implementation=implementation, block_size=3) for x in (directed, general))
     assert_same(results, expected, kind="output")
-    assert_same(gradients(results, leaves(arguments)), gradients(expected, leaves(arguments)))
+    assert_same(gradients(results, leaves(directed)), gradients(expected, leaves(directed)))
+
+
+@EACH
+@BOTH
+def test_one_tensor_may_enter_from_both_sides(oriented, implementation):
+    arguments = draw(5, 5, oriented=oriented)
+    state = arguments["initial_state"][0]
+    both = arguments | {"initial_state": (state, state)}
+    apart = arguments | {"initial_state": (state, state.clone())}
+    results, expected = (run(x, implementation=implementation, block_size=3) for x in (both, apart))
+    assert_same(results, expected, kind="output")
+    assert_same(gradients(results, leaves(both)), gradients(expected, leaves(both)))
+
+
+def test_the_mode_is_said_and_never_recognized():
+    directed = problem(6, 5, "P", SCALAR)
+    assert directed.gates.mode == "P"
+    assert {name for name, gate in vars(directed.gates).items() if gate is None} == set(DIRECTED)
+    assert directed.gates.with_turns().mode == "general"
+    assert exchange_axes(exchange_axes(directed)).gates.mode == exchange_axes(directed).gates.mode == "P"
+    assert map_gates(directed.gates, torch.clone).mode == "P"
 
 
 def problem(x, y, mode, j):
@@ -271,7 +287,9 @@ def test_result_dtypes(implementation):
 
     def convert(name, value, changed):
         dtype = changed.get(name, torch.bfloat16)
-        return tuple(side.to(dtype) for side in value) if isinstance(value, tuple) else value.to(dtype)
+        if isinstance(value, tuple):
+            return tuple(side.to(dtype) for side in value)
+        return value.to(dtype) if isinstance(value, torch.Tensor) else value
 
     assert dtypes() == [torch.bfloat16, torch.float32, torch.float32]
     assert dtypes(value=torch.float16) == [torch.float16, torch.float32, torch.float32]
@@ -318,12 +336,13 @@ def test_strides_do_not_matter(mode, implementation):
     arguments = draw(5, 4, mode, oriented=True)
 
     def apart(value):
-        if value is None or isinstance(value, tuple):
-            return value and tuple(apart(part) for part in value)
+        if isinstance(value, tuple):
+            return tuple(apart(part) for part in value)
+        if not isinstance(value, torch.Tensor):
+            return value
         return torch.stack([value, torch.full_like(value, torch.nan)], -1)[..., 0]
 
-    strided = {name: apart(value) for name, value in arguments.items()} | {}
-    strided |= same_or_absent(strided, mode)
+    strided = {name: apart(value) for name, value in arguments.items()}
     results, expected = (run(x, implementation=implementation, block_size=3) for x in (strided, arguments))
     assert_same(results, expected, kind="output")
     # a sum hands back a gradient of stride zero
@@ -339,6 +358,20 @@ def test_gates_shared_over_batch_and_grid(states, implementation):
     expanded = {name: gate.expand(2, 4, 4, 5, *gate.shape[4:]) for name, gate in shared.items()}
     results = run(arguments | expanded, implementation=implementation, block_size=3)
     assert all(gradient.isfinite().all() for gradient in gradients(results, list(shared.values())))
+
+
+@EACH
+@BOTH
+@MODES
+@pytest.mark.parametrize("size", [(0, 3, 2), (3, 0, 2), (3, 4, 0)])
+def test_every_result_of_an_empty_grid_has_every_gradient(size, mode, oriented, implementation):
+    x, y, batch = size
+    arguments = draw(x, y, mode, oriented=oriented, batch=batch)
+    for result in run(arguments, implementation=implementation):
+        found = torch.autograd.grad(result.sum(), leaves(arguments), retain_graph=True)
+        assert [gradient.shape for gradient in found] == [leaf.shape for leaf in leaves(arguments)]
+        # what enters leaves: only a border state has a gradient that is not zero
+        assert not any(gradient.any() for gradient in found[:-2])
 
 
 @EACH
@@ -376,7 +409,7 @@ def test_scores_in_pieces_change_nothing(oriented, monkeypatch):
     function = plstm_2d_oriented if oriented else plstm_2d
     expected = function(**arguments, implementation="parallel")
     expected_gradients = gradients([expected], leaves(arguments))
-    for module in (attention, quadratic):
+    for module in (attention, separable):
         monkeypatch.setattr(module, "SCORES_IN_CACHE", 2 * 24**2)
     result = function(**arguments, implementation="parallel")
     assert_same([result], [expected], kind="output")

@@ -39,9 +39,8 @@ def test_propagation_decays_with_the_root_of_the_path_length():
             source = 0.5 * given["source"] * (1.0 if i == j == 0 else 0.0)
             output, (lefts[j], top) = plstm_2d(
                 given["query"], given["key"], given["value"], source_r=source, source_d=source, transition_rl=half,
-                transition_du=half, transition_ru=half, transition_dl=half, mark_l=given["mark"],
-                mark_u=given["mark"], direct=given["direct"], initial_state=(lefts[j], top), return_last_state=True,
-                implementation="recurrent",
+                transition_du=half, mark_l=given["mark"], direct=given["direct"], mode="P",
+                initial_state=(lefts[j], top), return_last_state=True, implementation="recurrent",
             )  # fmt: skip
             largest = max(largest, output.max().item())
             if i == j:
@@ -102,9 +101,8 @@ def test_gradients_stay_finite_on_a_large_grid_in_bfloat16():
     tensors = [tensor.requires_grad_() for tensor in (*inputs, *gates)]
     query, key, value, right, down, source, mark = tensors
     output = plstm_2d_oriented(
-        query, key, value, source_r=source, source_d=source, transition_rl=right, transition_ru=right,
-        transition_du=down, transition_dl=down, mark_l=mark, mark_u=mark,
-        direct=torch.zeros(1, x, y, 1, 1, 1, 1, dtype=torch.bfloat16),
+        query, key, value, source_r=source, source_d=source, transition_rl=right, transition_du=down, mark_l=mark,
+        mode="P", direct=torch.zeros(1, x, y, 1, 1, 1, 1, dtype=torch.bfloat16),
     )  # fmt: skip
     for gradient in torch.autograd.grad(output.float().square().mean(), tensors):
         assert gradient.isfinite().all()

@@ -8,9 +8,11 @@ from torch.autograd import forward_ad
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from plstm_config.shapes import DIRECTED
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops.plstm_2d import attention, block_step, lines, quadratic, recurrent, strips
+from plstm_torch.ops._plstm_2d import attention, block_step, lines, recurrent, separable, strips
+from plstm_torch.ops._plstm_2d.problem import Gates
 
 # torch itself scripts functions for forward mode and for its default compiler
 pytestmark = [
@@ -19,16 +21,18 @@ pytestmark = [
 ]
 NAMES = ("query", "key", "value", "direct", "source_r", "source_d", "mark_l", "mark_u", "transition_rl",
          "transition_du", "transition_ru", "transition_dl")  # fmt: skip
+MISSING = {"L": ("transition_dl",), "R": ("transition_ru",), "P": tuple(DIRECTED)}
 KINDS = pytest.mark.parametrize("dim_t", [1, 2], ids=["scalar", "matrix"])
 FORMS = pytest.mark.parametrize(
     ("implementation", "mode", "oriented", "states"),
     [
         ("chunkwise", "general", False, True),
         ("chunkwise", "L", True, True),
+        ("chunkwise", "P", True, True),
         ("parallel", "general", True, False),
         ("parallel", "R", True, False),
     ],
-    ids=["blocks", "separable_blocks", "strips", "closed_form"],
+    ids=["blocks", "separable_blocks", "directed_blocks", "strips", "closed_form"],
 )
 
 
@@ -38,11 +42,10 @@ def draw(mode="general", oriented=False, states=True, dim_t=1, x=3, y=4, batch=2
     grid, sizes = (x, y), {"query": (3, 1), "key": (3, 1), "value": (2, dim_t), "direct": (1, 1, 1, dim_t)}
     sizes |= dict.fromkeys(("source_r", "source_d"), (dim_t, 1, dim_t)) | dict.fromkeys(NAMES[6:8], (1, 1, dim_t))
     sizes |= dict.fromkeys(NAMES[8:], (dim_t, dim_t))
-    missing = {"L": "transition_dl", "R": "transition_ru"}.get(mode)
     shapes = [
         (*(() if name in NAMES[:4] else axes), *grid, *sizes[name])
         for name in NAMES
-        if name != missing
+        if name not in MISSING.get(mode, ())
     ]  # fmt: skip
     if states:
         shapes += [(*axes, side, 3, 2, dim_t) for side in (y, x)]
@@ -51,11 +54,11 @@ def draw(mode="general", oriented=False, states=True, dim_t=1, x=3, y=4, batch=2
 
 def op_of(implementation, mode, oriented, states, block_size=2):
     function = plstm_2d_oriented if oriented else plstm_2d
-    names = [name for name in NAMES if name != {"L": "transition_dl", "R": "transition_ru"}.get(mode)]
+    names = [name for name in NAMES if name not in MISSING.get(mode, ())]
 
     def call(*tensors):
         arguments = dict(zip(names, tensors[: len(names)], strict=True))
-        keywords = {"implementation": implementation, "block_size": block_size}
+        keywords = {"implementation": implementation, "block_size": block_size, "mode": "P" if mode == "P" else None}
         if not states:
             return (function(**arguments, **keywords),)
         output, borders = function(
@@ -131,7 +134,8 @@ def test_vmap(implementation, mode, oriented, states, dim_t):
 
 @pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", "parallel"])
 @pytest.mark.parametrize(("mode", "oriented", "states", "dim_t"),
-                         [("general", True, False, 1), ("L", True, True, 1), ("R", False, False, 2)])  # fmt: skip
+                         [("general", True, False, 1), ("L", True, True, 1), ("R", False, False, 2),
+                          ("P", True, True, 1)])  # fmt: skip
 def test_compiles_to_one_graph(implementation, mode, oriented, states, dim_t):
     torch.compiler.reset()
     function = op_of(implementation, mode, oriented, states)
@@ -142,18 +146,47 @@ def test_compiles_to_one_graph(implementation, mode, oriented, states, dim_t):
     assert_same(*(torch.autograd.grad(sum(y.square().sum() for y in x), tensors) for x in (results, expected)))
 
 
-def test_propagation_mode_compiles():
-    torch.compiler.reset()
-    tensors = [tensor.requires_grad_() for tensor in draw("L", True, False)]
+WRAPPERS = {
+    "plain": lambda f: f,
+    "vmap": vmap,
+    "checkpoint": lambda f: lambda *tensors: checkpoint(f, *tensors, use_reentrant=False),
+}
 
-    def function(query, key, value, direct, source_r, source_d, mark, _, right, down, __):
+
+@pytest.mark.parametrize("wrapper", list(WRAPPERS))
+def test_directed_mode_stays_itself_when_compiled(wrapper):
+    torch.compiler.reset()
+    called = set()
+
+    def backend(graph, _):
+        modules = [module for module in graph.modules() if isinstance(module, torch.fx.GraphModule)]
+        called.update(str(node.target) for module in modules for node in module.graph.nodes)
+        return graph
+
+    wrapped = WRAPPERS[wrapper](loss_of(op_of("recurrent", "P", False, True)))
+    tensors = draw("P", False, True, batch=1)
+    if wrapper == "vmap":
+        tensors = [torch.stack([tensor, 0.5 * tensor]) for tensor in tensors]
+    result = torch.compile(wrapped, fullgraph=True, backend=backend)(*tensors)
+    assert {name for name in called if "grid_walk" in name} == {"plstm_torch.grid_walk_directed.default"}
+    assert_same(result, wrapped(*tensors))
+
+
+def test_compiles_with_one_tensor_in_several_places():
+    torch.compiler.reset()
+    tensors = [tensor.requires_grad_() for tensor in draw("P", True, False, x=5, y=7)]
+
+    def function(query, _, value, direct, source, __, mark, transition, ___):
         return plstm_2d_oriented(
-            query, key, value, source_r=source_r, source_d=source_d, transition_rl=right, transition_ru=right,
-            transition_du=down, transition_dl=down, mark_l=mark, mark_u=mark, direct=direct,
+            query, query, value, source_r=source, source_d=source, transition_rl=transition, transition_ru=transition,
+            transition_du=transition, mark_l=mark, mark_u=mark, direct=direct, implementation="chunkwise", block_size=4,
         )  # fmt: skip
 
     result = torch.compile(function, fullgraph=True, backend="aot_eager")(*tensors)
-    assert_same(result, function(*tensors), "output")
+    expected = function(*tensors)
+    assert_same(result, expected, "output")
+    used = [tensors[place] for place in (0, 2, 3, 4, 6, 7)]
+    assert_same(*(torch.autograd.grad(x.square().sum(), used) for x in (result, expected)))
 
 
 @pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", "parallel"])
@@ -191,11 +224,11 @@ def random(*sizes):
     [
         (attention._ATTENTION, [(2, 3, 4), (2, 5, 4), (2, 5, 6), (2, 3, 5)]),
         (lines._LINE, [(2, 4)]),
-        (quadratic._TURNING, [(2, 4, 3, 5, 5), (2, 4, 5, 3, 3), (2, 5, 3, 3)]),
+        (separable._TURNING, [(2, 4, 3, 5, 5), (2, 4, 5, 3, 3), (2, 5, 3, 3)]),
         (strips._FORWARDS, [(2, 3, 7, 4), (2, 3, 7, 5)]),
         (strips._BACKWARDS, [(2, 3, 7, 4), (2, 3, 7, 5)]),
         (
-            recurrent._FORMS[False, True],
+            recurrent._FORMS[tuple(name for name in Gates.__dataclass_fields__ if name != "transition_dl")],
             [
                 *((2, 3, 4, 5, 1), (2, 3, 4, 5, 1), (2, 3, 4, 6, 1), (2, 4, 5, 6, 1), (2, 3, 5, 6, 1)),
                 *([(2, 3, 4, 1, 1, 1)] * 2 + [(2, 3, 4, 1, 1)] * 3 + [(2, 3, 4, 1, 1, 1)] * 2),

@@ -18,8 +18,8 @@ from plstm_testing import reference
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_graph
-from plstm_torch.ops.plstm_graph import levels
-from plstm_torch.ops.plstm_graph.op import resolve_implementation
+from plstm_torch.ops._plstm_graph import levels
+from plstm_torch.ops._plstm_graph.op import resolve_implementation
 
 # torch itself scripts functions for forward mode
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")

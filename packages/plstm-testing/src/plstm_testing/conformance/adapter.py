@@ -21,16 +21,17 @@ class OpCall:
 
     Attributes:
         op: name of the op, such as "plstm_1d".
-        arguments: differentiable arguments by name: float64 arrays that are exact in `dtype`, pairs of them for border
-            states, and `initial_state` where given. An entry that is no float array is passed on unchanged.
-        same: argument names whose very array object is also passed under the name here, as P-mode on grids demands:
+        arguments: differentiable arguments by name: float64 arrays that are exact in `dtype_of` their name, pairs of
+            them for border states, and `initial_state` where given. An entry that is no float array is passed on as it
+            is.
+        same: further argument names under which the very array of another one is passed:
             ``{"transition_ru": "transition_rl"}``. They have no entry in `arguments` and no gradient of their own.
-        keywords: everything else, such as `implementation`, `scale`, `chunk_size`, `return_last_state`; numpy arrays
-            (`cu_seqlens`) become integer arrays of the backend, `topology` what its graph op takes.
+        keywords: everything else, such as `implementation`, `mode`, `scale`, `chunk_size`, `return_last_state`; numpy
+            arrays (`cu_seqlens`) become integer arrays of the backend, `topology` what its graph op takes.
         cotangent: weights of the output; None asks for the forward pass alone.
         cotangent_state: weights of the last state, None where `return_last_state` is off.
-        dtype: dtype of the arrays: "float64", "float32", "bfloat16" or "float16"; `initial_state` and
-            `cotangent_state` are float64 with "float64" and float32 otherwise.
+        dtype: dtype of the arrays: "float64", "float32", "bfloat16" or "float16"; states and `cotangent_state` are
+            float64 with "float64" and float32 otherwise.
         device: one of the adapter's devices.
         strided: pass arrays that are not contiguous, where the backend knows such.
     """
@@ -44,6 +45,16 @@ class OpCall:
     dtype: str = "float64"
     device: str = "cpu"
     strided: bool = False
+
+    @property
+    def returns_state(self) -> bool:
+        """Whether the op returns the pair of output and last state; a step always does."""
+        return self.op == "plstm_1d_step" or bool(self.keywords.get("return_last_state"))
+
+    def dtype_of(self, name: str) -> str:
+        """The dtype of an argument: states are kept in float32 at least."""
+        is_state = name in ("initial_state", "state") and self.dtype != "float64"
+        return "float32" if is_state else self.dtype
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The generated cases: the same for every backend, implementation, dtype and run."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from plstm_config.shapes import (
+    DIRECTED,
     ORIENTATIONS,
     PLSTM_1D,
     PLSTM_2D,
@@ -127,6 +128,12 @@ def sequence_cases() -> Iterator[Case]:
 
 
 MODES = ("full", "L", "R", "P", "apart")
+_ABSENT = {
+    "L": ("transition_dl",),
+    "R": ("transition_ru",),
+    "apart": ("transition_dl", "transition_ru"),
+    "P": tuple(DIRECTED),
+}
 
 
 def grid(
@@ -138,43 +145,42 @@ def grid(
     *,
     oriented: bool = False,
     batch: int = 2,
+    value_size: int = 2,
     initial: bool = False,
     last: bool = True,
     special: bool = False,
+    same: Mapping[str, str] | None = None,
     **keywords: Any,
 ) -> Case:
     """Draw one case of `plstm_2d` or `plstm_2d_oriented`.
 
-    Modes: "full" has four transitions, "L" and "R" leave one out, "apart" both; "P" passes one array for two
-    transitions each and one mark twice; "P_values" has the same numbers in arrays of their own.
+    Modes: "full" has four transitions, "L" and "R" leave one out, "apart" both; "P" says so and leaves out what it does
+    not read; "P_values" has the same numbers as a general grid.
     """
     op, layouts = ("plstm_2d_oriented", PLSTM_2D_ORIENTED) if oriented else ("plstm_2d", PLSTM_2D)
     random = _random(op, name)
-    sizes = {"B": batch, "O": ORIENTATIONS, "X": columns, "Y": rows, "DK": 3, "DV": 2} | _j_sizes(j)
+    sizes = {"B": batch, "O": ORIENTATIONS, "X": columns, "Y": rows, "DK": 3, "DV": value_size} | _j_sizes(j)
     # a general grid has two transitions into each edge: half of the bound each
     bound = 0.45 if mode == "full" else 0.9
     arguments: dict[str, Any] = {argument: gate(random, layout, sizes, bound) for argument, layout in layouts.items()}
     if special:
         for argument in ("transition_rl", "transition_du"):
             arguments[argument] = special_matrices(random, list(arguments[argument].shape))
-    same: dict[str, str] = {}
     if mode in ("P", "P_values"):
         arguments.update(_shared_transitions(random, list(arguments["transition_rl"].shape), special))
-        same = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
-    for argument, source in same.items():
+        arguments.update({left_out: arguments[serving].copy() for left_out, serving in DIRECTED.items()})
+    arguments.update(dict.fromkeys(_ABSENT.get(mode, ())))
+    if mode == "P":
+        keywords |= {"mode": "P"}
+    for argument in same or {}:
         del arguments[argument]
-        if mode == "P_values":
-            arguments[argument] = arguments[source].copy()
-    absent = {"L": ["transition_dl"], "R": ["transition_ru"], "apart": ["transition_dl", "transition_ru"]}
-    for argument in absent.get(mode, []):
-        arguments[argument] = None
     batch_letters = ["B", "O"] if oriented else ["B"]
     if initial:
         arguments["initial_state"] = _borders(random, sizes, batch_letters)
     cotangent = normal(random, sizes, "B", "X", "Y", "DV", "JO")
     cotangent_state = _borders(random, sizes, batch_letters) if last else None
     keywords |= {"return_last_state": last}
-    return Case(name, op, arguments, {} if mode == "P_values" else same, keywords, cotangent, cotangent_state)
+    return Case(name, op, arguments, same or {}, keywords, cotangent, cotangent_state)
 
 
 def grid_cases() -> Iterator[Case]:

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from plstm_config.shapes import PLSTM_1D_STEP
+
 from .. import golden
 from ..tolerances import assert_close, assert_within, rms
-from . import composition, errors, files, long_range, modules, sequences, signatures, truth
+from . import composition, errors, files, long_range, modules, sequences, signatures, steps, truth
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
+from .sharing import sharing_cases
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         adapter: the backend.
 
     Returns:
-        Checks by group: "signatures", "values", "layouts", "composition", "long_range", "errors", "golden_ops",
-        "golden_modules"; those of modules, empty without any: "layers", "models", "steps", "packed_layers", "files".
+        Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
+        "errors", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
+        "stepped_layers", "packed_layers", "files".
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
         "signatures": _signature_checks,
         "values": _value_checks,
+        "sharing": _sharing_checks,
+        "steps": _step_checks,
         "layouts": _layout_checks,
         "composition": _composition_checks,
         "long_range": _long_range_checks,
@@ -52,7 +58,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
     of_modules = {
         "layers": modules.checks(adapter, "layers"),
         "models": modules.checks(adapter, "models"),
-        "steps": sequences.step_checks(adapter),
+        "stepped_layers": sequences.step_checks(adapter),
         "packed_layers": sequences.packed_checks(adapter),
         "files": files.checks(adapter),
     }
@@ -99,6 +105,12 @@ def check_layout(adapter: Adapter, case: Case, implementation: str, device: str)
     """The same with arrays that are not contiguous."""
     call = truth.call(case, implementation, "float64", device, strided=True)
     compare(adapter.run_op(call), truth.expected(case.op, case.name, "float64"), call)
+
+
+def check_step(adapter: Adapter, name: str, dtype: str) -> None:
+    """Compare the first step of a sequence with the reference: output, state, all gradients, dtypes."""
+    call = steps.first_step(name, dtype, adapter.devices[0])
+    compare(adapter.run_op(call), truth.evaluate(call), call)
 
 
 def check_golden_op(adapter: Adapter, name: str, implementation: str) -> None:
@@ -155,7 +167,7 @@ def _compare_values(actual: Value | None, reference: Value, dtype: str, kind: st
 
 
 def _signature_checks(adapter: Adapter) -> Iterator[Check]:
-    for op in OPS:
+    for op in signatures.SIGNATURES:
         yield Check(op, partial(signatures.check_signature, adapter, op))
 
 
@@ -170,6 +182,23 @@ def _value_checks(adapter: Adapter) -> Iterator[Check]:
                     for case in cases(op):
                         name = f"{prefix}-{implementation}-{dtype}-{case.name}"
                         yield Check(name, partial(check_case, adapter, case, implementation, dtype, device))
+
+
+def _sharing_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for case in sharing_cases(op):
+                run = partial(check_case, adapter, case, implementation, "float64", adapter.devices[0])
+                yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _step_checks(adapter: Adapter) -> Iterator[Check]:
+    for name in steps.CASES:
+        yield Check(f"plstm_1d_step-chain-{name}", partial(steps.check_chain, adapter, name))
+        for dtype in adapter.dtypes:
+            yield Check(f"plstm_1d_step-{dtype}-{name}", partial(check_step, adapter, name, dtype))
+    for argument in PLSTM_1D_STEP:
+        yield Check(f"plstm_1d_step-rank_of_{argument}", partial(steps.check_bad_argument, adapter, argument))
 
 
 LAYOUT_CASES = {

@@ -68,7 +68,7 @@ def _run_tile(
     arguments: dict[str, Any] = {}
     for argument in PLSTM_2D:
         if argument not in whole.same:
-            array = whole.arguments[argument]
+            array = whole.arguments.get(argument)
             arguments[argument] = None if array is None else array[:, slice(*x), slice(*y)]
     arguments["initial_state"] = (left[:, slice(*y)].copy(), top[:, slice(*x)].copy())
     return adapter.run_op(replace(whole, arguments=arguments))

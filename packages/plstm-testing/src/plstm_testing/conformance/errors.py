@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config.shapes import PLSTM_1D, PLSTM_2D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
+from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
 
 from . import truth
 from .adapter import Adapter
@@ -163,10 +163,24 @@ def _border_errors(good: Case) -> Iterator[ErrorCase]:
     short = (left, top[..., :-1])
     wrong_top = r"^initial_state\[1\] \(top\): expected \[.*JT=3\], got"
     yield ErrorCase("initial_state_top", _with(good, initial_state=short), ValueError, wrong_top)
+    yield from _mode_errors(good)
     if good.op == "plstm_2d_oriented":
         gate = good.arguments["source_r"][:, :3]
         three = r"^source_r: expected \[.*O=4.*\], got"
         yield ErrorCase("three_orientations", _with(good, source_r=gate), ValueError, three)
+
+
+def _mode_errors(good: Case) -> Iterator[ErrorCase]:
+    """What goes with a mode, and what does not."""
+    known = r"^mode: expected None or 'P', got "
+    yield ErrorCase("unknown_mode", _option(good, mode="D"), ValueError, known + "'D'")
+    yield ErrorCase("mode_as_number", _option(good, mode=1), TypeError, known + "int")
+    unread = dict.fromkeys(DIRECTED)
+    for name in DIRECTED:
+        given = _option(_with(good, **unread | {name: good.arguments[name]}), mode="P")
+        yield ErrorCase(f"{name}_with_mode", given, ValueError, f"^{name}: expected None with mode='P', got ")
+    left_out = _with(good, mark_u=None)
+    yield ErrorCase("no_mark_u", left_out, ValueError, r"^mark_u: expected \[.*\] unless mode='P', got None")
 
 
 def _graph_errors(good: Case) -> Iterator[ErrorCase]:

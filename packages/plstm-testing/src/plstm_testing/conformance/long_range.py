@@ -24,8 +24,7 @@ def check_propagation_decay(adapter: Adapter, implementation: str) -> None:
     shape = (1, columns, rows)
     arguments = _impulse(shape, 1.0 - down, down)
     arguments |= {"transition_rl": np.full((*shape, 1, 1), 1.0 - down), "transition_du": np.full((*shape, 1, 1), down)}
-    same = {"transition_ru": "transition_rl", "transition_dl": "transition_du", "mark_u": "mark_l"}
-    response = _response(adapter, implementation, arguments, same)
+    response = _response(adapter, implementation, arguments, mode="P")
     exact = _binomial(columns, rows, down)
     assert_close(response, exact, "float64", "output", "response to one source")
     for column in (columns // 4, columns - 1):
@@ -47,7 +46,7 @@ def check_distribution_magnitude(adapter: Adapter, implementation: str) -> None:
     arguments = _impulse(shape, 1.0, 1.0)
     arguments |= {"transition_rl": one, "transition_du": one, "transition_ru": one, "transition_dl": None}
     arguments["mark_u"] = np.ones((*shape, 1, 1, 1))
-    response = _response(adapter, implementation, arguments, {})
+    response = _response(adapter, implementation, arguments)
     expected = np.ones((columns, rows))
     expected[0, 0] = 0.0  # the source itself is read through the direct term only
     assert_close(response, expected, "float64", "output", "response to one source")
@@ -112,9 +111,9 @@ def _impulse(shape: tuple[int, int, int], right: float, down: float) -> dict[str
     }
 
 
-def _response(adapter: Adapter, implementation: str, arguments: dict[str, Any], same: dict[str, str]) -> Array:
-    keywords = {"implementation": implementation, "scale": 1.0, "return_last_state": True}
-    result = adapter.run_op(OpCall("plstm_2d", arguments, same, keywords, device=adapter.devices[0]))
+def _response(adapter: Adapter, implementation: str, arguments: dict[str, Any], **keywords: Any) -> Array:
+    keywords |= {"implementation": implementation, "scale": 1.0, "return_last_state": True}
+    result = adapter.run_op(OpCall("plstm_2d", arguments, keywords=keywords, device=adapter.devices[0]))
     for side, state in zip(("right", "bottom"), result.last_state or (), strict=True):
         if not (np.all(np.isfinite(state)) and rms(state) <= 1.0):
             raise AssertionError(f"{side} state: expected entries of at most one, got RMS {rms(state)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config.shapes import ORIENTATIONS, PLSTM_1D
+from plstm_config.shapes import DIRECTED, ORIENTATIONS, PLSTM_1D
 
 from . import truth
 from .adapter import OpCall, Result, Value
@@ -139,11 +139,11 @@ def gradients_within_chunks(call: OpCall, gradients: Gradients) -> Gradients:
 
 def no_state_gradient(call: OpCall, gradients: Gradients) -> Gradients:
     """The state that enters counts as a constant."""
-    if "initial_state" not in gradients:
-        return gradients
-    state = gradients["initial_state"]
-    zero = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else np.zeros_like(state)
-    return gradients | {"initial_state": zero}
+    found = dict(gradients)
+    for name in {"initial_state", "state"} & gradients.keys():
+        state = gradients[name]
+        found[name] = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else np.zeros_like(state)
+    return found
 
 
 def last_state_cotangent_ignored(call: OpCall, gradients: Gradients) -> Gradients:
@@ -152,10 +152,35 @@ def last_state_cotangent_ignored(call: OpCall, gradients: Gradients) -> Gradient
 
 
 def shared_gradient_halved(call: OpCall, gradients: Gradients) -> Gradients:
-    """P-mode: an array that is passed twice gets the gradient of one of its places only."""
+    """An array that is passed twice gets the gradient of one of its places only."""
     apart = dict(call.arguments) | {name: np.array(call.arguments[source]) for name, source in call.same.items()}
     found = truth.evaluate(replace(call, arguments=apart, same={})).gradients
     return {name: found[name] for name in gradients}
+
+
+def what_the_mode_leaves_out(call: OpCall) -> OpCall:
+    """P-mode: reads `transition_ru` and the other gates that are to be refused where they are given."""
+    if call.keywords.get("mode") != "P":
+        return call
+    missing = {name: serving for name, serving in DIRECTED.items() if call.arguments.get(name) is None}
+    return replace(
+        call,
+        arguments={name: value for name, value in call.arguments.items() if name not in missing},
+        same={**call.same, **{name: call.same.get(serving, serving) for name, serving in missing.items()}},
+        keywords=_without_mode(call),
+    )
+
+
+def mixed_transitions_forgotten(call: OpCall) -> OpCall:
+    """P-mode: what is left out counts as zero, as it does without the mode."""
+    if call.keywords.get("mode") != "P":
+        return call
+    marks = {"mark_u": call.arguments["mark_l"]}
+    return replace(call, arguments={**call.arguments, **marks}, keywords=_without_mode(call))
+
+
+def _without_mode(call: OpCall) -> dict[str, Any]:
+    return {name: value for name, value in call.keywords.items() if name != "mode"}
 
 
 def state_of_previous_step(call: OpCall, result: Result) -> Result:
@@ -166,6 +191,11 @@ def state_of_previous_step(call: OpCall, result: Result) -> Result:
     arguments = {name: array[:, :-1] if name in PLSTM_1D else array for name, array in call.arguments.items()}
     shorter = truth.evaluate(replace(call, arguments=arguments, cotangent=None, cotangent_state=None))
     return replace(result, last_state=shorter.last_state)
+
+
+def state_before_the_step(call: OpCall, result: Result) -> Result:
+    """A step hands on the state that it was given."""
+    return replace(result, last_state=call.arguments["state"])
 
 
 def states_exchanged(call: OpCall, result: Result) -> Result:
@@ -182,6 +212,43 @@ def state_in_low_precision(call: OpCall, result: Result) -> Result:
 def output_in_float32(call: OpCall, result: Result) -> Result:
     """The output comes in the dtype of the computation."""
     return replace(result, output_dtype="float64" if call.dtype == "float64" else "float32")
+
+
+class PaddedByIdentity(NumpyAdapter):
+    """Grids: fills ragged sides up to whole blocks, and knows by the identity of an array which gate it is."""
+
+    SIDE = 4
+
+    def forward(self, call: OpCall) -> Any:
+        """The padded call, cut to the sizes of the one asked for."""
+        if call.op != "plstm_2d":
+            return super().forward(call)
+        given = truth.with_same(call.arguments, call.same)
+        x, y = given["query"].shape[1:3]
+        keywords = {**call.keywords, "return_last_state": True}
+        padded = replace(call, arguments=self._padded(given, x, y), same={}, keywords=keywords)
+        output, (right, bottom) = super().forward(padded)
+        states = right[:, :y], bottom[:, :x]
+        return (output[:, :x, :y], states) if call.keywords.get("return_last_state") else output[:, :x, :y]
+
+    def _padded(self, given: Mapping[str, Any], x: int, y: int) -> dict[str, Any]:
+        more_x, more_y = -x % self.SIDE, -y % self.SIDE
+        beyond_x, beyond_y = np.arange(x + more_x) >= x, np.arange(y + more_y) >= y
+        passing = {"r": beyond_x[:, None] & ~beyond_y, "d": ~beyond_x[:, None] & beyond_y}
+        gates = {name: array for name, array in given.items() if isinstance(array, np.ndarray)}
+        names = {id(array): name for name, array in gates.items()}
+        done: dict[str, Any] = dict(given)
+        for name, array in gates.items():
+            known = names[id(array)]  # the fault: of several names the last
+            widths = [(0, 0), (0, more_x), (0, more_y), *[(0, 0)] * (array.ndim - 3)]
+            done[name] = np.pad(array, widths)
+            if known.startswith("transition"):
+                passes = passing[known.removeprefix("transition_")[0]]
+                done[name] = done[name] + passes[..., None, None] * np.eye(array.shape[-1])
+        if "initial_state" in given:
+            sides = zip(given["initial_state"], (more_y, more_x), strict=True)
+            done["initial_state"] = tuple(np.pad(state, [(0, 0), (0, more)] + [(0, 0)] * 3) for state, more in sides)
+        return done
 
 
 class Unflipped(NumpyAdapter):
@@ -272,6 +339,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("state_of_previous_step", "plstm_1d", WrongResults("plstm_1d", state_of_previous_step)),
     Mutant("state_in_low_precision", "plstm_1d", WrongResults("plstm_1d", state_in_low_precision)),
     Mutant("output_in_float32", "plstm_1d", WrongResults("plstm_1d", output_in_float32)),
+    Mutant("state_of_previous_step", "plstm_1d_step", WrongResults("plstm_1d_step", state_before_the_step)),
+    Mutant("no_gradient_to_state", "plstm_1d_step", WrongGradients("plstm_1d_step", no_state_gradient)),
     Mutant("missing_op", "plstm_1d", WrongOps("plstm_1d", None)),
     Mutant("silent_fallback", "plstm_1d", WrongOps("plstm_1d", sloppy_plstm_1d)),
     Mutant("swapped_sources", "plstm_2d", Rewritten("plstm_2d", swapped("source_r", "source_d"))),
@@ -281,6 +350,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("no_gradient_to_borders", "plstm_2d", WrongGradients("plstm_2d", no_state_gradient)),
     Mutant("no_gradient_from_borders", "plstm_2d", WrongGradients("plstm_2d", last_state_cotangent_ignored)),
     Mutant("shared_gradient_halved", "plstm_2d", WrongGradients("plstm_2d", shared_gradient_halved)),
+    Mutant("padded_by_identity", "plstm_2d", PaddedByIdentity()),
+    Mutant("mixed_transitions_forgotten", "plstm_2d", Rewritten("plstm_2d", mixed_transitions_forgotten)),
+    Mutant("mode_reads_too_much", "plstm_2d", Rewritten("plstm_2d", what_the_mode_leaves_out)),
     Mutant("borders_exchanged", "plstm_2d", WrongResults("plstm_2d", states_exchanged)),
     Mutant("unflipped_x", "plstm_2d_oriented", Unflipped(mask=2)),
     Mutant("unflipped_y", "plstm_2d_oriented", Unflipped(mask=1)),

@@ -39,6 +39,22 @@ def plstm_1d(
     return reference.plstm_1d(*arrays, **options, cu_seqlens=cu_seqlens)
 
 
+def plstm_1d_step(
+    query: Any,
+    key: Any,
+    value: Any,
+    source: Any,
+    transition: Any,
+    mark: Any,
+    direct: Any,
+    state: Any,
+    *,
+    scale: float | None = None,
+) -> Any:
+    """The reference's `plstm_1d_step`."""
+    return reference.plstm_1d_step(query, key, value, source, transition, mark, direct, state, scale=scale)
+
+
 def plstm_2d(
     query: Any,
     key: Any,
@@ -51,8 +67,9 @@ def plstm_2d(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: str | None = None,
     initial_state: Any = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -65,7 +82,7 @@ def plstm_2d(
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
     gates |= {"transition_rl": transition_rl, "transition_du": transition_du}
     gates |= {"transition_dl": transition_dl, "transition_ru": transition_ru}
-    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
+    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale, "mode": mode}
     return reference.plstm_2d(query, key, value, **gates, **options)
 
 
@@ -81,8 +98,9 @@ def plstm_2d_oriented(
     transition_dl: Any = None,
     transition_ru: Any = None,
     mark_l: Any,
-    mark_u: Any,
+    mark_u: Any = None,
     direct: Any,
+    mode: str | None = None,
     initial_state: Any = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -95,7 +113,7 @@ def plstm_2d_oriented(
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
     gates |= {"transition_rl": transition_rl, "transition_du": transition_du}
     gates |= {"transition_dl": transition_dl, "transition_ru": transition_ru}
-    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
+    options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale, "mode": mode}
     return reference.plstm_2d_oriented(query, key, value, **gates, **options)
 
 
@@ -127,6 +145,7 @@ class NumpyAdapter:
     name: str = "numpy"
     ops: Mapping[str, Callable[..., Any]] = {
         "plstm_1d": plstm_1d,
+        "plstm_1d_step": plstm_1d_step,
         "plstm_2d": plstm_2d,
         "plstm_2d_oriented": plstm_2d_oriented,
         "plstm_graph": plstm_graph,
@@ -141,7 +160,7 @@ class NumpyAdapter:
         """Run the op, then the reference's reverse pass."""
         result = self.forward(call)
         gradients = self.gradients(call) if call.cotangent is not None else {}
-        output, state = result if call.keywords.get("return_last_state") else (result, None)
+        output, state = result if call.returns_state else (result, None)
         state_dtype = truth.state_dtype(call.dtype)
         return Result(
             output=truth.round_to(output, call.dtype),

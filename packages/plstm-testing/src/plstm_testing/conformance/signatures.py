@@ -14,7 +14,7 @@ _GRID = (
     *_ARRAYS,
     "*",
     *("source_r", "source_d", "transition_rl", "transition_du", "transition_dl=None", "transition_ru=None"),
-    *("mark_l", "mark_u", "direct"),
+    *("mark_l", "mark_u=None", "direct", "mode=None"),
     *_STATE,
     "block_size=None",
 )
@@ -24,6 +24,7 @@ _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Paramet
 
 # As Python would write them; a star separates what may be given by position from what needs its name.
 SIGNATURES = {
+    "plstm_1d_step": (*_SEQUENCE, "state", "*", "scale=None"),
     "plstm_1d": (*_SEQUENCE, "*", *_STATE, "chunk_size=None", "cu_seqlens=None"),
     "plstm_2d": _GRID,
     "plstm_2d_oriented": _GRID,

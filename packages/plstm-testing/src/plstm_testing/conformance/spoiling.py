@@ -10,6 +10,7 @@ from .checks import all_checks
 from .mutants import Mutant
 from .numpy_adapter import NumpyAdapter
 
+GROUPS = ("signatures", "values", "sharing", "steps", "errors")
 # Every fault shows in one of these; the names begin with a dash to be matched whole.
 CASES = (
     "-odd_length",
@@ -19,6 +20,8 @@ CASES = (
     "-full_odd_sides",
     "-P_odd_sides",
     "-dense_states",
+    "-straight",
+    "-transition_ru_with_mode",
 )
 
 
@@ -28,21 +31,23 @@ def find_failure(
     run_op: Callable[[OpCall], Result],
     implementations: Mapping[str, str],
 ) -> str | None:
-    """Break a backend as a mutant does, and look for the first check of values that notices.
+    """Break a backend as a mutant does, and look for the first check that notices.
 
     Args:
         mutant: the fault.
         ops: the backend's ops by name; they take numpy arrays.
         run_op: as in `Adapter`.
-        implementations: the form of each op that is run; one is enough, since the faults lie outside of it.
+        implementations: the form of each op that is run, where there are several; one is enough, since the faults lie
+            outside of it.
 
     Returns:
         The check and what it says (of the signature, for an op with a wrong one); None if nothing notices.
     """
     adapter = _spoil(mutant, ops, run_op, implementations)
-    prefix = f"{mutant.op}-{implementations[mutant.op]}-"
+    form = implementations.get(mutant.op)
+    prefix = f"{mutant.op}-" if form is None else f"{mutant.op}-{form}-"
     checks = all_checks(adapter)
-    for check in (*checks["signatures"], *checks["values"]):
+    for check in (check for group in GROUPS for check in checks[group]):
         if check.name != mutant.op and not (check.name.startswith(prefix) and check.name.endswith(CASES)):
             continue
         try:
@@ -71,7 +76,7 @@ def _spoil(
             if self.ops[call.op] is not own[call.op]:
                 return super().forward(call)  # an op with a fault of its own
             result = run_op(replace(call, cotangent=None, cotangent_state=None))
-            return (result.output, result.last_state) if call.keywords.get("return_last_state") else result.output
+            return (result.output, result.last_state) if call.returns_state else result.output
 
         def gradients(self, call: OpCall) -> Any:
             return run_op(call).gradients

@@ -19,6 +19,16 @@ def test_values(check: Check) -> None:
     check.run()
 
 
+def test_sharing(check: Check) -> None:
+    """One array under several names has no effect on numbers; its gradient is the sum over its places."""
+    check.run()
+
+
+def test_steps(check: Check) -> None:
+    """Steps one after the other are the sequence; each has its gradients, and refuses bad input."""
+    check.run()
+
+
 def test_layouts(check: Check) -> None:
     """The same for arrays that are not contiguous."""
     check.run()
@@ -59,7 +69,7 @@ def test_models(check: Check) -> None:
     check.run()
 
 
-def test_steps(check: Check) -> None:
+def test_stepped_layers(check: Check) -> None:
     """Step by step, or in pieces from cache to cache, a sequence gives what it gives as a whole."""
     check.run()
 

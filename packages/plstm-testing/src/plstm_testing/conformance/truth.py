@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import reference
 from .adapter import Array, OpCall, Result, Value
-from .cases import cases
+from .cases import OPS, cases
 from .draws import Case
+from .sharing import sharing_cases
 
-_FORWARD = {name: getattr(reference, name) for name in ("plstm_1d", "plstm_2d", "plstm_2d_oriented", "plstm_graph")}
+_FORWARD = {name: getattr(reference, name) for name in (*OPS, "plstm_1d_step")}
 _GRADIENTS = {name: getattr(reference, f"{name}_gradients") for name in _FORWARD}
 # The reference has one form: what chooses or tunes an implementation is nothing to it.
 TUNING = frozenset({"implementation", "chunk_size", "block_size"})
@@ -70,7 +71,7 @@ def call(case: Case, implementation: str, dtype: str, device: str, *, strided: b
 @cache
 def expected(op: str, name: str, dtype: str) -> Result:
     """Output, last state and gradients of a generated case on its rounded arguments."""
-    (case,) = (case for case in cases(op) if case.name == name)
+    (case,) = (case for case in (*cases(op), *sharing_cases(op)) if case.name == name)
     return evaluate(call(case, "auto", dtype, "cpu"))
 
 
@@ -79,8 +80,8 @@ def evaluate(call: OpCall) -> Result:
     keywords = {name: value for name, value in call.keywords.items() if name not in TUNING}
     arguments = with_same(call.arguments, call.same)
     result = _FORWARD[call.op](**arguments, **keywords)
-    last = keywords.pop("return_last_state", False)
-    output, state = result if last else (result, None)
+    output, state = result if call.returns_state else (result, None)
+    keywords.pop("return_last_state", None)
     if call.cotangent is None:
         return Result(output, state)
     gradients = _GRADIENTS[call.op](

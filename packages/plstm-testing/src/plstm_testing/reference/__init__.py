@@ -14,7 +14,7 @@ from ._gates import direct, gate, mark, projection, source
 from ._modules import apply, module_classes, step
 from ._norms import layer_norm, multi_head_norm, rms_norm
 from ._orthogonal import NORMALIZATIONS, normalize
-from ._plstm_1d import plstm_1d, plstm_1d_gradients
+from ._plstm_1d import plstm_1d, plstm_1d_gradients, plstm_1d_step, plstm_1d_step_gradients
 from ._plstm_2d import plstm_2d, plstm_2d_gradients
 from ._plstm_2d_oriented import plstm_2d_oriented, plstm_2d_oriented_gradients
 from ._plstm_graph import plstm_graph, plstm_graph_gradients
@@ -37,6 +37,8 @@ __all__ = [
     "normalize",
     "plstm_1d",
     "plstm_1d_gradients",
+    "plstm_1d_step",
+    "plstm_1d_step_gradients",
     "plstm_2d",
     "plstm_2d_gradients",
     "plstm_2d_oriented",

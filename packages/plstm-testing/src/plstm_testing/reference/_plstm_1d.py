@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from plstm_config.shapes import PLSTM_1D, check_cu_seqlens, check_plstm_1d
+from plstm_config.shapes import PLSTM_1D, check_cu_seqlens, check_plstm_1d, check_plstm_1d_step
 
 from ._contractions import MOVE, READ, SKIP, WRITE, Array, default_scale, double
 
@@ -60,6 +60,47 @@ def plstm_1d(
     if not return_last_state:
         return run.output
     return run.output, run.last if cu_seqlens is not None else run.last[:, 0]
+
+
+def plstm_1d_step(
+    query: Float[Array, "B DK JQ"],
+    key: Float[Array, "B DK JK"],
+    value: Float[Array, "B DV JV"],
+    source: Float[Array, "B JT JK JV"],
+    transition: Float[Array, "B JT JT"],
+    mark: Float[Array, "B JO JQ JT"],
+    direct: Float[Array, "B JO JQ JK JV"],
+    state: Float[Array, "B DK DV JT"],
+    *,
+    scale: float | None = None,
+) -> tuple[Float[Array, "B DV JO"], Float[Array, "B DK DV JT"]]:
+    """Run one step of `plstm_1d`: a sequence of length one.
+
+    Args:
+        query: [B,DK,JQ], any real dtype (computed in float64).
+        key: [B,DK,JK].
+        value: [B,DV,JV].
+        source: [B,JT,JK,JV].
+        transition: [B,JT,JT].
+        mark: [B,JO,JQ,JT].
+        direct: [B,JO,JQ,JK,JV].
+        state: state before the step [B,DK,DV,JT].
+        scale: factor of the output; ``DK**-0.5`` if None.
+
+    Returns:
+        Output [B,DV,JO], and the state after the step.
+
+    Raises:
+        TypeError: if an argument is no array.
+        ValueError: if a shape is wrong.
+
+    Source:
+        Equations 5 and 6 of the pLSTM paper, on a chain.
+    """
+    arrays = (query, key, value, source, transition, mark, direct)
+    check_plstm_1d_step(*arrays, state, scale=scale)
+    run = _forward(tuple(array[:, None] for array in arrays), state, scale, None)
+    return run.output[:, 0], run.last[:, 0]
 
 
 def plstm_1d_gradients(
@@ -121,6 +162,39 @@ def plstm_1d_gradients(
         state_gradient[:, sequence] = adjoint
     gradients["initial_state"] = state_gradient if cu_seqlens is not None else state_gradient[:, 0]
     return gradients
+
+
+def plstm_1d_step_gradients(
+    *,
+    state: Float[Array, "B DK DV JT"],
+    cotangent: Float[Array, "B DV JO"],
+    cotangent_state: Float[Array, "B DK DV JT"] | None = None,
+    scale: float | None = None,
+    **arrays: Array,
+) -> dict[str, Array]:
+    """Gradients of ``sum(output * cotangent) + sum(state * cotangent_state)`` with the state after the step.
+
+    Args:
+        state: see `plstm_1d_step`.
+        cotangent: weights of the output [B,DV,JO].
+        cotangent_state: weights of the state after the step, zero if None.
+        scale: see `plstm_1d_step`.
+        **arrays: the other arrays of `plstm_1d_step` by name.
+
+    Returns:
+        Gradient by argument name.
+
+    Raises:
+        TypeError: if an argument is no array.
+        ValueError: if a shape is wrong.
+    """
+    check_plstm_1d_step(**arrays, state=state, scale=scale)
+    sequence = {name: array[:, None] for name, array in arrays.items()}
+    found = plstm_1d_gradients(
+        **sequence, cotangent=cotangent[:, None], cotangent_state=cotangent_state, initial_state=state, scale=scale
+    )
+    of_state = found.pop("initial_state")
+    return {name: gradient[:, 0] for name, gradient in found.items()} | {"state": of_state}
 
 
 class _Run(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from plstm_config.shapes import PLSTM_2D, check_plstm_2d
+from plstm_config.shapes import DIRECTED, PLSTM_2D, check_plstm_2d
 
 from ._contractions import MOVE, READ, SKIP, WRITE, Array, default_scale, double
 
@@ -24,8 +24,9 @@ def plstm_2d(
     transition_dl: Float[Array, "B X Y JT JT"] | None = None,
     transition_ru: Float[Array, "B X Y JT JT"] | None = None,
     mark_l: Float[Array, "B X Y JO JQ JT"],
-    mark_u: Float[Array, "B X Y JO JQ JT"],
+    mark_u: Float[Array, "B X Y JO JQ JT"] | None = None,
     direct: Float[Array, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: States | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -51,6 +52,8 @@ def plstm_2d(
         mark_l: mark of the edge from the left [B,X,Y,JO,JQ,JT].
         mark_u: mark of the edge from above [B,X,Y,JO,JQ,JT].
         direct: [B,X,Y,JO,JQ,JK,JV].
+        mode: "P" for directed propagation, where both incoming edges are treated alike: `transition_ru`,
+            `transition_dl` and `mark_u` must be None and equal `transition_rl`, `transition_du` and `mark_l`.
         initial_state: states entering over the borders, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
         return_last_state: also return the states leaving on the right and at the bottom.
         scale: factor of the output; ``DK**-0.5`` if None.
@@ -60,14 +63,14 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no array.
-        ValueError: if a shape is wrong.
+        ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
 
     Source:
         Equations 5 and 6 of the pLSTM paper, on a grid.
     """
     transitions = (transition_rl, transition_du, transition_dl, transition_ru)
     arrays = (query, key, value, source_r, source_d, *transitions, mark_l, mark_u, direct)
-    run = _forward(arrays, initial_state, scale)
+    run = _forward(arrays, initial_state, scale, mode)
     return (run.output, (run.r[:, -1], run.d[:, :, -1])) if return_last_state else run.output
 
 
@@ -83,8 +86,9 @@ def plstm_2d_gradients(
     transition_dl: Float[Array, "B X Y JT JT"] | None = None,
     transition_ru: Float[Array, "B X Y JT JT"] | None = None,
     mark_l: Float[Array, "B X Y JO JQ JT"],
-    mark_u: Float[Array, "B X Y JO JQ JT"],
+    mark_u: Float[Array, "B X Y JO JQ JT"] | None = None,
     direct: Float[Array, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     cotangent: Float[Array, "B X Y DV JO"],
     cotangent_state: States | None = None,
     initial_state: States | None = None,
@@ -105,6 +109,7 @@ def plstm_2d_gradients(
         mark_l: see `plstm_2d`.
         mark_u: see `plstm_2d`.
         direct: see `plstm_2d`.
+        mode: see `plstm_2d`.
         cotangent: weights of the output [B,X,Y,DV,JO].
         cotangent_state: weights of (right, bottom), zero if None.
         initial_state: see `plstm_2d`.
@@ -112,15 +117,16 @@ def plstm_2d_gradients(
 
     Returns:
         Gradient by argument name, `initial_state` (a pair) always among them. Each name counts as an argument of its
-        own, also where the same array is passed twice; a transition left out as None has its gradient at zero.
+        own, also where the same array is passed twice; a transition left out as None has its gradient at zero. With
+        mode "P" a gate that serves in two places has the sum of both gradients, and those left out have none.
 
     Raises:
         TypeError: if an argument is no array.
-        ValueError: if a shape is wrong.
+        ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
     """
     transitions = (transition_rl, transition_du, transition_dl, transition_ru)
     arrays = (query, key, value, source_r, source_d, *transitions, mark_l, mark_u, direct)
-    run = _forward(arrays, initial_state, scale)
+    run = _forward(arrays, initial_state, scale, mode)
     # the gradients of r and d live where r and d do: entry x belongs to the edge that enters column x
     dr, dd = np.zeros_like(run.r), np.zeros_like(run.d)
     if cotangent_state is not None:
@@ -133,6 +139,9 @@ def plstm_2d_gradients(
             for name, gradient in zip(PLSTM_2D, found, strict=True):
                 gradients[name][:, x, y] = gradient
     gradients["initial_state"] = (dr[:, 0], dd[:, :, 0])
+    if mode == "P":
+        for left_out, serving in DIRECTED.items():
+            gradients[serving] += gradients.pop(left_out)
     return gradients
 
 
@@ -144,11 +153,13 @@ class _Run(NamedTuple):
     d: Array  # [B,X,Y+1,DK,DV,JT]: entry y enters row y from above
 
 
-def _forward(arrays: tuple[Array | None, ...], initial_state: States | None, scale: object) -> _Run:
+def _forward(arrays: tuple[Array | None, ...], initial_state: States | None, scale: object, mode: str | None) -> _Run:
     arguments = dict(zip(PLSTM_2D, arrays, strict=True))
-    sizes = check_plstm_2d(**arguments, initial_state=initial_state, scale=scale)
+    sizes = check_plstm_2d(**arguments, initial_state=initial_state, scale=scale, mode=mode)
+    if mode == "P":
+        arguments |= {left_out: arguments[serving] for left_out, serving in DIRECTED.items()}
     zero = np.zeros([sizes[letter] for letter in PLSTM_2D["transition_dl"]])
-    doubles = tuple(zero if array is None else double(array) for array in arrays)
+    doubles = tuple(zero if array is None else double(array) for array in arguments.values())
     q, k, v, s_r, s_d, t_rl, t_du, t_dl, t_ru, m_l, m_u, direct = doubles
     factor = default_scale(scale, sizes["DK"])
     state = [sizes[letter] for letter in ("DK", "DV", "JT")]

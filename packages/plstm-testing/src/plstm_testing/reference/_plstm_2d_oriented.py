@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from plstm_config.shapes import ORIENTATIONS, PLSTM_2D_ORIENTED, check_plstm_2d_oriented
+from plstm_config.shapes import DIRECTED, ORIENTATIONS, PLSTM_2D_ORIENTED, check_plstm_2d_oriented
 
 from ._contractions import Array, double
 from ._plstm_2d import plstm_2d, plstm_2d_gradients
@@ -25,8 +25,9 @@ def plstm_2d_oriented(
     transition_dl: Float[Array, "B O X Y JT JT"] | None = None,
     transition_ru: Float[Array, "B O X Y JT JT"] | None = None,
     mark_l: Float[Array, "B O X Y JO JQ JT"],
-    mark_u: Float[Array, "B O X Y JO JQ JT"],
+    mark_u: Float[Array, "B O X Y JO JQ JT"] | None = None,
     direct: Float[Array, "B X Y JO JQ JK JV"],
+    mode: str | None = None,
     initial_state: States | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
@@ -50,6 +51,7 @@ def plstm_2d_oriented(
         mark_l: [B,O,X,Y,JO,JQ,JT].
         mark_u: [B,O,X,Y,JO,JQ,JT].
         direct: [B,X,Y,JO,JQ,JK,JV]; counts once, not per orientation.
+        mode: None or "P", see `plstm_2d`.
         initial_state: states entering each orientation, left [B,O,Y,DK,DV,JT] and top [B,O,X,DK,DV,JT]; zero if None.
         return_last_state: also return the states leaving each orientation.
         scale: factor of the output; ``DK**-0.5`` if None.
@@ -59,7 +61,7 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no array.
-        ValueError: if a shape is wrong.
+        ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
 
     Source:
         Equations 5 and 6 of the pLSTM paper, on the four directed grids of an image.
@@ -67,12 +69,14 @@ def plstm_2d_oriented(
     transitions = (transition_rl, transition_du, transition_dl, transition_ru)
     arrays = (query, key, value, source_r, source_d, *transitions, mark_l, mark_u, direct)
     arguments = dict(zip(PLSTM_2D_ORIENTED, arrays, strict=True))
-    check_plstm_2d_oriented(**arguments, initial_state=initial_state, scale=scale)
+    check_plstm_2d_oriented(**arguments, initial_state=initial_state, scale=scale, mode=mode)
     total, rights, bottoms = np.zeros(()), [], []
     for orientation in range(ORIENTATIONS):
         turned = _turn_arguments(arguments, orientation)
         state = _turn_states(initial_state, orientation)
-        output, (right, bottom) = plstm_2d(**turned, initial_state=state, return_last_state=True, scale=scale)
+        output, (right, bottom) = plstm_2d(
+            **turned, mode=mode, initial_state=state, return_last_state=True, scale=scale
+        )
         total = total + turn(output, orientation)
         rights.append(_turn_side(right, orientation & 2))
         bottoms.append(_turn_side(bottom, orientation & 1))
@@ -85,6 +89,7 @@ def plstm_2d_oriented_gradients(
     cotangent_state: States | None = None,
     initial_state: States | None = None,
     scale: float | None = None,
+    mode: str | None = None,
     **arguments: Array | None,
 ) -> dict[str, Array | States]:
     """Gradients of ``sum(output * cotangent) + sum(last_state * cotangent_state)``, orientation by orientation.
@@ -94,6 +99,7 @@ def plstm_2d_oriented_gradients(
         cotangent_state: weights of (right, bottom), zero if None.
         initial_state: see `plstm_2d_oriented`.
         scale: see `plstm_2d_oriented`.
+        mode: see `plstm_2d_oriented`.
         **arguments: the arrays of `plstm_2d_oriented` by name.
 
     Returns:
@@ -101,11 +107,12 @@ def plstm_2d_oriented_gradients(
 
     Raises:
         TypeError: if an argument is no array.
-        ValueError: if a shape is wrong.
+        ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
     """
     arguments = {name: arguments.get(name) for name in PLSTM_2D_ORIENTED}
-    sizes = check_plstm_2d_oriented(**arguments, initial_state=initial_state, scale=scale)
-    shapes = {name: [sizes[letter] for letter in layout] for name, layout in PLSTM_2D_ORIENTED.items()}
+    sizes = check_plstm_2d_oriented(**arguments, initial_state=initial_state, scale=scale, mode=mode)
+    layouts = {name: layout for name, layout in PLSTM_2D_ORIENTED.items() if mode != "P" or name not in DIRECTED}
+    shapes = {name: [sizes[letter] for letter in layout] for name, layout in layouts.items()}
     gradients: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
     lefts, tops = [], []
     for orientation in range(ORIENTATIONS):
@@ -115,6 +122,7 @@ def plstm_2d_oriented_gradients(
             cotangent_state=_turn_states(cotangent_state, orientation),
             initial_state=_turn_states(initial_state, orientation),
             scale=scale,
+            mode=mode,
         )
         left, top = found.pop("initial_state")
         lefts.append(_turn_side(left, orientation & 2))

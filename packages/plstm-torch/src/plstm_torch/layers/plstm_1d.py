@@ -12,11 +12,10 @@ from plstm_config.shapes import check_cu_seqlens
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, ContextModule, Kind
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.functional import plstm_1d_step
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
-from plstm_torch.ops import plstm_1d
+from plstm_torch.ops import plstm_1d, plstm_1d_step
 
 
 @register(pLSTM1DLayerConfig)

@@ -85,8 +85,7 @@ class _GridLayer(InteractionLayer):
     ) -> dict[str, Any]:
         """P-mode: everything splits into a share to the right and one down.
 
-        The pairs of equal gates are one tensor each: by that the op recognises the mode, in which the sum of the two
-        incoming edges is all that a node needs to know.
+        The sum of the two incoming edges is all that a node needs to know, so the op takes one gate for both.
         """
         share = angle[..., None, None]
         source_right, right = share.unsqueeze(-1) * source, share * transition
@@ -94,16 +93,13 @@ class _GridLayer(InteractionLayer):
             source_down, down = (1.0 - share).unsqueeze(-1) * source, (1.0 - share) * transition
         else:
             source_down, down = 1.0 - source_right, 1.0 - right
-        right, down = arrange(right), arrange(down)
         return {
+            "mode": "P",
             "source_r": arrange(source_right),
             "source_d": arrange(source_down),
-            "transition_rl": right,
-            "transition_ru": right,
-            "transition_du": down,
-            "transition_dl": down,
+            "transition_rl": arrange(right),
+            "transition_du": arrange(down),
             "mark_l": mark,
-            "mark_u": mark,
         }
 
     def _convolve(self, x: Tensor) -> Tensor:

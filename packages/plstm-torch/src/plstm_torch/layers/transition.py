@@ -8,11 +8,11 @@ from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.functional import (
     eigenvalue_activation,
-    orthogonalize_exponential,
-    orthogonalize_householder,
-    orthogonalize_qr,
-    restrict_eigenvalues,
-    restrict_singular_values,
+    eigenvalue_restriction,
+    exponential_orthogonalization,
+    householder_orthogonalization,
+    qr,
+    singularvalue_restriction,
 )
 from plstm_torch.layers.gates import head_projection
 from plstm_torch.layers.inputs import check_features
@@ -53,16 +53,16 @@ class LongRangeTransitionLayer(Module):
         order = config.orthogonalization_order
         match config.normalization_mode:
             case "qr":
-                return orthogonalize_qr(matrix)
+                return qr(matrix)
             case "householder_orthogonalization":
-                return orthogonalize_householder(matrix)
+                return householder_orthogonalization(matrix)
             case "exponential_orthogonalization":
                 terms = None if config.matrix_exponential == "exact" else order
-                return orthogonalize_exponential(matrix, float(config.orthogonalization_factor), terms)
+                return exponential_orthogonalization(matrix, float(config.orthogonalization_factor), terms)
             case "eigenvalue_restriction":
-                return restrict_eigenvalues(matrix, order)
+                return eigenvalue_restriction(matrix, order)
             case "singularvalue_restriction":
-                return restrict_singular_values(matrix, order)
+                return singularvalue_restriction(matrix, order)
         raise ValueError(f"normalization_mode must be a known normalisation, got {config.normalization_mode!r}")
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch H J J"]:

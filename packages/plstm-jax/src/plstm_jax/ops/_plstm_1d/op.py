@@ -1,0 +1,163 @@
+"""The public function: checks, dtypes and the choice of an implementation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from plstm_config.shapes import PLSTM_1D, Sizes, check_cu_seqlens, check_implementation, check_plstm_1d, check_size
+from plstm_jax.ops._plstm_1d.chunkwise import chunkwise
+from plstm_jax.ops._plstm_1d.problem import Problem, Steps
+from plstm_jax.ops._plstm_1d.recurrent import recurrent
+from plstm_jax.ops.arrays import compute_dtype, swap_state
+
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
+# Measured on CPU; the work inside a chunk grows with its size, the number of states between chunks falls. Masks with
+# several entries for each pair of steps want shorter chunks.
+CHUNK_SIZE = 32
+CHUNK_SIZE_WIDE_MASK = 16
+
+
+@overload
+def plstm_1d(
+    query: Float[Array, "B T DK JQ"],
+    key: Float[Array, "B T DK JK"],
+    value: Float[Array, "B T DV JV"],
+    source: Float[Array, "B T JT JK JV"],
+    transition: Float[Array, "B T JT JT"],
+    mark: Float[Array, "B T JO JQ JT"],
+    direct: Float[Array, "B T JO JQ JK JV"],
+    *,
+    initial_state: Float[Array, "B *S DK DV JT"] | None = None,
+    return_last_state: Literal[False] = False,
+    scale: float | Float[Array, ""] | None = None,
+    implementation: str = "auto",
+    chunk_size: int | None = None,
+    cu_seqlens: Int[Array, " S+1"] | None = None,
+) -> Float[Array, "B T DV JO"]: ...
+
+
+@overload
+def plstm_1d(
+    query: Float[Array, "B T DK JQ"],
+    key: Float[Array, "B T DK JK"],
+    value: Float[Array, "B T DV JV"],
+    source: Float[Array, "B T JT JK JV"],
+    transition: Float[Array, "B T JT JT"],
+    mark: Float[Array, "B T JO JQ JT"],
+    direct: Float[Array, "B T JO JQ JK JV"],
+    *,
+    initial_state: Float[Array, "B *S DK DV JT"] | None = None,
+    return_last_state: Literal[True],
+    scale: float | Float[Array, ""] | None = None,
+    implementation: str = "auto",
+    chunk_size: int | None = None,
+    cu_seqlens: Int[Array, " S+1"] | None = None,
+) -> tuple[Float[Array, "B T DV JO"], Float[Array, "B *S DK DV JT"]]: ...
+
+
+def plstm_1d(
+    query: Float[Array, "B T DK JQ"],
+    key: Float[Array, "B T DK JK"],
+    value: Float[Array, "B T DV JV"],
+    source: Float[Array, "B T JT JK JV"],
+    transition: Float[Array, "B T JT JT"],
+    mark: Float[Array, "B T JO JQ JT"],
+    direct: Float[Array, "B T JO JQ JK JV"],
+    *,
+    initial_state: Float[Array, "B *S DK DV JT"] | None = None,
+    return_last_state: bool = False,
+    scale: float | Float[Array, ""] | None = None,
+    implementation: str = "auto",
+    chunk_size: int | None = None,
+    cu_seqlens: Int[Array, " S+1"] | None = None,
+) -> Float[Array, "B T DV JO"] | tuple[Float[Array, "B T DV JO"], Float[Array, "B *S DK DV JT"]]:
+    """Run pLSTM along a sequence.
+
+    With C the state before step t::
+
+        H_t = scale * Q_t (M_t C + D_t (K_t ⊗ V_t))
+        C  <- T_t C + S_t (K_t ⊗ V_t)
+
+    Computes in float32, or in float64 if an argument has it; the output has the dtype of `value`, the state that of
+    the computation. Every argument that is an array of floats may be differentiated, in any mode and to any order.
+
+    Args:
+        query: [B,T,DK,JQ], any floating dtype, like all arrays here.
+        key: [B,T,DK,JK].
+        value: [B,T,DV,JV].
+        source: [B,T,JT,JK,JV].
+        transition: [B,T,JT,JT], any values, zeros and negative ones among them.
+        mark: [B,T,JO,JQ,JT].
+        direct: [B,T,JO,JQ,JK,JV].
+        initial_state: state before the first step [B,DK,DV,JT], zero if None; [B,S,DK,DV,JT] with `cu_seqlens`.
+        return_last_state: also return the state after the last step.
+        scale: factor of the output; ``DK**-0.5`` if None.
+        implementation: "recurrent" (step by step), "chunkwise" (parallel inside chunks), or "auto".
+        chunk_size: steps per chunk of the chunkwise form; chosen by the op if None. No rule binds it to T.
+        cu_seqlens: [S+1] boundaries of sequences packed along T, starting at 0, ending at T, not decreasing; each
+            starts from its own initial state. The values are checked where they are known, that is, unless traced.
+
+    Returns:
+        Output [B,T,DV,JO], or the pair of it and the last state, shaped as `initial_state`.
+
+    Raises:
+        TypeError: if an argument is no array, or no array of floats.
+        ValueError: if a shape, a boundary or the name of the implementation is wrong.
+
+    Source:
+        Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its appendix B.3 and B.7.
+    """
+    arrays = (query, key, value, source, transition, mark, direct)
+    sizes = check_plstm_1d(*arrays, initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens)
+    check_size("chunk_size", chunk_size)
+    implementation = resolve_implementation(implementation, sizes)
+    problem = _problem(arrays, initial_state, scale, cu_seqlens, sizes)
+    if implementation == "recurrent":
+        output, states = recurrent(problem)
+    else:
+        output, states = chunkwise(problem, chunk_size or default_chunk_size(sizes))
+    output = output.astype(jnp.result_type(value))
+    if not return_last_state:
+        return output
+    states = swap_state(jnp.moveaxis(states, 0, 1))
+    return output, states[:, 0] if cu_seqlens is None else states
+
+
+def resolve_implementation(implementation: str, sizes: Sizes) -> str:
+    """The implementation that a call runs; "auto" is decided here and nowhere else."""
+    check_implementation(implementation, IMPLEMENTATIONS)
+    if implementation != "auto":
+        return implementation
+    return "recurrent" if sizes["T"] == 1 else "chunkwise"
+
+
+def default_chunk_size(sizes: Sizes) -> int:
+    """Steps per chunk where the caller does not say."""
+    wide = any(sizes[letter] > 1 for letter in ("JO", "JQ", "JK", "JV"))
+    return CHUNK_SIZE_WIDE_MASK if wide else CHUNK_SIZE
+
+
+def _problem(arrays: tuple[Any, ...], initial_state: Any, scale: Any, cu_seqlens: Any, sizes: Sizes) -> Problem:
+    bounds = None
+    if cu_seqlens is not None:
+        if not isinstance(cu_seqlens, jax.core.Tracer):
+            check_cu_seqlens(cu_seqlens, sizes["T"])
+        bounds = jnp.asarray(cu_seqlens)
+    dtype = compute_dtype(**dict(zip(PLSTM_1D, arrays, strict=True)), initial_state=initial_state)
+    steps = Steps(*(jnp.asarray(array, dtype) for array in arrays))
+    factor = sizes["DK"] ** -0.5 if scale is None else scale
+    # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
+    scaled = (array * jnp.asarray(factor, dtype) for array in (steps.mark, steps.direct))
+    steps = steps._replace(**dict(zip(("mark", "direct"), scaled, strict=True)))
+    packed = sizes.get("S", 1)
+    if initial_state is None:
+        states = jnp.zeros([packed, *(sizes[letter] for letter in ("B", "DK", "JT", "DV"))], dtype)
+    else:
+        state = jnp.asarray(initial_state, dtype)
+        states = jnp.moveaxis(swap_state(state[:, None] if bounds is None else state), 1, 0)
+    return Problem(steps, states, bounds)

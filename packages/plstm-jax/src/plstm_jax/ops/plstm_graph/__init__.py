@@ -1,6 +1,0 @@
-"""pLSTM on a directed acyclic graph."""
-
-from plstm_jax.ops.plstm_graph.interface import plstm_graph
-from plstm_jax.ops.plstm_graph.plan import GraphPlan, plan_graph
-
-__all__ = ["GraphPlan", "plan_graph", "plstm_graph"]

@@ -1,0 +1,85 @@
+"""One word per role: the trees of the backends beside this package name files, ops and functions alike."""
+
+import ast
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from plstm_config.transition import NormalizationMode
+
+PACKAGES = Path(__file__).parents[2]
+ROOTS = {backend: PACKAGES / f"plstm-{backend}" / "src" / f"plstm_{backend}" for backend in ("torch", "jax")}
+OPS = ("_plstm_1d", "_plstm_2d", "_plstm_graph")
+ALONE = {
+    ("torch", "_plstm_1d"): {
+        "decay": "JAX: ops/lines.py, which serves sequences and grids",
+        "matrix_segment": "passes by hand, which JAX has no need of",
+    },
+    ("jax", "_plstm_1d"): {"problem": "torch hands on a tuple of tensors"},
+    ("torch", "_plstm_2d"): {
+        "lines": "JAX: ops/lines.py, which serves sequences and grids",
+        "attention": "JAX: ops/arrays.py, where sequences and graphs share it",
+    },
+    ("jax", "_plstm_2d"): {"directed": "torch takes the general form for P-mode, as fast there"},
+    ("torch", "_plstm_graph"): {"layout": "JAX: plan.py, whose arrays have static sizes in any case"},
+    ("jax", "_plstm_graph"): {"triangular": "torch calls LAPACK"},
+}
+# What JAX exports besides the ops: topologies of static size.
+OPS_OF_JAX_ALONE = {"GraphPlan", "plan_graph"}
+
+
+def modules(folder):
+    return {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def exported(path):
+    """The names in `__all__` of a file."""
+    for node in parsed(path).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            return set(ast.literal_eval(node.value))
+    raise AssertionError(f"expected __all__ in {path}")
+
+
+def functions(backend):
+    """The public functions of `functional`, a module or a package, with the names of their parameters."""
+    root = ROOTS[backend]
+    single = root / "functional.py"
+    files = [single] if single.exists() else sorted((root / "functional").glob("*.py"))
+    found = {}
+    for path in files:
+        for node in parsed(path).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                found[node.name] = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+    return found
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_files_of_the_ops_have_the_same_names(op):
+    found = {backend: modules(root / "ops" / op) for backend, root in ROOTS.items()}
+    assert found["torch"] - found["jax"] == ALONE["torch", op].keys()
+    assert found["jax"] - found["torch"] == ALONE["jax", op].keys()
+    assert "op" in found["torch"]
+
+
+@pytest.mark.parametrize("backend", list(ROOTS))
+def test_no_op_hides_a_module(backend):
+    folder = ROOTS[backend] / "ops"
+    members = modules(folder) | {path.name for path in folder.iterdir() if path.is_dir()}
+    assert not exported(folder / "__init__.py") & members
+
+
+def test_ops_have_the_same_names():
+    torch, jax = (exported(root / "ops" / "__init__.py") for root in ROOTS.values())
+    assert jax - torch == OPS_OF_JAX_ALONE
+    assert not torch - jax
+
+
+def test_functions_have_the_same_names_and_parameters():
+    torch, jax = functions("torch"), functions("jax")
+    assert torch.items() <= jax.items()
+    assert set(get_args(NormalizationMode)) <= torch.keys()

@@ -1,0 +1,104 @@
+"""From a sequence to chunks and back: chunk size, ragged end, and the choice between scalar and matrix gates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from plstm_torch.ops._fast_form import Tensors
+from plstm_torch.ops._plstm_1d.matrix import plstm_1d_matrix
+from plstm_torch.ops._plstm_1d.packing import constant_positions, layout
+from plstm_torch.ops._plstm_1d.scalar import plstm_1d_scalar
+
+
+def plstm_1d_chunkwise(
+    inputs: Tensors, initial_states: Tensor, chunk_size: int | None, bounds: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Output and last states, chunk by chunk.
+
+    Args:
+        inputs: query, key, value, source, transition, mark (scaled), direct (scaled), shapes as in `plstm_1d`, T >= 1,
+            all in the compute dtype.
+        initial_states: [B,S,DK,DV,JT].
+        chunk_size: steps per chunk, or None.
+        bounds: boundaries of the S packed sequences [S+1]; None where S = 1.
+
+    Returns:
+        [B,T,DV,JO] and [B,S,DK,DV,JT].
+    """
+    length, sequences = inputs[0].shape[1], initial_states.shape[1]
+    if chunk_size is None:
+        mask_entries = inputs[6].shape[2:].numel()
+        chunk = auto_chunk_size(-(-length // sequences), inputs[4].shape[-1], mask_entries)
+    else:
+        chunk = min(chunk_size, length)
+    if bounds is None:
+        missing = -length % chunk
+        tensors = [_pad(tensor, missing) for tensor in inputs]
+        if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
+            tensors[4] = torch.cat([inputs[4], _identity(inputs[4], missing)], 1)
+        starts = inputs[0].new_zeros(inputs[0].shape[0], 1)
+        output, last_states = _run_chunks(tensors, initial_states, starts, chunk)
+        return output[:, :length], last_states
+    places = layout(bounds, length, chunk)
+    tensors = [_place(tensor, places.steps, places.filled) for tensor in inputs]
+    empty = ~places.filled[:, None, None]
+    tensors[4] = tensors[4] + empty * _identity(inputs[4], 1)
+    output, last_states = _run_chunks(tensors, initial_states, constant_positions(places.starts, inputs[0]), chunk)
+    return output.index_select(1, places.places), last_states
+
+
+def _run_chunks(inputs: list[Tensor], states: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """The form for these dimensions, on whole chunks; output [B,N*C,DV,JO]."""
+    if inputs[4].shape[-1] == inputs[6].shape[2:].numel() == 1:
+        chunks = [_chunks(tensor.flatten(2), chunk) for tensor in inputs[:3]]
+        chunks += [_chunks(tensor.flatten(1), chunk) for tensor in inputs[3:]]
+        output, last_states = plstm_1d_scalar(*chunks, states.squeeze(-1).contiguous(), starts)
+        return output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
+    chunks = [_chunks(tensor, chunk) for tensor in inputs]
+    output, last_states = plstm_1d_matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts)
+    return output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
+
+
+def auto_chunk_size(length: int, dim_t: int, mask_entries: int) -> int:
+    """Steps per chunk: as measured, and such that little has to be padded.
+
+    Args:
+        length: T.
+        dim_t: JT.
+        mask_entries: entries of the mask for each pair of steps, JO * JQ * JK * JV.
+
+    Returns:
+        Chunk size of at most T.
+    """
+    if dim_t == mask_entries == 1:
+        best = 32
+    else:  # large states want long chunks, large masks short ones
+        best = 16 if dim_t >= 4 * mask_entries else 8
+    if length <= best + best // 2:
+        return length
+    step = max(1, best // 8)
+    candidates = range(best - 2 * step, best + 2 * step + 1, step)
+    return min(candidates, key=lambda size: (-length % size, abs(size - best)))
+
+
+def _pad(tensor: Tensor, missing: int) -> Tensor:
+    if not missing:
+        return tensor
+    return torch.nn.functional.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+
+
+def _place(tensor: Tensor, steps: Tensor, filled: Tensor) -> Tensor:
+    """Steps [B,T,...] in their places [B,N*C,...], zero where there is none."""
+    trailing = (1,) * (tensor.dim() - 2)
+    return torch.where(filled.view(-1, *trailing), tensor.index_select(1, steps), 0.0)
+
+
+def _identity(transition: Tensor, steps: int) -> Tensor:
+    size = transition.shape[-1]
+    eye = torch.eye(size, dtype=transition.dtype, device=transition.device)
+    return eye.expand(transition.shape[0], steps, size, size)
+
+
+def _chunks(tensor: Tensor, chunk: int) -> Tensor:
+    return tensor.unflatten(1, (-1, chunk)).contiguous()

@@ -1,0 +1,135 @@
+"""The public op: arguments, dtypes, packed sequences, and the choice of a form."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
+from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._fast_form import Tensors
+from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
+from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
+from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
+
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
+# Up to here a loop over the steps is as fast as one chunk.
+_FEW_STEPS = 4
+
+
+def plstm_1d(
+    query: Float[Tensor, "B T DK JQ"],
+    key: Float[Tensor, "B T DK JK"],
+    value: Float[Tensor, "B T DV JV"],
+    source: Float[Tensor, "B T JT JK JV"],
+    transition: Float[Tensor, "B T JT JT"],
+    mark: Float[Tensor, "B T JO JQ JT"],
+    direct: Float[Tensor, "B T JO JQ JK JV"],
+    *,
+    initial_state: Float[Tensor, "*BS DK DV JT"] | None = None,
+    return_last_state: bool = False,
+    scale: float | None = None,
+    implementation: str = "auto",
+    chunk_size: int | None = None,
+    cu_seqlens: Int[Tensor, " S1"] | None = None,
+) -> Float[Tensor, "B T DV JO"] | tuple[Float[Tensor, "B T DV JO"], Float[Tensor, "*BS DK DV JT"]]:
+    """Run pLSTM along a sequence.
+
+    With C the state before step t::
+
+        H_t = scale * Q_t (M_t C + D_t (K_t ⊗ V_t))
+        C  <- T_t C + S_t (K_t ⊗ V_t)
+
+    B is batch times heads. Any floating dtype: the inputs are promoted to a common dtype of at least float32, in which
+    everything is computed. Gates may be zero, negative or one; gradients of any order exist for every input.
+
+    Args:
+        query: [B,T,DK,JQ], any length T, also 0.
+        key: [B,T,DK,JK].
+        value: [B,T,DV,JV].
+        source: [B,T,JT,JK,JV].
+        transition: [B,T,JT,JT].
+        mark: [B,T,JO,JQ,JT].
+        direct: [B,T,JO,JQ,JK,JV].
+        initial_state: state before the first step [B,DK,DV,JT], zero if None; [B,S,DK,DV,JT] with `cu_seqlens`.
+        return_last_state: also return the state after the last step.
+        scale: factor of the output; ``DK**-0.5`` if None.
+        implementation: "recurrent" (a loop over the steps), "chunkwise" (quadratic inside chunks, recurrent between
+            them; memory linear in T), or "auto".
+        chunk_size: steps per chunk of "chunkwise"; chosen by length and J dimensions if None. The result does not
+            depend on it.
+        cu_seqlens: [S+1] integer boundaries of sequences packed along T, the same for all of B, empty ones allowed;
+            each starts from its own initial state. All sequences run at once. Values cannot be checked while a graph
+            is traced.
+
+    Returns:
+        Output [B,T,DV,JO] in the dtype of `value`, or the pair of it and the last state, shaped as `initial_state`,
+        float32 (float64 where that is the common dtype).
+
+    Raises:
+        TypeError: if an argument is no tensor, or has no floating dtype.
+        ValueError: if a shape, a device, a boundary or a name is wrong.
+
+    Source:
+        Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its section B.3.
+    """
+    sizes = check_plstm_1d(
+        query, key, value, source, transition, mark, direct,
+        initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    check_implementation(implementation, IMPLEMENTATIONS)
+    check_size("chunk_size", chunk_size)
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
+    dtype = accumulation_dtype(common_dtype(tensors))
+    with without_autocast(query):
+        q, k, v, s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors)
+        factor = sizes["DK"] ** -0.5 if scale is None else scale
+        inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
+        name = resolve_implementation(implementation, sizes["T"])
+        bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
+        if bounds is not None and not given and not return_last_state:
+            inputs, bounds = _separate(inputs, bounds), None
+        if given:
+            states = given[0] if cu_seqlens is not None else given[0].unsqueeze(1)
+        else:
+            sequences = 1 if bounds is None else sizes["S"]
+            states = q.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
+        output, last_state = _run(inputs, states, name, chunk_size, bounds)
+        last_state = last_state if cu_seqlens is not None else last_state.squeeze(1)
+        output = output.to(value.dtype)
+    return (output, last_state) if return_last_state else output
+
+
+def resolve_implementation(implementation: str, length: int) -> str:
+    """The implementation that "auto" stands for at this length; any other name is returned as it is."""
+    if implementation != "auto":
+        return implementation
+    return "recurrent" if length <= _FEW_STEPS else "chunkwise"
+
+
+def _run(
+    inputs: Tensors, states: Tensor, name: str, chunk_size: int | None, bounds: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    query, _, value, _, _, mark, _ = inputs
+    if query.shape[1] == 0:
+        return query.new_zeros(*value.shape[:3], mark.shape[2]), states.clone()
+    # an empty batch has nothing to split into chunks: all forms return the same empty tensors
+    if name == "recurrent" or query.shape[0] == 0:
+        starts = query.new_zeros(1) if bounds is None else bounds[:-1]
+        return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))
+    return plstm_1d_chunkwise(inputs, states, chunk_size, bounds)
+
+
+def _separate(inputs: Tensors, bounds: Tensor) -> Tensors:
+    """Zero transition and mark at every start: what a neighbour left is neither read nor carried on."""
+    query, key, value, source, transition, mark, direct = inputs
+    length = query.shape[1]
+    # one slot more, because an empty last sequence starts at T
+    starts = torch.zeros(length + 1, dtype=torch.bool, device=query.device).scatter(0, bounds[:-1], True)[:length]
+    transition = transition.masked_fill(starts[:, None, None], 0.0)
+    mark = mark.masked_fill(starts[:, None, None, None], 0.0)
+    return query, key, value, source, transition, mark, direct

@@ -1,0 +1,83 @@
+"""Border states on their way from block to block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from plstm_torch.ops._plstm_2d.block_maps import BorderMaps
+from plstm_torch.ops._plstm_2d.block_step import dense_step, separable_maps, separable_step
+from plstm_torch.ops._plstm_2d.problem import Flips, States, flip_each
+
+BlockGrid = tuple[int, int, int, int]  # blocks along X, nodes of a block along X, the same along Y
+
+
+def carry_states(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    maps: BorderMaps,
+    states: States,
+    grid: BlockGrid,
+    flips: Flips,
+    separable: bool,
+) -> tuple[Tensor, States]:
+    """Hands border states from block to block, all orientations at once, each from its own corner.
+
+    Args:
+        inputs: query [B, NX, NY, N, DK, JQ], key [B, NX, NY, N, DK, JK] and value [B, NX, NY, N, DV, JV] of blocks of
+            N nodes.
+        maps: of the blocks [NX, NY].
+        states: what enters, left [B, O, Y, DK, DV, JT] and top [B, O, X, DK, DV, JT].
+        grid: how X and Y are cut.
+        flips: walking directions of the orientations.
+        separable: whether the gates are scalar and of mode "L", which the maps show and which halves the work.
+
+    Returns:
+        What the states contribute to the output, [B, NX, NY, N, DV, JO], and what leaves: right, bottom.
+    """
+    nx, bx, ny, by = grid
+    orientations, dk = len(flips), states[0].shape[3]
+    step = separable_step if separable else dense_step
+    tensors = separable_maps(maps, bx, by) if separable else tuple(vars(maps).values())
+    # In the order of the walk all orientations meet their state at the same step.
+    tables = [_table(flip_each(tensor, flips, 2, 3).flatten(0, 1)) for tensor in tensors]
+    left, top = states[0].unflatten(2, (ny, by)), states[1].unflatten(2, (nx, bx))
+    lefts, tops = _to_blocks(flip_each(left, flips, None, 2)), _to_blocks(flip_each(top, flips, 2, None))
+    query, key, value = inputs
+    rows = [tensor.unbind(1) for tensor in (query, key, value.mT)]
+    parts: list[list[Tensor]] = [[] for _ in range(nx)]
+    for i in range(nx):
+        places = [nx - 1 - i if flip_x else i for flip_x, _ in flips]
+        vectors = [_oriented([row[place] for place in places], flips) for row in rows]
+        outputs = []
+        for j in range(ny):
+            block = [vector[j] for vector in vectors] + [table[i][j] for table in tables]
+            output, lefts[j], tops[i] = step(*block, lefts[j], tops[i])
+            outputs.append(output)
+        column = torch.stack(outputs, 1).unflatten(0, (-1, orientations)).unbind(1)
+        for place, output, (_, flip_y) in zip(places, column, flips, strict=True):
+            parts[place].append(output.flip(1) if flip_y else output)
+    contribution = torch.stack([sum(part[1:], part[0]) for part in parts], 1)
+    right = flip_each(_from_blocks(lefts, by, dk, orientations), flips, None, 2)
+    bottom = flip_each(_from_blocks(tops, bx, dk, orientations), flips, 2, None)
+    return contribution.mT, (right.flatten(2, 3), bottom.flatten(2, 3))
+
+
+def _table(tensor: Tensor) -> list[tuple[Tensor, ...]]:
+    return [row.unbind(1) for row in tensor.unbind(1)]
+
+
+def _oriented(rows: list[Tensor], flips: Flips) -> tuple[Tensor, ...]:
+    """A column of blocks [B, NY, ...] for every orientation, as NY tensors [B * O, ...] in the order of the walk."""
+    turned = [row.flip(1) if flip_y else row for row, (_, flip_y) in zip(rows, flips, strict=True)]
+    return torch.stack(turned, 1).flatten(0, 1).unbind(1)
+
+
+def _to_blocks(states: Tensor) -> list[Tensor]:
+    """[B, O, blocks, nodes, DK, DV, JT] as a list, over blocks, of [B * O, nodes * JT, DK * DV]."""
+    return list(states.movedim(-1, 4).flatten(5).flatten(3, 4).flatten(0, 1).unbind(1))
+
+
+def _from_blocks(blocks: list[Tensor], nodes: int, dk: int, orientations: int) -> Tensor:
+    """The inverse of `_to_blocks`."""
+    states = torch.stack(blocks, 1).unflatten(0, (-1, orientations))
+    return states.unflatten(4, (dk, -1)).unflatten(3, (nodes, -1)).movedim(4, -1)

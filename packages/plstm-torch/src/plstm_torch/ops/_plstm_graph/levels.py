@@ -1,0 +1,139 @@
+"""pLSTM on graphs level by level: one gather, one product and one scatter for a level of all graphs at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from plstm_torch.ops._fast_form import Tensors
+from plstm_torch.ops._plstm_graph.plan import LevelSchedule
+
+# Numbers of a temporary: a block of states that stays in cache between its passes.
+_BLOCK = 1 << 20
+
+
+class LevelForm:
+    """States of all edges and what their heads read, with a hand-written backward pass; see `FastForm`.
+
+    The inputs of every function, edges and line edges in the order of the schedule:
+
+        key: [H,E,DK,JK] of the tail.
+        written: value of the tail contracted with the source [H,E,JT,JK,DV].
+        transition: [H,L,JT,JT].
+        reading: query of the head contracted with the mark [H,E,JO,JT*DK].
+        initial_state: [H,E,JT,DK,DV], or left out.
+
+    The outputs: what is read [H,E,JO,DV] and, if asked for, the states [H,E,JT,DK,DV].
+    """
+
+    def __init__(self, schedule: LevelSchedule, return_states: bool) -> None:
+        self.num_outputs = 2 if return_states else 1
+        self.formula: Callable[..., Tensors] = partial(_formula, schedule, return_states)
+        self.forward: Callable[..., tuple[Tensors, Tensors]] = partial(_forward, schedule, return_states)
+        self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_gradients, schedule)
+
+
+def _formula(schedule: LevelSchedule, return_states: bool, *inputs: Tensor) -> Tensors:
+    key, written, transition, reading, *initial = inputs
+    states = key.unsqueeze(2) @ written
+    if initial:
+        states = states + initial[0]
+    for start, end in zip(schedule.levels[1:], schedule.levels[2:], strict=False):
+        first, last = schedule.lines_into[start], schedule.lines_into[end]
+        came = states.index_select(1, schedule.incoming[first:last])
+        moved = torch.einsum("hlst,hltkv->hlskv", transition[:, first:last], came)
+        states = states.index_add(1, schedule.outgoing[first:last], moved)
+    read = reading @ states.flatten(2, 3)
+    return (read, states) if return_states else (read,)
+
+
+def _forward(schedule: LevelSchedule, return_states: bool, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+    key, written, transition, reading, *initial = (_edges_first(tensor) for tensor in inputs)
+    num_edges, heads, jt, _, dv = written.shape
+    states = key.new_empty(num_edges, heads, jt, key.shape[2], dv)
+    read = key.new_empty(*reading.shape[:3], dv)
+    size = _block_size(states)
+    for start, end, levels in schedule.blocks(size):
+        block = states[start:end]
+        _multiply(key[start:end].unsqueeze(2), written[start:end], block)
+        if initial:
+            block.add_(initial[0][start:end])
+        for first_edge, last_edge in levels:
+            bounds = schedule.lines_into[first_edge], schedule.lines_into[last_edge]
+            for first in range(*bounds, size):
+                lines = slice(first, min(first + size, bounds[1]))
+                came = states.index_select(0, schedule.incoming[lines])
+                states.index_add_(0, schedule.outgoing[lines], _move(transition[lines], came))
+        _multiply(reading[start:end], block.flatten(2, 3), read[start:end])
+    saved = (states.transpose(0, 1),)
+    return ((read.transpose(0, 1), states.clone().transpose(0, 1)) if return_states else (read.transpose(0, 1),)), saved
+
+
+def _gradients(schedule: LevelSchedule, inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+    key, written, transition, reading, *initial = (_edges_first(tensor) for tensor in inputs)
+    states, d_read = _edges_first(saved[0]), _edges_first(cotangents[0])
+    d_states = _edges_first(cotangents[1]) if len(cotangents) > 1 else None
+    adjoint = torch.empty_like(states)
+    # keys by rows: a row times the transposed adjoint is half as expensive as the adjoint times a column
+    d_key, d_written, d_reading = (torch.empty_like(tensor) for tensor in (key.mT, written, reading))
+    d_transition = torch.empty_like(transition)
+    size = _block_size(states)
+    for start, end, levels in reversed(list(schedule.blocks(size))):
+        block = adjoint[start:end]
+        _multiply(d_read[start:end], states[start:end].flatten(2, 3).mT, d_reading[start:end])
+        _multiply(reading[start:end].mT, d_read[start:end], block.flatten(2, 3))
+        if d_states is not None:
+            block.add_(d_states[start:end])
+        for first_edge, last_edge in reversed(levels):
+            bounds = schedule.lines_out_of[first_edge], schedule.lines_out_of[last_edge]
+            for first in range(*bounds, size):
+                lines = schedule.by_incoming[first : min(first + size, bounds[1])]
+                incoming = schedule.incoming.index_select(0, lines)
+                later = adjoint.index_select(0, schedule.outgoing.index_select(0, lines))
+                d_transition[lines] = _inner(states.index_select(0, incoming), later)
+                adjoint.index_add_(0, incoming, _move(transition.index_select(0, lines).mT, later))
+        _sum_of_products(written[start:end], block.mT, d_key[start:end])
+        _multiply(key[start:end].unsqueeze(2).mT, block, d_written[start:end])
+    gradients = [d_key.mT, d_written, d_transition, d_reading, *([adjoint] if initial else [])]
+    return tuple(gradient.transpose(0, 1) for gradient in gradients)
+
+
+def _edges_first(tensor: Tensor) -> Tensor:
+    return tensor.transpose(0, 1).contiguous()
+
+
+def _block_size(states: Tensor) -> int:
+    return max(1, _BLOCK // max(1, math.prod(states.shape[1:])))
+
+
+def _move(transition: Tensor, states: Tensor) -> Tensor:
+    """T C with [...,JT,JT] and [...,JT,DK,DV]; `states` may be overwritten."""
+    if transition.shape[-1] == 1:
+        return states.mul_(transition.unsqueeze(-1))
+    return (transition @ states.flatten(-2)).view_as(states)
+
+
+def _inner(states: Tensor, adjoint: Tensor) -> Tensor:
+    """A C^T over DK and DV: [...,JT,DK,DV] twice to [...,JT,JT]; `states` may be overwritten."""
+    if states.shape[2] == 1:  # a batched product of a row and a column is four times slower
+        return states.mul_(adjoint).sum((-2, -1)).unsqueeze(-1)
+    return adjoint.flatten(-2) @ states.flatten(-2).mT
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Left @ right, broadcast over the axes before the last two; `matmul` would copy its result into `out`."""
+    leading = out.shape[:-2]
+    left, right = (tensor.expand(*leading, *tensor.shape[-2:]).flatten(0, -3) for tensor in (left, right))
+    torch.bmm(left, right, out=out.view(-1, *out.shape[-2:]))
+
+
+def _sum_of_products(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Sum of left @ right over the axis before the last two."""
+    if left.shape[2] == 1:
+        _multiply(left.squeeze(2), right.squeeze(2), out)
+    else:
+        torch.sum(left @ right, 2, out=out)

@@ -1,0 +1,167 @@
+"""The public op: arguments, dtypes, and the choice of a form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plstm_config.shapes import Sizes, check_implementation, check_plstm_graph
+from plstm_torch.dtypes import accumulation_dtype, without_autocast
+from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._fast_form import Tensors, apply_form
+from plstm_torch.ops._plstm_graph.dense import run_dense, solve_states
+from plstm_torch.ops._plstm_graph.levels import LevelForm
+from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
+
+IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
+# Edges of the largest graph up to which one triangular solve is faster than the levels (README.md).
+_FEW_EDGES = 100
+# State-tracking dimensions of query, key, value, source, transition, mark, direct.
+_TRAILING = (1, 1, 1, 3, 2, 3, 4)
+
+
+def plstm_graph(
+    query: Float[Tensor, "H N *DKJQ"],
+    key: Float[Tensor, "H N *DKJK"],
+    value: Float[Tensor, "H N *DVJV"],
+    source: Float[Tensor, "H E *JTJKJV"],
+    transition: Float[Tensor, "H L *JTJT"],
+    mark: Float[Tensor, "H E *JOJQJT"],
+    direct: Float[Tensor, "H N *JOJQJKJV"],
+    topology: Any,
+    *,
+    initial_state: Float[Tensor, "H E DK DV *JT"] | None = None,
+    return_last_state: bool = False,
+    scale: float | None = None,
+    implementation: str = "auto",
+) -> Float[Tensor, "H N *DVJO"] | tuple[Float[Tensor, "H N *DVJO"], Float[Tensor, "H E DK DV *JT"]]:
+    """Run pLSTM over a directed acyclic graph, or over a whole batch of graphs as one.
+
+    With edge e from node n to node m::
+
+        C_e = initial_e + sum over incoming e' of T_{e e'} C_{e'} + S_e (K_n ⊗ V_n)
+        H_n = scale * Q_n (sum over incoming e of M_e C_e + D_n (K_n ⊗ V_n))
+
+    Gates are scalars, or carry the state-tracking dimensions of the sequence and grid ops behind them if `query` is
+    [H,N,DK,JQ]; then key is [H,N,DK,JK], value [H,N,DV,JV], source [H,E,JT,JK,JV], transition [H,L,JT,JT],
+    mark [H,E,JO,JQ,JT], direct [H,N,JO,JQ,JK,JV], the output [H,N,DV,JO] and a state [H,E,DK,DV,JT].
+
+    Any floating dtype: the inputs are promoted to a common dtype of at least float32, in which everything is computed.
+    Gradients of any order exist for every input. Under `torch.compile` the op is a graph break.
+
+    Args:
+        query: [H,N,DK].
+        key: [H,N,DK].
+        value: [H,N,DV].
+        source: one per edge [H,E].
+        transition: one per line edge [H,L].
+        mark: one per edge [H,E].
+        direct: one per node [H,N].
+        topology: a `plstm_config.topology.DagTopology`, or anything with `edges` [E,2], pairs (tail, head) in
+            topological order, and `line_edges` [L,2], pairs (incoming, outgoing) of indices into `edges`. Index tensors
+            are made once for each topology and device, and live as long as it.
+        initial_state: what enters each edge from outside [H,E,DK,DV]; zero if None.
+        return_last_state: also return the state of every edge.
+        scale: factor of the output; 1 if None.
+        implementation: "recurrent" (level by level over all graphs at once, memory linear in edges), "parallel" (one
+            triangular solve per graph, quadratic in the edges of the largest graph), or "auto".
+
+    Returns:
+        Output [H,N,DV] in the dtype of `value`, or the pair of it and the states [H,E,DK,DV], float32 (float64 where
+        that is the common dtype).
+
+    Raises:
+        TypeError: if an argument is no tensor, has no floating dtype, or `topology` lacks an attribute.
+        ValueError: if a shape, a device, an index or a name is wrong, or the edges are not in topological order.
+
+    Source:
+        Equations 5 and 6 of the pLSTM paper; "parallel" is its equation 7.
+    """
+    sizes = check_plstm_graph(
+        query, key, value, source, transition, mark, direct, topology, initial_state=initial_state, scale=scale
+    )
+    check_implementation(implementation, IMPLEMENTATIONS)
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
+    dtype = accumulation_dtype(common_dtype(tensors))
+    with without_autocast(query):
+        arrays = [tensor.to(dtype) for tensor in tensors]
+        state_tracking = "JT" in sizes
+        if not state_tracking:
+            trailing = (*_TRAILING, 1)
+            arrays = [a.reshape(*a.shape, *[1] * count) for a, count in zip(arrays, trailing, strict=False)]
+        output, states = _run(arrays, topology, sizes, return_last_state, scale, implementation)
+        if not state_tracking:
+            output, states = output.squeeze(-1), None if states is None else states.squeeze(-1)
+        output = output.to(value.dtype)
+    return (output, states) if states is not None else output
+
+
+def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
+    """The implementation that "auto" stands for; any other name is returned as it is.
+
+    Args:
+        implementation: the name asked for.
+        max_edges: edges of the largest graph.
+        with_states: whether states enter or are asked for.
+    """
+    if implementation != "auto":
+        return implementation
+    return "parallel" if max_edges <= _FEW_EDGES and not with_states else "recurrent"
+
+
+# the schedule depends on the values of the indices, which a compiler would have to guess
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _run(
+    arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
+) -> tuple[Tensor, Tensor | None]:
+    query, key, value, source, transition, mark, direct, *initial = arrays
+    factor = 1.0 if scale is None else scale
+    schedule = level_schedule(topology, sizes["N"], query.device)
+    output = _read_own(query, key, value, factor * direct)
+    initial = [_reordered(state.movedim(-1, 2), schedule.edges) for state in initial]
+    source, mark = _reordered(source, schedule.edges), factor * _reordered(mark, schedule.edges)
+    gates = source, _reordered(transition, schedule.lines), mark
+    with_states = bool(initial) or return_states
+    name = resolve_implementation(implementation, schedule.max_edges, with_states)
+    if name == "parallel" and not with_states:
+        return output + run_dense((query, key, value, *gates), schedule.dense), None
+    keys, written, reading = _edge_factors(query, key, value, source, mark, schedule)
+    if name == "parallel":
+        entering = keys.unsqueeze(2) @ written
+        states = solve_states(entering + initial[0] if initial else entering, gates[1], schedule.dense)
+        results: Tensors = (reading @ states.flatten(2, 3), states)
+    else:
+        results = apply_form(LevelForm(schedule, return_states), keys, written, gates[1], reading, *initial)
+    output = output.index_add(1, schedule.head, results[0].mT)
+    return output, _reordered(results[1], schedule.positions).movedim(2, -1) if return_states else None
+
+
+def _read_own(query: Tensor, key: Tensor, value: Tensor, direct: Tensor) -> Tensor:
+    """Q D (K ⊗ V) at every node: [H,N,DV,JO]."""
+    scores = query.mT @ key
+    return value @ torch.einsum("hnoqkv,hnqk->hnvo", direct, scores)
+
+
+def _edge_factors(
+    query: Tensor, key: Tensor, value: Tensor, source: Tensor, mark: Tensor, schedule: LevelSchedule
+) -> Tensors:
+    """Inputs of `LevelForm` but the transition and the initial state: key, written and reading of every edge."""
+    keys, values = (tensor.index_select(1, schedule.tail) for tensor in (key, value))
+    written = _product(source.flatten(2, 3), values.mT).unflatten(2, source.shape[2:4])
+    queries = query.index_select(1, schedule.head)
+    reading = _product(mark.mT.flatten(2, 3), queries.mT).unflatten(2, (mark.shape[2], mark.shape[4])).flatten(3)
+    return keys, written, reading
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Left @ right; without a batched product where the inner dimension is one."""
+    return left * right if left.shape[-1] == 1 else left @ right
+
+
+def _reordered(tensor: Tensor, order: Tensor | None) -> Tensor:
+    return tensor if order is None else tensor.index_select(1, order)

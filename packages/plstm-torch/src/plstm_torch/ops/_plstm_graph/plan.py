@@ -1,0 +1,144 @@
+"""What can be computed level by level: index tensors of a topology, made once and kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plstm_config.topology import DagTopology
+from plstm_config.topology.indices import check_indices
+from plstm_config.topology.schedule import edge_levels
+from plstm_torch.ops._plstm_graph.layout import DenseLayout, compute_layout
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSchedule:
+    """The edges sorted by level, the line edges sorted by where they lead.
+
+    Attributes:
+        tail: node where each edge starts, by level [E].
+        head: node where each edge ends, by level [E].
+        edges: index into the topology's edges, by level [E]; None if they are sorted by level already.
+        positions: inverse of `edges`, None alike.
+        lines: index into the topology's line edges, sorted by outgoing edge [L]; None if they are sorted already.
+        incoming: edge (by level) where each line edge comes from [L].
+        outgoing: edge (by level) where it leads, not decreasing [L].
+        by_incoming: the line edges sorted by `incoming` [L].
+        levels: first edge of every level, and E.
+        lines_into: first line edge that leads to each edge, and L.
+        lines_out_of: place in `by_incoming` of the first line edge that leaves each edge, and L.
+        graph: number of the graph that each node belongs to [N].
+        indices: tail, head, incoming and outgoing as numpy arrays.
+        max_edges: edges of the largest graph.
+    """
+
+    tail: Tensor
+    head: Tensor
+    edges: Tensor | None
+    positions: Tensor | None
+    lines: Tensor | None
+    incoming: Tensor
+    outgoing: Tensor
+    by_incoming: Tensor
+    levels: list[int]
+    lines_into: np.ndarray
+    lines_out_of: np.ndarray
+    graph: np.ndarray
+    indices: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    max_edges: int
+
+    @cached_property
+    def dense(self) -> DenseLayout:
+        """The layout for one triangular solve per graph."""
+        return compute_layout(self.graph, *self.indices, self.tail.device)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Cut the edges into blocks for which one pass of every kind stays small.
+
+        Args:
+            size: edges in a block, at least 1.
+
+        Yields:
+            Start and end of a block, and the starts and ends of the levels in it (of parts of a level that is larger).
+        """
+        block: list[tuple[int, int]] = []
+        for first, last in zip(self.levels, self.levels[1:], strict=False):
+            for start in range(first, last, size):
+                end = min(start + size, last)
+                if block and end - block[0][0] > size:
+                    yield block[0][0], block[-1][1], block
+                    block = []
+                block.append((start, end))
+        if block:
+            yield block[0][0], block[-1][1], block
+
+
+_KNOWN: WeakKeyDictionary[Any, dict[torch.device, LevelSchedule]] = WeakKeyDictionary()
+
+
+def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
+    """The schedule of a topology on a device; checked and computed once for each if it can be weakly referenced.
+
+    Raises:
+        ValueError: if the indices are no DAG in topological order.
+    """
+    try:
+        known = _KNOWN.setdefault(topology, {})
+    except TypeError:  # a tuple, say: nothing to tie the schedule to
+        known = {}
+    if device not in known:
+        known[device] = _compute_schedule(topology, num_nodes, device)
+    return known[device]
+
+
+def _compute_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
+    if isinstance(topology, DagTopology):
+        return _sorted_by_level(topology.edges, topology.line_edges, topology.levels, topology.node_graph, device)
+    check_indices(topology.edges, topology.line_edges, num_nodes)
+    edges, line_edges = (np.asarray(indices, np.int64) for indices in (topology.edges, topology.line_edges))
+    one_graph = np.zeros(num_nodes, np.int64)
+    return _sorted_by_level(edges, line_edges, edge_levels(len(edges), line_edges), one_graph, device)
+
+
+def _sorted_by_level(
+    edges: np.ndarray, line_edges: np.ndarray, levels: np.ndarray, graph: np.ndarray, device: torch.device
+) -> LevelSchedule:
+    order = np.argsort(levels, kind="stable")
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    tail, head = edges[order].T
+    incoming, outgoing = positions[line_edges].T
+    lines = np.argsort(outgoing, kind="stable")
+    incoming, outgoing = incoming[lines], outgoing[lines]
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.int64)).to(device)
+
+    def permutation(array: np.ndarray, other: np.ndarray) -> Tensor | None:
+        return None if np.array_equal(array, np.arange(len(array))) else tensor(other)
+
+    every = np.arange(len(edges) + 1)
+    by_incoming = np.argsort(incoming, kind="stable")
+    return LevelSchedule(
+        tail=tensor(tail),
+        head=tensor(head),
+        edges=permutation(order, order),
+        positions=permutation(order, positions),
+        lines=permutation(lines, lines),
+        incoming=tensor(incoming),
+        outgoing=tensor(outgoing),
+        by_incoming=tensor(by_incoming),
+        levels=[0, *np.cumsum(np.bincount(levels)).tolist()],
+        lines_into=np.searchsorted(outgoing, every),
+        lines_out_of=np.searchsorted(incoming[by_incoming], every),
+        graph=graph,
+        indices=(tail, head, incoming, outgoing),
+        max_edges=int(np.bincount(graph[tail]).max(initial=0)),
+    )
