@@ -175,7 +175,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: pc.pLSTMGraphModelConfig(input_dim=3), r"output_dim=-1 is not positive"),
     (lambda: pc.from_dict({"class_name": "Nothing"}), r"class_name='Nothing': expected one of BlockStack"),
     (lambda: pc.from_dict({"input_dim": 3}), r"expected a class_name"),
-    (lambda: pc.from_dict({"class_name": "SourceLayer", "foo": 1}), r"has no field foo; it has"),
+    (lambda: pc.from_dict({"class_name": "SourceLayer", "foo": 1}), r"has no field 'foo'; it has"),
     (lambda: pc.from_dict({"class_name": "pLSTM1DLayer", "input_dim": 30, "num_heads": 4}), r"input_dim=30"),
     (lambda: pc.config_class("x"), r"expected one of"),
     (lambda: pc.preset("x"), r"name='x': expected one of plstm_vis_tiny"),

@@ -13,9 +13,9 @@ def test_the_config_class_decides_the_module_class():
 
 
 def test_module_names_are_the_config_names_without_config():
-    from plstm_torch.build import _MODULES
+    from plstm_torch.build import REGISTRY
 
-    assert {config.__name__: module.__name__ for config, module in _MODULES.items()} == {
+    assert {config.__name__: module.__name__ for config, module in REGISTRY.classes.items()} == {
         name: name.removesuffix("Config") + ("Layer" if name.endswith("FunctionConfig") else "")
         for name in registered_configs()
     }
@@ -51,9 +51,9 @@ def test_a_new_config_class_can_join():
         assert build(config).config is config
         assert "TwiceConfig" in registered_configs()
     finally:
-        from plstm_torch.build import _MODULES
+        from plstm_torch.build import REGISTRY
 
-        del _MODULES[TwiceConfig]
+        del REGISTRY.classes[TwiceConfig]
 
 
 def test_dtype_names():

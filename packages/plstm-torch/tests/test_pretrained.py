@@ -94,26 +94,12 @@ def test_a_failed_save_leaves_the_old_files(folder: Path, module: nn.Module, mon
         Path(str(args[1])).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("plstm_torch.pretrained.save_file", fail)
+    monkeypatch.setattr("plstm_config.folder.save_file", fail)
     nn.init.zeros_(module.query.weight)
     with pytest.raises(OSError, match="disk full"):
         save_pretrained(module, folder)
     assert len(list(folder.iterdir())) == 2
     assert_same(from_pretrained(folder), state)
-
-
-def test_tied_parameters_are_stored_once(tmp_path: Path) -> None:
-    model = build(CONFIGS["language"])
-    model.lm_head.weight = model.token_embedding.weight
-    save_pretrained(model, tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    assert "lm_head.weight" not in stored
-    other = build(CONFIGS["language"])
-    other.lm_head.weight = other.token_embedding.weight
-    load_weights(other, tmp_path)
-    assert_same(other, snapshot(model))
-    with pytest.raises(ValueError, match=r"missing 'lm_head\.weight'"):
-        from_pretrained(tmp_path)
 
 
 def test_views_into_one_buffer_are_stored_apart(tmp_path: Path, module: nn.Module) -> None:
@@ -201,7 +187,7 @@ WEIGHT_DAMAGE = {
     drop_a_tensor: r"do not fit pLSTM1DLayer: missing 'query\.weight'",
     add_a_tensor: "do not fit pLSTM1DLayer: unexpected 'extra'",
     reshape_a_tensor: r"query\.bias: expected shape \(2, .*\), got \(3,\)",
-    integers: r"query\.bias: expected dtype torch\.float32, got torch\.int64",
+    integers: r"query\.bias: expected dtype float64 or float32 or float16 or bfloat16, got I64",
     truncate: "damaged or truncated",
     truncate_header: "damaged or truncated",
     empty: "damaged or truncated",
@@ -245,7 +231,7 @@ def test_damaged_configs(folder: Path, text: str, message: str) -> None:
 
 def test_another_schema_version(folder: Path) -> None:
     change_config(folder, schema_version=2, package_version="9.9")
-    with pytest.raises(ValueError, match=r"expected schema_version 1, got 2, written by plstm-torch 9\.9"):
+    with pytest.raises(ValueError, match=r"schema_version: expected 1, got 2, written by 'plstm-torch' '9\.9'"):
         from_pretrained(folder)
 
 
@@ -257,7 +243,7 @@ def test_a_config_of_another_module(folder: Path) -> None:
 
 def test_a_config_that_cannot_be_built(folder: Path) -> None:
     change_config(folder, config=plstm_config.to_dict(PosEmbed2DConfig(dim=3)))
-    with pytest.raises(ValueError, match=r"config\.json: not a config that this backend can build: seqlens, dim"):
+    with pytest.raises(ValueError, match=r"config\.json: not the config of a whole module: seqlens, dim"):
         from_pretrained(folder)
 
 

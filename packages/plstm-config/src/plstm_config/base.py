@@ -77,7 +77,7 @@ class Config(ConfigInterface):
         self._derived: set[str] = set()  # fields that follow from others, here or in the parent
         self._follows: set[str] = set()  # fields that have the default of the parent
         self._completed: set[str] = set()  # fields that hold children completed by this config
-        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
+        for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
             value = _as_tuple(getattr(self, name))
             _check_type(name, value, hint)
             setattr(self, name, value)
@@ -232,7 +232,8 @@ class ModuleConfig(Config):
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
+    """The types of the fields with which configs of a class are made."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
 
@@ -279,7 +280,13 @@ def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
 
 def _describe(hint: Any) -> str:
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return " or ".join("None" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    return " or ".join("None" if o is type(None) else _name(o) for o in options)
+
+
+def _name(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    return option.__name__ if isinstance(option, type) and get_origin(option) is None else str(option)
 
 
 def require(condition: bool, message: str) -> None:

@@ -23,6 +23,7 @@ LayerConfig: TypeAlias = (
     | pLSTMGraphEdgeLayerConfig
 )
 _DEFAULT_HEADS = 4
+_WIDEST = 2**62  # a bound that floats can be compared with
 
 
 @frozen
@@ -68,7 +69,10 @@ class ProjectionBlockConfig(ResidualModuleConfig):
     def _complete(self) -> None:
         super()._complete()
         require_positive(self, "projection_round")
-        require(self.projection_scaling > 0, f"projection_scaling={self.projection_scaling} is not positive")
+        countable = 0 < self.projection_scaling * max(1, self.input_dim) < _WIDEST
+        require(
+            countable, f"projection_scaling={self.projection_scaling}: expected a positive number that gives a width"
+        )
         if self.input_dim >= 1:
             self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
 

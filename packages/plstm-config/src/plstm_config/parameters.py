@@ -145,12 +145,15 @@ def parameter_tree(config: Config) -> dict[str, Parameter]:
         ValueError: if a size is left open.
     """
     check_config(config)
-    return {
-        join(name, own): parameter
-        for name, node in _nodes(config, "")
-        for own, parameter in node.parameters().items()
-        if parameter is not None
-    }
+    return dict(iterate_parameters(config))
+
+
+def iterate_parameters(config: Config) -> Iterator[tuple[str, Parameter]]:
+    """The entries of `parameter_tree` one by one, so that a look at the first ones does not make all."""
+    for name, node in _nodes(config, ""):
+        for own, parameter in node.parameters().items():
+            if parameter is not None:
+                yield join(name, own), parameter
 
 
 def count_parameters(config: Config, *, learned_only: bool = False) -> int:

@@ -1,7 +1,9 @@
 """Models by name: pLSTM-Vis with its ablations and the ViT baselines as in the paper (appendix E), language models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from plstm_config.base import Config, DType
@@ -34,10 +36,11 @@ def plstm_vis(
     block_mode: BlockMode = "PD",
     gate_weights: bool = True,
     use_pos_embed: bool = True,
-    output_shape: Sequence[int] = (1000,),
-    resolution: Sequence[int] = (224, 224),
+    output_shape: int | Sequence[int] = 1000,
+    resolution: int | Sequence[int] = 224,
     patch_size: int = 16,
     num_channels: int = 3,
+    channels_first: bool = False,
     pooling: Pooling = "corners",
     drop_path_rate: float = 0.0,
     dtype: DType = "bfloat16",
@@ -52,10 +55,11 @@ def plstm_vis(
         block_mode: modes of a pair.
         gate_weights: whether source, mark and transition depend on the input.
         use_pos_embed: whether there is a positional embedding.
-        output_shape: (number of classes,).
-        resolution: (height, width) of the images.
+        output_shape: number of classes, or (number of classes,).
+        resolution: (height, width) of the images, or one number for both.
         patch_size: side of a patch.
         num_channels: channels of the images.
+        channels_first: images are [B, C, height, width].
         pooling: see pLSTMVisionModelConfig.
         drop_path_rate: probability to drop a pair for a sample in training.
         dtype: type to compute in.
@@ -86,10 +90,11 @@ def plstm_vis(
         block_stack=BlockStackConfig(input_dim=dim, num_blocks=num_blocks, block=pair, **types),
         norm=RMSNormConfig(),
         use_pos_embed=use_pos_embed,
-        output_shape=tuple(output_shape),
+        output_shape=_numbers("output_shape", output_shape, 1),
         resolution=_pair(resolution),
         patch_size=patch_size,
         num_channels=num_channels,
+        channels_first=channels_first,
         pooling=pooling,
         **types,
     )
@@ -123,10 +128,11 @@ def vit(
     dim: int,
     num_heads: int,
     num_blocks: int = 12,
-    output_shape: Sequence[int] = (1000,),
-    resolution: Sequence[int] = (224, 224),
+    output_shape: int | Sequence[int] = 1000,
+    resolution: int | Sequence[int] = 224,
     patch_size: int = 16,
     num_channels: int = 3,
+    channels_first: bool = False,
     pooling: Pooling = "cls",
     drop_path_rate: float = 0.0,
     dtype: DType = "bfloat16",
@@ -140,10 +146,11 @@ def vit(
         num_heads=num_heads,
         num_blocks=num_blocks,
         block_stack=BlockStackConfig(input_dim=dim, num_blocks=num_blocks, block=block, **types),
-        output_shape=tuple(output_shape),
+        output_shape=_numbers("output_shape", output_shape, 1),
         resolution=_pair(resolution),
         patch_size=patch_size,
         num_channels=num_channels,
+        channels_first=channels_first,
         pooling=pooling,
         **types,
     )
@@ -202,10 +209,20 @@ def plstm_lm(
     )
 
 
-def _pair(resolution: Sequence[int]) -> tuple[int, int]:
-    if len(resolution) != 2:
-        raise ValueError(f"resolution={tuple(resolution)}: expected (height, width)")
-    return resolution[0], resolution[1]
+def _pair(resolution: int | Sequence[int]) -> tuple[int, int]:
+    sides = _numbers("resolution", resolution, 2)
+    if len(sides) != 2:
+        raise ValueError(f"resolution={sides}: expected (height, width)")
+    return sides[0], sides[1]
+
+
+def _numbers(name: str, given: int | Sequence[int], times: int) -> tuple[int, ...]:
+    """Numbers of which one may stand for all; what they are is the config's to check."""
+    if isinstance(given, int):
+        return (given,) * times
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name}={given!r}: expected a number or a sequence of numbers, got {type(given).__name__}")
+    return tuple(given)
 
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -233,6 +250,9 @@ _PRESETS: dict[str, Callable[..., Config]] = {
 }
 
 
+_ALIASES = {"num_classes": "output_shape", "img_size": "resolution", "in_chans": "num_channels"}
+
+
 def preset_names() -> tuple[str, ...]:
     """The names that [preset][] knows."""
     return tuple(_PRESETS)
@@ -244,15 +264,39 @@ def preset(name: str, **changes: Any) -> Config:
     Args:
         name: such as "plstm_vis_tiny"; see [preset_names][].
         **changes: arguments of the maker instead of the preset's, such as `output_shape`, `resolution`, `dtype`; they
-            reach the whole tree.
+            reach the whole tree. The names of the field are understood, too: `num_classes` for `output_shape`,
+            `img_size` for `resolution`, `in_chans` for `num_channels`.
 
     Returns:
         The config.
 
     Raises:
-        ValueError: if the name is unknown; the message lists all.
-        TypeError: if there is no such argument.
+        TypeError: if a value has the wrong type.
+        ValueError: if the name or that of an argument is unknown; the message lists all and suggests the nearest.
+
+    Example:
+        >>> import plstm_config
+        >>> plstm_config.preset("plstm_vis_tiny", num_classes=10, img_size=64).output_shape
+        (10,)
     """
-    if name not in _PRESETS:
-        raise ValueError(f"name={name!r}: expected one of {', '.join(_PRESETS)}")
-    return _PRESETS[name](**changes)
+    if not isinstance(name, str) or name not in _PRESETS:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(_PRESETS)}{_suggestion(name, _PRESETS)}")
+    maker = _PRESETS[name]
+    known = list(signature(maker).parameters)
+    aliases = {alias: argument for alias, argument in _ALIASES.items() if argument in known}
+    arguments: dict[str, Any] = {}
+    for given, value in changes.items():
+        argument = aliases.get(given, given)
+        if argument not in known:
+            expected = ", ".join([*known, *aliases])
+            hint = _suggestion(given, [*known, *aliases])
+            raise ValueError(f"changes: expected arguments of {name}, which are {expected}, got {given!r}{hint}")
+        if argument in arguments:
+            raise ValueError(f"changes: expected {argument} once, got it under another of its names, too, as {given!r}")
+        arguments[argument] = value
+    return maker(**arguments)
+
+
+def _suggestion(given: Any, known: Iterable[str]) -> str:
+    nearest = get_close_matches(str(given), known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,11 +1,12 @@
 """Configs from and to dicts, JSON and YAML."""
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import compoconf
 import yaml
@@ -25,7 +26,8 @@ from plstm_config import (
     query_key_value,
     transition,
 )
-from plstm_config.base import Config
+from plstm_config.base import Config, field_types
+from plstm_config.parameters import join
 
 _MODULES = (
     initializers, norms, linear, gates, transition, query_key_value, convolution, pointwise,
@@ -48,7 +50,12 @@ _RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
     "Convolution2DLayer": {"pointwise": (True,)},
     "DropPath": {"dtype": None, "param_dtype": None},
 }
-_DEEPEST = 64  # levels of nesting; our deepest preset has a dozen
+# Bounds of what is read, far above every preset (a dozen levels, some hundred values): what is damaged or made to harm
+# ends in a message, not in a computation without end.
+_DEEPEST = 64  # levels of nesting
+_MOST = 20_000  # values
+_LARGEST = 2**62  # sizes
+_SHOWN = 8  # names in a message
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -92,32 +99,98 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping: expected a mapping with class_name, got {type(mapping).__name__}")
+    mapping = _current(mapping, "", iter(range(_MOST)))
     if "class_name" not in mapping:
-        raise ValueError(f"mapping: expected a class_name, got the keys {sorted(mapping)}")
-    cls = config_class(mapping["class_name"])
-    mapping = _current(mapping, _DEEPEST)
-    check_names(cls, mapping)
+        raise ValueError(f"mapping: expected a class_name, got the keys {sorted(mapping)[:_SHOWN]}")
+    return _make(config_class(mapping["class_name"]), mapping, "")
+
+
+def _make(cls: type[Config], mapping: Mapping[str, Any], path: str) -> Config:
+    """A config of plain data that was looked at, its children first; errors name the way to them."""
+    here = path or cls.__name__
     try:
-        return compoconf.parse_config(cls, mapping, strict=True, strict_types=True)
-    except (KeyError, AttributeError) as error:
-        raise ValueError(f"{cls.__name__}: {error.args[0] if error.args else error}") from error
+        check_names(cls, mapping)
+        _check_class_name(cls, mapping)
+    except (TypeError, ValueError) as error:
+        raise _named(error, path) from error
+    hints = field_types(cls)  # type: ignore[arg-type]
+    given = {
+        name: _make(_option(hints[name], value, join(path, name)), value, join(path, name))
+        if isinstance(value, Mapping)
+        else value
+        for name, value in mapping.items()
+        if name in hints
+    }
+    try:
+        return cls(**given)
+    except ArithmeticError as error:
+        raise ValueError(f"{here}: expected sizes that can be computed with, got {error}") from error
+    except (TypeError, ValueError) as error:
+        raise _named(error, path) from error
 
 
-def _current(value: Any, depth: int) -> Any:
-    """Plain data without what earlier versions wrote and nothing reads any more."""
-    if depth == 0:
+def _named(error: TypeError | ValueError, path: str) -> TypeError | ValueError:
+    return type(error)(f"{path}: {error}") if path else error
+
+
+def _check_class_name(cls: type[Config], mapping: Mapping[str, Any]) -> None:
+    own = cls.__dataclass_fields__["class_name"].default
+    given = mapping.get("class_name", own)
+    if given != own:
+        raise ValueError(f"class_name={given!r:.80}: expected {own!r}")
+
+
+def _option(hint: Any, value: Mapping[str, Any], path: str) -> type[Config]:
+    """The class of a child: what it says, or the only one that the field takes."""
+    options = tuple(
+        option for option in (get_args(hint) or (hint,)) if isinstance(option, type) and issubclass(option, Config)
+    )
+    names = ", ".join(sorted(str(option.__dataclass_fields__["class_name"].default) for option in options))
+    if not options:
+        raise TypeError(f"{path}: expected no mapping, got one with the keys {sorted(value)[:_SHOWN]}")
+    if "class_name" not in value and len(options) == 1:
+        return options[0]
+    said = value.get("class_name")
+    found = CONFIG_CLASSES.get(said) if isinstance(said, str) else None
+    if found is None or not issubclass(found, options):
+        raise ValueError(f"{path}.class_name: expected one of {names}, got {said!r:.80}")
+    return found
+
+
+def _current(value: Any, path: str, budget: Iterator[int]) -> Any:
+    """Plain data without what earlier versions wrote and nothing reads any more, after a look at every value."""
+    if next(budget, None) is None:
+        raise ValueError(f"mapping: expected a config, got one with more than {_MOST} values")
+    if path.count(".") >= _DEEPEST:
         raise ValueError(f"mapping: expected a config, got one that nests deeper than {_DEEPEST} levels")
     if isinstance(value, list | tuple):
-        return [_current(item, depth - 1) for item in value]
+        return [_current(item, f"{path}.{index}", budget) for index, item in enumerate(value)]
     if not isinstance(value, Mapping):
+        _check_number(value, path)
         return value
-    class_name = value.get("class_name")
+    for name in value:
+        if not isinstance(name, str):
+            raise ValueError(f"{path.lstrip('.') or 'mapping'}: expected names of fields, got {name!r:.80}")
+    retired = _retired(value)
+    return {name: _current(item, f"{path}.{name}", budget) for name, item in value.items() if name not in retired}
+
+
+def _check_number(value: Any, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path.lstrip('.')!r:.200}: expected a finite number, got {value}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{path.lstrip('.')!r:.200}: expected a number up to {_LARGEST}, got a larger one")
+
+
+def _retired(mapping: Mapping[str, Any]) -> set[str]:
+    """The names in a mapping that are no fields any more."""
+    class_name = mapping.get("class_name")
     retired = _RETIRED.get(class_name, {}) if isinstance(class_name, str) else {}
-    for name in retired.keys() & value.keys():
-        allowed = retired[name]
-        if allowed is not None and value[name] not in allowed:
-            raise ValueError(f"{class_name}.{name}={value[name]!r}: expected {allowed[0]!r}, the only kind there is")
-    return {name: _current(item, depth - 1) for name, item in value.items() if name not in retired}
+    for name in retired.keys() & mapping.keys():
+        allowed, value = retired[name], mapping[name]
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"{class_name}.{name}={value!r:.80}: expected {allowed[0]!r}, the only kind there is")
+    return set(retired)
 
 
 def check_names(cls: type[Config], mapping: Mapping[str, Any]) -> None:
@@ -125,7 +198,8 @@ def check_names(cls: type[Config], mapping: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(cls)}
     unknown = sorted(set(mapping) - known)
     if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        shown = ", ".join(map(repr, unknown[:_SHOWN]))
+        raise ValueError(f"{cls.__name__} has no field {shown}; it has {', '.join(sorted(known))}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -152,20 +226,60 @@ def load(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the ending is not .json, .yaml or .yml, the text does not parse, or the config is wrong.
+        ValueError: if the ending is not .json, .yaml or .yml, the text does not parse, or the config is wrong; the
+            message names the file.
     """
-    return from_dict(read_mapping(path))
+    mapping = read_mapping(path)
+    try:
+        return from_dict(mapping)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a valid config: {error}") from error
 
 
 def read_mapping(path: str | Path) -> Any:
     """Read plain data from a JSON or YAML file; see [load][]."""
     path = Path(path)
-    kind = _kind(path)
-    text = path.read_text(encoding="utf-8")
+    return parse_json(path) if _kind(path) == "json" else _parse_yaml(path)
+
+
+def parse_json(path: Path) -> Any:
+    """Read plain data from a JSON file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no JSON (NaN and infinities are none), nests too deeply, or has numbers without end.
+    """
     try:
-        return json.loads(text) if kind == "json" else yaml.load(text, Loader=_YamlLoader)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: expected {kind.upper()}, got {error}") from error
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected JSON, got a damaged file: it nests too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got a damaged file: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of a library's error, which may quote a file: in one line, without what steers a terminal."""
+    return repr(" ".join(str(error).split()))[1:-1]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _parse_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader)
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected YAML, got a damaged file: it nests too deeply") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:
+        # the parser lets errors of Python through, such as of dates that do not exist
+        raise ValueError(f"{path}: expected YAML, got a damaged file: {one_line(error)}") from error
 
 
 def save(config: Config, path: str | Path) -> None:

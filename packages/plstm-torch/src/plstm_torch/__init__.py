@@ -5,6 +5,7 @@ from plstm_torch.build import build
 from plstm_torch.original import load_original
 from plstm_torch.pretrained import from_pretrained, load_weights, save_pretrained
 from plstm_torch.version import __version__
+from plstm_torch.weight_decay import no_weight_decay, parameter_groups
 
 __all__ = [
     "__version__",
@@ -15,6 +16,8 @@ __all__ = [
     "load_original",
     "load_weights",
     "models",
+    "no_weight_decay",
     "ops",
+    "parameter_groups",
     "save_pretrained",
 ]

@@ -4,43 +4,17 @@ Every module class registers itself for its config class with [register][]; [bui
 models join the same table, and so can outside code with configs of its own.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from torch import nn
 
-ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
+from plstm_config.registry import Registry
 
-_MODULES: dict[type, Callable[[Any], nn.Module]] = {}
-
-
-def register(config_class: type) -> Callable[[ModuleClass], ModuleClass]:
-    """Let [build][] make the decorated module class from configs of one class.
-
-    Args:
-        config_class: The config class; the module is made by calling the decorated class with such a config only.
-
-    Returns:
-        A class decorator that returns the class unchanged.
-
-    Raises:
-        ValueError: If another module class already holds this config class.
-    """
-
-    def decorate(module_class: ModuleClass) -> ModuleClass:
-        known = _MODULES.setdefault(config_class, module_class)
-        if known is not module_class:
-            raise ValueError(
-                f"config_class={config_class.__name__} is already registered for {known}, got {module_class.__name__}"
-            )
-        return module_class
-
-    return decorate
+REGISTRY: Registry[nn.Module] = Registry()
+register = REGISTRY.register
 
 
 def registered_configs() -> tuple[str, ...]:
     """The names of all config classes that [build][] knows, sorted."""
-    return tuple(sorted(config_class.__name__ for config_class in _MODULES))
+    return REGISTRY.names()
 
 
 def build(config: object) -> nn.Module:
@@ -58,9 +32,4 @@ def build(config: object) -> nn.Module:
     Raises:
         TypeError: If no module is registered for the config's class; the message lists those that are.
     """
-    module_class = _MODULES.get(type(config))
-    if module_class is None:
-        raise TypeError(
-            f"config must be an instance of one of {', '.join(registered_configs())}, got {type(config).__name__}"
-        )
-    return module_class(config)
+    return REGISTRY.find(config)(config)

@@ -10,6 +10,7 @@ from plstm_config.parameters import Child, Parameter, Repeated, Weights
 from plstm_torch.build import build
 from plstm_torch.dtypes import torch_dtype
 from plstm_torch.initializers import initialize_
+from plstm_torch.weight_decay import no_weight_decay
 
 
 class Module(nn.Module):
@@ -42,6 +43,10 @@ class Module(nn.Module):
         for child in self.children():
             _reset(child)
         self._reset_own_parameters()
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that should not decay, see [no_weight_decay][plstm_torch.no_weight_decay]."""
+        return no_weight_decay(self)
 
     def _reset_own_parameters(self) -> None:
         for name, parameter in self.config.parameters().items():

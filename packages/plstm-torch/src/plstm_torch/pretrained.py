@@ -3,244 +3,264 @@
 The parameters have the canonical names and shapes that all backends share, so any backend reads what another wrote.
 """
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import plstm_config
+from plstm_config.folder import array_infos, read_folder, read_weights, write_folder
+from plstm_config.weights import ArrayInfo, accepts_shape, check_shapes, check_weights
+from plstm_torch.arrays import as_array, as_tensor
 from plstm_torch.build import build
 from plstm_torch.models.pos_embed import PosEmbed2D
 from plstm_torch.version import __version__
 
-SCHEMA_VERSION = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+_PACKAGE = "plstm-torch"
+_CLASSES = {"pLSTMVisionModel": "output_shape", "pLSTMGraphModel": "output_dim"}
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # names of what a wrapper holds
 
 
 def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write a module's config and weights into a folder.
 
-    Each file is written beside its place and then renamed, so that a reader finds the old or the new file, never half
-    of one. Parameters that share memory (tied by the caller) are written once.
+    The files replace others of their names both or not at all, whenever the process ends; other files stay. Names are
+    those of the bare modules, also where parts are compiled or wrapped. Parameters that were tied by hand are written
+    under each of their names, so that the config's module, in which they are apart, has the same outputs.
 
     Args:
-        module: Anything that `build` made, also wrapped by DistributedDataParallel or torch.compile.
-        folder: Where to write; made if it does not exist, other files in it stay.
+        module: Anything that `build` made, also wrapped by DistributedDataParallel, FSDP or torch.compile. Sharded
+            modules are gathered: all processes call this, and all write the same.
+        folder: Where to write; made if it does not exist.
 
     Raises:
         TypeError: the module does not carry a config of plstm_config.
+        ValueError: the module has other parameters than its config says, since a part was replaced by hand.
         NotADirectoryError: `folder` is a file.
+        OSError: the folder cannot be written, because the disk is full, say; it stays as it was.
     """
-    module = _unwrap(module)
-    config = getattr(module, "config", None)
-    if not isinstance(module, nn.Module) or config is None:
-        raise TypeError(f"module: expected a module made by plstm_torch.build, got {type(module).__name__}")
-    description = {
-        "schema_version": SCHEMA_VERSION,
-        "package": "plstm-torch",
-        "package_version": __version__,
-        "config": plstm_config.to_dict(config),
-    }
-    text = json.dumps(description, indent=2) + "\n"
-    tensors = {name: _for_storage(tensor) for name, tensor in unique_tensors(module).items()}
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"folder: expected a folder or a new path, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    _replace(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    bare = _unwrap(module)
+    config = getattr(bare, "config", None)
+    if not isinstance(bare, nn.Module) or not isinstance(config, plstm_config.Config):
+        raise TypeError(f"module: expected a module made by plstm_torch.build, got {type(bare).__name__}")
+    state = {_canonical(bare, name): tensor for name, tensor in bare.state_dict(keep_vars=True).items()}
+    try:
+        check_weights(config, array_infos(state), source="module")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Its config does not describe this module, was a part of it replaced? Build it from a changed "
+            "config (plstm_config.change) and move the weights, or keep its state_dict() with torch.save"
+        ) from error
+    arrays = {name: as_array(tensor) for name, tensor in state.items()}
+    write_folder(folder, config, arrays, package=_PACKAGE, version=__version__)
 
 
-def from_pretrained(folder: str | os.PathLike[str], device: torch.device | str | None = None) -> nn.Module:
+def from_pretrained(
+    folder: str | os.PathLike[str],
+    device: torch.device | str | None = None,
+    *,
+    num_classes: int | None = None,
+) -> nn.Module:
     """Build the module that a folder describes and give it the folder's weights.
+
+    Nothing of the size that the config asks for is allocated before the weights were found to have it. Values are not
+    looked at: weights that are infinite or NaN are loaded as they are.
 
     Args:
         folder: A folder written by `save_pretrained` of any backend.
         device: Where the module lives; default: torch's default device.
+        num_classes: Number of outputs of a vision or graph model. Another one than the folder's gives the model a new
+            head, drawn from torch's global random state.
 
     Returns:
         The module, in evaluation mode.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, of another schema version, or the weights do not fit the config.
+        ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or
+            `num_classes` is given for a model without a head for classes.
     """
-    config = read_config(folder)
+    config, arrays = read_folder(folder)
+    changed = config if num_classes is None else _with_classes(config, num_classes)
     place = torch.device(device) if device is not None else torch.get_default_device()
     # drawing initial weights that are overwritten must not shift the caller's random numbers
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         try:
-            module = build(config)
+            module = build(changed)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{Path(folder) / CONFIG_FILE}: not a config that this backend can build: {error}"
-            ) from error
-    load_weights(module, folder)
+            raise ValueError(f"{folder}: not a config that this backend can build: {error}") from error
+    ignored = () if changed == config else ("head",)
+    load_arrays(module, arrays, source=str(folder), ignore=ignored)
+    for name in ignored:
+        module.get_submodule(name).reset_parameters()  # type: ignore[operator]
     return module.eval()
 
 
-def load_weights(module: nn.Module, folder: str | os.PathLike[str]) -> None:
+def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> None:
     """Copy a folder's weights into an existing module; on any error the module keeps its own.
 
     A positional embedding of another grid is interpolated (bicubic, no antialiasing) if the module's config has
     `allow_interpolation`, otherwise it is an error like every other shape that does not fit.
 
     Args:
-        module: Module with the same parameters; its dtypes and device stay.
-        folder: A folder written by `save_pretrained` of any backend; only its weights are read.
+        module: Module with the same parameters; its dtypes and device stay. Parameters that are tied by hand must have
+            one value in the folder, under one or all of their names.
+        folder: A folder written by `save_pretrained` of any backend; of the config only the digest is read.
+        ignore: Names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
+            the folder's are not read. That is how a model for other classes, or without a head, loads a folder.
 
     Raises:
         FileNotFoundError: the weights file is missing.
-        ValueError: the file is damaged, or names or shapes do not fit the module.
+        TypeError: `module` is no module, or `ignore` no sequence of names.
+        ValueError: the file is damaged, names or shapes do not fit the module, numbers are too large for its dtypes,
+            or neither the folder nor the module has a name that is to be ignored.
     """
-    path = Path(folder) / WEIGHTS_FILE
-    load_state(_unwrap(module), _read_weights(path), source=str(path))
+    bare = _unwrap(module)
+    if not isinstance(bare, nn.Module):
+        raise TypeError(f"module: expected a torch module, got {type(bare).__name__}")
+
+    def check(infos: Mapping[str, ArrayInfo], source: str) -> None:
+        _fit(bare, infos, source=source, ignore=ignore)
+
+    load_arrays(bare, read_weights(folder, check), source=str(folder), ignore=ignore)
 
 
-def read_config(folder: str | os.PathLike[str]) -> Any:
-    """Read the config of a saved module.
-
-    Args:
-        folder: A folder written by `save_pretrained` of any backend.
-
-    Returns:
-        The config.
-
-    Raises:
-        FileNotFoundError: `config.json` is missing.
-        ValueError: the file is no JSON, of another schema version, or describes no valid config.
-    """
-    path = Path(folder) / CONFIG_FILE
-    _check_file(path)
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got a damaged file: {error}") from error
-    if not isinstance(description, dict) or "schema_version" not in description or "config" not in description:
-        raise ValueError(f"{path}: expected the keys 'schema_version' and 'config' as save_pretrained writes them")
-    version = description["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}, "
-            f"written by {description.get('package')} {description.get('package_version')}"
-        )
-    try:
-        return plstm_config.from_dict(description["config"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not a valid config: {error}") from error
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+def load_arrays(
+    module: nn.Module, arrays: Mapping[str, np.ndarray], *, source: str, ignore: Sequence[str] = ()
+) -> None:
     """Copy weights into a module after all of them were checked; on any error the module keeps its own.
 
     Args:
-        module: The module.
-        state: Tensors by name; shared parameters need to stand there once.
+        module: The module, not wrapped; its parts may be.
+        arrays: Arrays by canonical name; parameters that the module shares need to stand there once.
         source: Where the weights come from, for error messages.
+        ignore: Names of parts that are left out.
 
     Raises:
-        ValueError: names, shapes or kinds of numbers do not fit the module.
+        TypeError: `ignore` is no sequence of names.
+        ValueError: names, shapes, kinds or sizes of numbers do not fit the module.
     """
+    names = _fit(module, array_infos(arrays), source=source, ignore=ignore)
     own = module.state_dict(keep_vars=True)
-    aliases = _aliases(own)
-    given = dict(state)
-    for name, first in aliases.items():
-        if name not in given and first in given:
-            given[name] = given[first]
-    missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
-    problems = []
-    if missing:
-        problems.append(f"missing {_listing(missing)}")
-    if unexpected:
-        problems.append(f"unexpected {_listing(unexpected)}")
-    resizable = _resizable(module)
-    for name in own.keys() & given.keys():
-        shape, expected = tuple(given[name].shape), tuple(own[name].shape)
-        if shape != expected and not (name in resizable and resizable[name](shape)):
-            problems.append(f"{name}: expected shape {expected}, got {shape}")
-        elif given[name].is_floating_point() != own[name].is_floating_point():
-            problems.append(f"{name}: expected dtype {own[name].dtype}, got {given[name].dtype}")
-    if problems:
-        raise ValueError(f"{source}: weights do not fit {type(module).__name__}: {'; '.join(sorted(problems))}")
-    module.load_state_dict(given)
+    _check_ties(own, names, arrays, source)
+    state: dict[str, Tensor] = dict(own)
+    for name, stored in names.items():
+        state[name] = as_tensor(arrays[stored])
+        _check_range(state[name], own[name], f"{source}: {stored}")
+    module.load_state_dict(state)
 
 
-def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state with shared parameters under their first name only."""
-    state = module.state_dict(keep_vars=True)
-    aliases = _aliases(state)
-    return {name: tensor for name, tensor in state.items() if name not in aliases}
+def _fit(module: nn.Module, infos: Mapping[str, ArrayInfo], *, source: str, ignore: Sequence[str]) -> dict[str, str]:
+    """Check that weights fit a module; the names in its state dict, each with that of the stored weights for it."""
+    own = module.state_dict(keep_vars=True)
+    canonical = {name: _canonical(module, name) for name in own}
+    left_out = _left_out(ignore, [*canonical.values(), *infos])
+    given = {name: info for name, info in infos.items() if not left_out(name)}
+    taken = {name: canonical[name] for name in own if not left_out(canonical[name])}
+    for group in _shared(own, taken):
+        stored = [taken[name] for name in group if taken[name] in given]
+        taken |= {name: stored[0] for name in group if taken[name] not in given and stored}
+    expected = {stored: tuple(own[name].shape) for name, stored in taken.items()}
+    try:
+        check_shapes(expected, given, owner=type(module).__name__, source=source, resizable=_resizable(module))
+    except ValueError as error:
+        hint = "" if ignore else "; load_weights(module, folder, ignore=(...)) leaves parts out"
+        raise ValueError(f"{error}{hint if 'unexpected' in str(error) else ''}") from error
+    return taken
 
 
-def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Further names of shared parameters, each with the first name."""
-    first: dict[int, str] = {}
-    aliases = {}
-    for name, tensor in state.items():
-        known = first.setdefault(id(tensor), name)
-        if known != name:
-            aliases[name] = known
-    return aliases
+def _left_out(ignore: Sequence[str], known: Sequence[str]) -> Callable[[str], bool]:
+    is_sequence = isinstance(ignore, Sequence) and not isinstance(ignore, str)
+    if not is_sequence or not all(isinstance(part, str) for part in ignore):
+        raise TypeError(f"ignore: expected a sequence of names of parts, got {ignore!r}")
+
+    def belongs(name: str, part: str) -> bool:
+        return name == part or name.startswith(f"{part}.")
+
+    for part in ignore:
+        if not any(belongs(name, part) for name in known):
+            raise ValueError(f"ignore: expected names of parts of the module or the folder, got {part!r}")
+    return lambda name: any(belongs(name, part) for part in ignore)
+
+
+def _shared(state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[list[str]]:
+    """Names of one and the same parameter, where it has several; also of two in one place of the memory."""
+    groups: dict[tuple[int, torch.Size], list[str]] = {}
+    for name in names:
+        tensor = state[name]
+        groups.setdefault((tensor.data_ptr() or id(tensor), tensor.shape), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _check_ties(
+    own: Mapping[str, Tensor], names: Mapping[str, str], arrays: Mapping[str, np.ndarray], source: str
+) -> None:
+    """Refuse different weights for one parameter, of which one would win in silence."""
+    for group in _shared(own, names):
+        first, *others = (names[name] for name in group)
+        for other in others:
+            if not np.array_equal(arrays[first], arrays[other], equal_nan=True):
+                raise ValueError(
+                    f"{source}: {other}: expected the values of {first}, since the module shares one parameter for "
+                    "both, got others"
+                )
+
+
+def _check_range(stored: Tensor, own: Tensor, name: str) -> None:
+    """Refuse numbers that the module's dtype has no room for."""
+    if own.is_floating_point() and torch.finfo(own.dtype).max < torch.finfo(stored.dtype).max:
+        lost = stored.isfinite() & ~stored.to(own.dtype).isfinite()
+        if bool(lost.any()):
+            raise ValueError(f"{name}: expected numbers within the range of {own.dtype}, got {stored[lost][0].item()}")
+
+
+def _with_classes(config: Any, num_classes: int) -> Any:
+    """The config of the same model for another number of classes."""
+    field = _CLASSES.get(config.class_name)
+    if field is None or config.children().get("head") is None:
+        raise ValueError(f"num_classes: expected None for a {config.class_name} without a head for classes")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
+    return plstm_config.change(config, {field: (num_classes,) if field == "output_shape" else num_classes})
 
 
 def _resizable(module: nn.Module) -> dict[str, Callable[[tuple[int, ...]], bool]]:
     """Names of positional embeddings, each with the test for shapes that it can interpolate from."""
     return {
-        f"{name}.embed" if name else "embed": part.accepts_shape
+        _canonical(module, f"{name}.embed" if name else "embed"): partial(accepts_shape, part.config)
         for name, part in module.named_modules()
         if isinstance(part, PosEmbed2D)
     }
 
 
-def _listing(names: list[str], limit: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+def _inside(module: Any) -> tuple[str, nn.Module] | None:
+    """What a wrapper holds, with its name there; None for modules that are no wrappers."""
+    if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel | AveragedModel):
+        return "module", module.module
+    for name in _WRAPPED:
+        if isinstance(getattr(module, name, None), nn.Module):
+            return name, getattr(module, name)
+    return None
 
 
 def _unwrap(module: Any) -> Any:
-    while True:
-        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            module = module.module
-        elif hasattr(module, "_orig_mod"):
-            module = module._orig_mod
-        else:
-            return module
+    while (inside := _inside(module)) is not None:
+        module = inside[1]
+    return module
 
 
-def _for_storage(tensor: Tensor) -> Tensor:
-    """A tensor that owns exactly its own memory, on the CPU."""
-    stored = tensor.detach().to("cpu").contiguous()
-    return stored.clone() if stored.untyped_storage().nbytes() != stored.nbytes else stored
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        write(unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, there is no such file"
-        )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    _check_file(path)
-    try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected a safetensors file, got a damaged or truncated one: {error}") from error
+def _canonical(module: nn.Module, name: str) -> str:
+    """A name of the state dict without what wrappers of parts add to it."""
+    parts: list[str] = []
+    node: Any = module
+    for part in name.split("."):
+        inside = _inside(node)
+        if inside is None or inside[0] != part:
+            parts.append(part)
+        node = getattr(node, part, None)
+    return ".".join(parts)

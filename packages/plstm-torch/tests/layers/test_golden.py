@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from plstm_config.original import migrate
+from plstm_config.original import convert_weights, migrate
 from plstm_testing import golden
 from plstm_testing.tolerances import assert_within
 from plstm_torch.build import build
-from plstm_torch.original import convert_state_dict
 
 KINDS = (
     "source",
@@ -26,7 +25,7 @@ NAMES = [name for kind in KINDS for name in golden.names(kind)]
 
 
 def tensors(module, arrays):
-    return convert_state_dict(module, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    return {name: torch.from_numpy(array) for name, array in convert_weights(module.config, arrays).items()}
 
 
 @pytest.mark.filterwarnings("ignore:.*(dropped|ignored|Dropped|Ignored).*")

@@ -38,7 +38,8 @@ class BlockStack(Block):
         return kinds.pop() if len(kinds) == 1 else "any"
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
-        return list(self.blocks.named_children())
+        # not named_children(), which leaves out a block that stands there a second time
+        return [(str(index), block) for index, block in enumerate(self.blocks)]
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run all blocks; see `Block.forward`."""

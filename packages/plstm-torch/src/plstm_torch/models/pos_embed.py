@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import PosEmbed2DConfig
+from plstm_config.weights import accepts_shape
 from plstm_torch.build import register
 from plstm_torch.module import Module
 
@@ -64,13 +65,8 @@ class PosEmbed2D(Module):
             raise ValueError(f"x: expected the grid {self.config.seqlens} (allow_interpolation is False), got {grid}")
         return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
 
-    def accepts_shape(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether stored weights of this shape can be loaded, by interpolation if need be."""
-        same_width = len(shape) == 4 and shape[0] == 1 and shape[3] == self.config.dim and min(shape) > 0
-        return same_width and (self.config.allow_interpolation or tuple(shape) == tuple(self.embed.shape))
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         stored = state_dict.get(prefix + "embed")
-        if isinstance(stored, Tensor) and self.accepts_shape(tuple(stored.shape)):
+        if isinstance(stored, Tensor) and accepts_shape(self.config, tuple(stored.shape)):
             state_dict[prefix + "embed"] = resize_pos_embed(stored, (self.embed.shape[1], self.embed.shape[2]))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

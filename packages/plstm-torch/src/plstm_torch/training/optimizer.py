@@ -1,4 +1,4 @@
-"""AdamW, which of the parameters decay, and the learning rate over time."""
+"""AdamW, and the learning rate over time."""
 
 import math
 
@@ -6,28 +6,11 @@ import torch
 from torch import nn
 
 from plstm_torch.training.settings import TrainingSettings
-
-
-def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Tell whether weight decay applies to a parameter.
-
-    It applies to what multiplies an input (weights of linear maps, convolutions, gates, embeddings). It does not apply
-    to biases, those of the gates included (they set how far a signal reaches and are no measure of complexity), to
-    scales of norms and other vectors, or to positional embeddings.
-
-    Args:
-        name: dotted name in the model.
-        parameter: the parameter.
-
-    Returns:
-        True if it decays.
-    """
-    last = name.rsplit(".", maxsplit=1)[-1]
-    return parameter.ndim > 1 and not last.endswith("bias") and last != "scale" and "pos_embed" not in name
+from plstm_torch.weight_decay import parameter_groups
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Make AdamW with two groups, with and without decay.
+    """Make AdamW with two groups, with and without decay, see [parameter_groups][plstm_torch.parameter_groups].
 
     Args:
         model: whose parameters to train.
@@ -36,13 +19,8 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
     Returns:
         The optimizer.
     """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": settings.weight_decay},
-        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        parameter_groups(model, settings.weight_decay),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
     )

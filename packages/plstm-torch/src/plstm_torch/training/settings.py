@@ -20,7 +20,7 @@ class TrainingSettings:
         learning_rate: highest learning rate, reached after the warm-up.
         final_learning_rate: share of `learning_rate` where the cosine ends.
         warmup_epochs: epochs over which the learning rate rises in a straight line.
-        weight_decay: of AdamW, for the weights of linear maps and convolutions only (see `optimizer.decays`).
+        weight_decay: of AdamW, for the weights of linear maps and convolutions only (see `parameter_groups`).
         beta1: decay of AdamW's running mean.
         beta2: decay of AdamW's running variance.
         gradient_clip: largest norm of the whole gradient; 0 switches clipping off.

@@ -12,7 +12,7 @@ from plstm_config.serialization import CONFIG_CLASSES, config_class, from_dict, 
 
 
 class MigrationWarning(UserWarning):
-    """Options of an original config were dropped, because they had no effect on the output."""
+    """Options or weights of the original were dropped, because they had no effect on the output."""
 
 
 _TAGS = frozenset({"config_class", "class_name", "_shortname", "_short_name"})

@@ -1,0 +1,45 @@
+"""Tensors as numpy arrays and back, without a change of bits."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """Give a tensor's numbers to numpy; bfloat16 becomes the type of ml_dtypes.
+
+    Args:
+        tensor: A tensor of any device; a distributed one is gathered.
+
+    Returns:
+        The array; it shares the memory of a contiguous tensor on the CPU.
+
+    Raises:
+        ValueError: The tensor has no numbers, since it is on the "meta" device.
+    """
+    whole = tensor.detach()
+    if hasattr(whole, "full_tensor"):
+        whole = whole.full_tensor()
+    if whole.is_meta:
+        raise ValueError("tensor: expected numbers, got a tensor on the meta device")
+    whole = whole.cpu().contiguous()
+    if whole.dtype != torch.bfloat16:
+        return whole.numpy()
+    import ml_dtypes
+
+    return whole.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Give an array's numbers to torch.
+
+    Args:
+        array: An array of numbers; bfloat16 as the type of ml_dtypes.
+
+    Returns:
+        The tensor on the CPU; it shares the memory of a contiguous array that can be written.
+    """
+    own = np.require(array, requirements=["C", "W"])
+    if own.dtype.name == "bfloat16":
+        return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(own)
