@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from plstm_config import parameter_tree
+from plstm_config.folder import read_folder, write_folder
 from plstm_config.shapes import check_implementation, check_size
 
 from .. import reference
 from ..golden import GoldenCase
-from . import files, modules, truth
+from . import modules, truth
 from .adapter import ModuleCall, OpCall, Result, Value
 
 IMPLEMENTATIONS = ("recurrent", "auto")
@@ -191,12 +196,15 @@ class NumpyAdapter:
         raise ValueError(f"case: expected no modules, since golden_kinds is empty, got {case.name!r}")
 
     def save(self, config: Any, parameters: Mapping[str, Any], folder: Path) -> None:
-        """Write a folder as the suite itself does."""
-        files.write_folder(config, parameters, folder)
+        """Write a folder with the arrays in the dtypes that the config says."""
+        dtypes = {name: parameter.dtype for name, parameter in parameter_tree(config).items()}
+        arrays = {name: np.asarray(array, dtypes[name]) for name, array in parameters.items()}
+        write_folder(folder, config, arrays, package="plstm-testing", version=version("plstm-testing"))
 
     def load(self, folder: Path) -> tuple[Any, Mapping[str, Any]]:
-        """Read a folder, and check that its arrays are those of its config."""
-        return files.read_folder(folder)
+        """Read a folder."""
+        config, arrays = read_folder(folder)
+        return config, {name: np.asarray(array, np.float64) for name, array in arrays.items()}
 
 
 def _cache_dtype(name: str, dtype: str) -> str:
