@@ -4,7 +4,7 @@ A backend joins with one file that defines an `Adapter` under the name `adapter`
 The checks themselves know neither pytest nor any framework; `plugin` and `suite` run them under pytest.
 """
 
-from .adapter import Adapter, OpCall, Result, load_adapter
+from .adapter import Adapter, ModuleCall, OpCall, Result, load_adapter
 from .checks import Check, all_checks
 
-__all__ = ["Adapter", "Check", "OpCall", "Result", "all_checks", "load_adapter"]
+__all__ = ["Adapter", "Check", "ModuleCall", "OpCall", "Result", "all_checks", "load_adapter"]

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -58,6 +58,40 @@ class OpCall:
 
 
 @dataclass(frozen=True)
+class ModuleCall:
+    """One call of a layer, block or model, in inference.
+
+    Nothing here knows a framework: how parameters become modules, whether the call is compiled or a graph is padded is
+    the backend's own business.
+
+    Attributes:
+        config: complete config of the module; it says in which dtypes parameters are held and outputs computed.
+        parameters: float64 arrays that are exact in the config's `param_dtype`, by the names and in the shapes of
+            `plstm_config.parameter_tree(config)`.
+        inputs: what the module is called with, in order, by name: float64 arrays, exact in `dtype`, to be given in it;
+            integer arrays (`token_ids`, a `graph` as edge index [2,E]), or a `DagTopology`.
+        keywords: `cu_seqlens` (integers [S+1]), `return_cache`, and `cache`: arrays by dotted name as
+            `reference.apply` names them, windows in `dtype` and states in float32 or higher.
+        method: "forward", or "step" for one step of every sequence; without a `cache` from the sequences' start. A step
+            always returns the cache.
+        cotangent: weights of the output; None asks for no derivative.
+        directions: directions of inputs (by their names) and parameters (``param/<name>``) for the derivative.
+        dtype: dtype of the floating inputs.
+        device: one of the adapter's devices.
+    """
+
+    config: Any
+    parameters: Mapping[str, Array]
+    inputs: Mapping[str, Any]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    method: Literal["forward", "step"] = "forward"
+    cotangent: Array | None = None
+    directions: Mapping[str, Array] = field(default_factory=dict)
+    dtype: str = "float64"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class Result:
     """What came back, as float64 numpy arrays.
 
@@ -65,9 +99,12 @@ class Result:
         output: the output.
         last_state: the last state where asked for.
         gradients: gradients of ``sum(output * cotangent) + sum(last_state * cotangent_state)`` by argument name
-            (``param/<name>`` for parameters of modules); zero where an argument does not reach the result.
+            (``param/<name>`` for parameters of golden modules); zero where an argument does not reach the result.
         output_dtype: name of the dtype in which the output came.
-        state_dtype: name of the dtype in which the last state came, None without one.
+        state_dtype: name of the dtype in which the last state, or the states in the cache, came; None without one.
+        cache: a module's cache, arrays by dotted name; None where it was not asked for.
+        derivative: for modules: derivative of ``sum(output * cotangent)`` along all directions of the call together,
+            which is the sum over them of ``sum(gradient * direction)``; None where it was not asked for.
     """
 
     output: Array
@@ -75,10 +112,12 @@ class Result:
     gradients: Mapping[str, Value] = field(default_factory=dict)
     output_dtype: str = "float64"
     state_dtype: str | None = None
+    cache: Mapping[str, Array] | None = None
+    derivative: float | None = None
 
 
 class Adapter(Protocol):
-    """A backend as the suite sees it.
+    """A backend as the suite sees it. One without modules leaves `module_classes` and `golden_kinds` empty.
 
     Attributes:
         name: name of the backend.
@@ -86,7 +125,8 @@ class Adapter(Protocol):
         implementations: names of the implementations of each op, without "auto".
         dtypes: dtypes that the backend computes in.
         devices: devices that are there, the default one first.
-        golden_kinds: kinds of golden modules that the backend has.
+        module_classes: config classes of the modules that the backend has.
+        golden_kinds: kinds of golden modules that the backend can load from the original's weights.
     """
 
     name: str
@@ -94,16 +134,33 @@ class Adapter(Protocol):
     implementations: Mapping[str, Sequence[str]]
     dtypes: Sequence[str]
     devices: Sequence[str]
+    module_classes: Sequence[type]
     golden_kinds: Sequence[str]
 
     def run_op(self, call: OpCall) -> Result:
         """Run one op, and its gradients where a cotangent is given; exceptions of the op pass through."""
         ...
 
-    def run_module(self, case: GoldenCase) -> Result:
+    def run_module(self, call: ModuleCall) -> Result:
+        """Make a module with the given parameters, call it, and differentiate where a cotangent is given."""
+        ...
+
+    def run_golden(self, case: GoldenCase) -> Result:
         """Build the module of a golden case from its config and parameters, run it in float64 and differentiate it.
 
         Gradients carry the names of ``case.gradients``, in the layout that the case records.
+        """
+        ...
+
+    def save(self, config: Any, parameters: Mapping[str, Array], folder: Path) -> None:
+        """Make a module with the given parameters, and write it into a folder of the common format."""
+        ...
+
+    def load(self, folder: Path) -> tuple[Any, Mapping[str, Array]]:
+        """Read the module in a folder; exceptions pass through.
+
+        Returns:
+            Its config, and its parameters as float64 arrays by canonical name and in canonical shape.
         """
         ...
 

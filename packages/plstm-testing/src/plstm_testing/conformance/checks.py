@@ -11,7 +11,7 @@ from plstm_config.shapes import PLSTM_1D_STEP
 
 from .. import golden
 from ..tolerances import assert_close, assert_within, rms
-from . import composition, errors, long_range, signatures, steps, truth
+from . import composition, errors, files, long_range, modules, sequences, signatures, steps, truth
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
@@ -39,7 +39,8 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
 
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
-        "errors", "golden_ops", "golden_modules".
+        "errors", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
+        "stepped_layers", "packed_layers", "files".
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
         "signatures": _signature_checks,
@@ -53,7 +54,15 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "golden_ops": _golden_op_checks,
         "golden_modules": _golden_module_checks,
     }
-    return {group: list(generate(adapter)) for group, generate in groups.items()}
+    found = {group: list(generate(adapter)) for group, generate in groups.items()}
+    of_modules = {
+        "layers": modules.checks(adapter, "layers"),
+        "models": modules.checks(adapter, "models"),
+        "stepped_layers": sequences.step_checks(adapter),
+        "packed_layers": sequences.packed_checks(adapter),
+        "files": files.checks(adapter),
+    }
+    return found | {group: [Check(name, run) for name, run in named] for group, named in of_modules.items()}
 
 
 def implementations(adapter: Adapter, op: str) -> tuple[str, ...]:
@@ -247,4 +256,4 @@ def _golden_module_checks(adapter: Adapter) -> Iterator[Check]:
 
 def _check_golden_module(adapter: Adapter, name: str) -> None:
     case = golden.load(name)
-    compare_golden(adapter.run_module(case), case)
+    compare_golden(adapter.run_golden(case), case)

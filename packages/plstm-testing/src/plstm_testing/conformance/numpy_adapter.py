@@ -1,14 +1,21 @@
 """The reference as a backend: what the suite itself is tested with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from plstm_config import parameter_tree
+from plstm_config.folder import read_folder, write_folder
 from plstm_config.shapes import check_implementation, check_size
 
 from .. import reference
 from ..golden import GoldenCase
-from . import truth
-from .adapter import OpCall, Result, Value
+from . import modules, truth
+from .adapter import ModuleCall, OpCall, Result, Value
 
 IMPLEMENTATIONS = ("recurrent", "auto")
 
@@ -151,6 +158,7 @@ class NumpyAdapter:
     implementations: Mapping[str, Sequence[str]] = dict.fromkeys(ops, ("recurrent",))
     dtypes: Sequence[str] = ("float64", "float32", "bfloat16", "float16")
     devices: Sequence[str] = ("cpu",)
+    module_classes: Sequence[type] = reference.module_classes()
     golden_kinds: Sequence[str] = ()
 
     def run_op(self, call: OpCall) -> Result:
@@ -175,9 +183,32 @@ class NumpyAdapter:
         """Gradients by argument name."""
         return truth.evaluate(call).gradients
 
-    def run_module(self, case: GoldenCase) -> Result:
-        """The reference has no modules."""
+    def run_module(self, call: ModuleCall) -> Result:
+        """Apply the reference's formulas; the derivative by central differences."""
+        result = modules.evaluate(call)
+        cache = result.cache
+        if cache is not None:
+            cache = {name: truth.round_to(array, _cache_dtype(name, call.dtype)) for name, array in cache.items()}
+        return replace(result, output=truth.round_to(result.output, result.output_dtype), cache=cache)
+
+    def run_golden(self, case: GoldenCase) -> Result:
+        """The reference has no gradients of whole modules; its own tests compare it along directions."""
         raise ValueError(f"case: expected no modules, since golden_kinds is empty, got {case.name!r}")
+
+    def save(self, config: Any, parameters: Mapping[str, Any], folder: Path) -> None:
+        """Write a folder with the arrays in the dtypes that the config says."""
+        dtypes = {name: parameter.dtype for name, parameter in parameter_tree(config).items()}
+        arrays = {name: np.asarray(array, dtypes[name]) for name, array in parameters.items()}
+        write_folder(folder, config, arrays, package="plstm-testing", version=version("plstm-testing"))
+
+    def load(self, folder: Path) -> tuple[Any, Mapping[str, Any]]:
+        """Read a folder."""
+        config, arrays = read_folder(folder)
+        return config, {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+
+def _cache_dtype(name: str, dtype: str) -> str:
+    return truth.state_dtype(dtype) if name.endswith("state") else dtype
 
 
 adapter = NumpyAdapter()

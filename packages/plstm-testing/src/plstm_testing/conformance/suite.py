@@ -57,3 +57,28 @@ def test_golden_ops(check: Check) -> None:
 def test_golden_modules(check: Check) -> None:
     """Modules built from the original project's configs and weights agree with it, gradients too."""
     check.run()
+
+
+def test_layers(check: Check) -> None:
+    """Layers agree with the reference in all their modes and options, in every dtype, derivatives too."""
+    check.run()
+
+
+def test_models(check: Check) -> None:
+    """Blocks and models agree with the reference in all their options, in every dtype, derivatives too."""
+    check.run()
+
+
+def test_stepped_layers(check: Check) -> None:
+    """Step by step, or in pieces from cache to cache, a sequence gives what it gives as a whole."""
+    check.run()
+
+
+def test_packed_layers(check: Check) -> None:
+    """Packed sequences give what they give one by one, whatever stands beside them."""
+    check.run()
+
+
+def test_files(check: Check) -> None:
+    """Folders with config and weights are written and read as the format says, and refused if they are damaged."""
+    check.run()

@@ -85,7 +85,7 @@ def multi_head_norm(
     if axis is None:
         if num_heads is None:
             raise ValueError("num_heads: expected the number of heads where axis is None, got None")
-        heads = np.moveaxis(x.reshape(*x.shape[:-1], num_heads, -1), -2, 0)
+        heads = np.moveaxis(x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads), -2, 0)
     else:
         heads = np.moveaxis(x, axis, 0)
     result = [
