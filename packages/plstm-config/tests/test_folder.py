@@ -226,6 +226,27 @@ def test_only_what_fits_is_written(saved: Path) -> None:
     assert read_folder(saved)[1]["bias"].flat[0] == 1.0
 
 
+class Stranger(pc.RMSNormConfig):
+    """A class that no backend knows."""
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (pc.LinearConfig(input_dim=2, output_dim=2, bias_init=pc.ConstantInitConfig(value=-np.inf)), "finite number"),
+        (pc.LinearConfig(input_dim=2, output_dim=2, bias_init=pc.ConstantInitConfig(value=np.nan)), "finite number"),
+        (Stranger(input_dim=2), "got one of another class"),
+    ],
+)
+def test_only_what_can_be_read_is_written(tmp_path: Path, config: pc.Config, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^config: expected .*{message}"):
+        write_folder(tmp_path / "saved", config, arrays_of(config), **WRITER)
+    for name in ("config.json", "config.yaml"):
+        with pytest.raises(ValueError, match=rf"^config: expected .*{message}"):
+            pc.save(config, tmp_path / name)
+    assert names_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("version", [True, 1.0, "1", None, 2, [1], {}])
 def test_schema_versions(saved: Path, version: Any) -> None:
     describe(saved, schema_version=version)

@@ -213,6 +213,23 @@ def to_dict(config: Config) -> dict[str, Any]:
     return _plain(config)
 
 
+def to_readable(config: Config) -> dict[str, Any]:
+    """Turn a config into plain data for a file, after a look at whether it can be read again.
+
+    Raises:
+        TypeError: if `config` is no config.
+        ValueError: if it cannot, because a number is infinite or the class is one of others.
+    """
+    data = to_dict(config)
+    try:
+        same = from_dict(data) == config
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config: expected one that can be read again, got one that cannot: {error}") from error
+    if not same:
+        raise ValueError(f"config: expected a {type(config).__name__} of plstm_config, got one of another class")
+    return data
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
@@ -286,10 +303,11 @@ def save(config: Config, path: str | Path) -> None:
     """Write a config to a JSON or YAML file, by the ending of its name.
 
     Raises:
-        ValueError: if the ending is not .json, .yaml or .yml.
+        TypeError: if `config` is no config.
+        ValueError: if the ending is not .json, .yaml or .yml, or the file could not be read again.
     """
     path = Path(path)
-    data = to_dict(config)
+    data = to_readable(config)
     text = json.dumps(data, indent=2) + "\n" if _kind(path) == "json" else yaml.safe_dump(data, sort_keys=False)
     path.write_text(text, encoding="utf-8")
 
