@@ -8,7 +8,7 @@ from plstm_testing import golden
 
 def test_every_case_loads():
     names = golden.names()
-    assert len(names) == len(set(names)) == 61
+    assert len(names) == len(set(names)) == 68
     for case in golden.cases():
         assert case.outputs["output"].shape == case.inputs["cotangent"].shape
         assert set(case.gradients) <= {*case.inputs, *(f"param/{name}" for name in case.parameters)}

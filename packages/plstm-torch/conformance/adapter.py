@@ -1,6 +1,5 @@
 """How the conformance suite calls the torch backend."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plstm_config import from_dict
 from plstm_config.original import MigrationWarning
 from plstm_testing import golden, reference
 from plstm_testing.conformance import ModuleCall, OpCall, Result
@@ -84,12 +84,12 @@ class TorchAdapter:
         """Build the module of a golden case, run it in evaluation mode, and differentiate it."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MigrationWarning)  # dropped options are the config package's own tests
-            module = load_original(case.config, case.parameters)
-        inputs = {name: array for name, array in case.inputs.items() if not name.startswith("cotangent")}
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items() if tensor.is_floating_point()}
+            load = load_original if case.is_original else lambda tree, arrays: _module(from_dict(tree), arrays)
+            module = load(case.config, case.parameters)
+        inputs = {name: _golden_input(value) for name, value in case.arguments().items()}
+        leaves = {name: value for name, value in inputs.items() if getattr(value, "requires_grad", False)}
         leaves |= {f"param/{name}": parameter for name, parameter in module.named_parameters()}
-        output = module(*_module_arguments(case, tensors))
+        output = module(*inputs.values())
         cotangent = torch.from_numpy(case.inputs["cotangent"])
         found = torch.autograd.grad(output, list(leaves.values()), cotangent, allow_unused=True, materialize_grads=True)
         gradients = {name: _numpy(gradient) for name, gradient in zip(leaves, found, strict=True)}
@@ -190,13 +190,11 @@ def _derivative(module: nn.Module, inputs: Mapping[str, Any], output: Tensor, ca
     return float(sum(np.sum(_numpy(gradient) * direction) for gradient, direction in along))
 
 
-def _module_arguments(case: golden.GoldenCase, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """What a golden module is called with; modules on graphs get the edges behind the node features."""
-    arguments = list(tensors.values())
-    if case.kind == "layer_graph_edge":
-        edges = json.loads(case.about["note"])["edges_in_feature_order"]
-        arguments.insert(1, torch.tensor(edges).T)
-    return arguments
+def _golden_input(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value  # a topology
+    tensor = torch.tensor(value)
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def _tensors(value: Any) -> list[Any]:

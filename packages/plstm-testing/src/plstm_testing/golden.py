@@ -1,9 +1,10 @@
-"""Golden data: arrays that the original research code wrote in float64, where it is right.
+"""Golden data: arrays that the original research code wrote in float64, where it is right, and a few of this project's.
 
 `cases` reads them one by one; what the files hold is described in ``data/golden/README.md``.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +12,11 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+
+from plstm_config import from_dict
+from plstm_config.base import Config
+from plstm_config.original import MigrationWarning, convert_weights, migrate
+from plstm_config.topology import DagTopology
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,7 +33,8 @@ class GoldenCase:
         name: name of the case and of its file.
         kind: what was evaluated: "op_1d", "op_2d", "op_2d_four_orientations", "op_graph", or a kind of module.
         rtol: relative RMS error to which the recording itself can be trusted.
-        config: the original project's configuration tree, None for ops.
+        config: the original project's configuration tree, or this project's where `is_original` is false; None for
+            ops.
         inputs: arguments by name, among them `cotangent` and perhaps `cotangent_state`.
         parameters: the module's parameters, under the original project's names.
         outputs: `output`, and perhaps `last_state`.
@@ -45,6 +52,37 @@ class GoldenCase:
     outputs: Arrays
     gradients: Arrays
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the original research code wrote it; otherwise this project did, as `about["source"]` tells."""
+        return "source" not in self.about
+
+    def module(self) -> tuple[Config, Arrays]:
+        """Config and parameters of the module, brought into this project's form.
+
+        Raises:
+            ValueError: if the case is one of an op.
+        """
+        if self.config is None:
+            raise ValueError(f"case: expected one of a module, got {self.name!r} of the kind {self.kind!r}")
+        if not self.is_original:
+            return from_dict(self.config), self.parameters
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MigrationWarning)  # dropped options are not what a case is about
+            config = migrate(self.config)
+            return config, convert_weights(config, self.parameters)
+
+    def arguments(self) -> dict[str, Any]:
+        """What a module is called with, in order: arrays, and for modules on graphs an edge index or a topology."""
+        found: dict[str, Any] = {name: array for name, array in self.inputs.items() if not name.startswith("cotangent")}
+        if self.kind == "layer_graph_edge":
+            edges = json.loads(self.about["note"])["edges_in_feature_order"]
+            return {"node_features": found.pop("node_features"), "graph": np.array(edges).T, **found}
+        if "node_ptr" in found:
+            x, edges, bounds = found.pop("x"), found.pop("edges"), found.pop("node_ptr")
+            return {"x": x, "graph": DagTopology.from_edges(len(x), edges, node_ptr=bounds), **found}
+        return found
 
     @property
     def limit(self) -> float:

@@ -15,11 +15,14 @@ Kind = Literal["output", "state", "gradient", "module", "derivative"]
 # hundred times below them. Outputs and gradients in 16 bits are rounded to the dtype of their input: half a unit in the
 # last place (2**-9 in bfloat16, 2**-12 in float16) is a floor that no implementation gets below, and twice that is all
 # it may add. States never are: they stay in float32 or higher, so a state that went through 16 bits exceeds its entry.
+# "module" is for outputs and caches of whole layers, blocks and models, in which every part rounds to the dtype: in
+# bfloat16 three random blocks in a row, or a norm of a head that happens to be small, come to a tenth. "derivative" is
+# for directional derivatives, whose reference is a central difference.
 TOLERANCES: dict[str, dict[Kind, float]] = {
     "float64": {"output": 1e-10, "state": 1e-10, "gradient": 1e-9, "module": 1e-10, "derivative": 1e-7},
-    "float32": {"output": 1e-5, "state": 1e-5, "gradient": 5e-5, "module": 1e-4},
-    "bfloat16": {"output": 4e-3, "state": 1e-3, "gradient": 1e-2, "module": 5e-2},
-    "float16": {"output": 5e-4, "state": 1e-4, "gradient": 2e-3, "module": 5e-3},
+    "float32": {"output": 1e-5, "state": 1e-5, "gradient": 5e-5, "module": 5e-5},
+    "bfloat16": {"output": 4e-3, "state": 1e-3, "gradient": 1e-2, "module": 0.15},
+    "float16": {"output": 5e-4, "state": 1e-4, "gradient": 2e-3},
 }
 
 

@@ -1,0 +1,62 @@
+"""The suite catches every deliberately broken module, and lets the honest ones pass."""
+
+import pytest
+
+from plstm_testing import reference
+from plstm_testing.conformance import all_checks
+from plstm_testing.conformance.module_mutants import MODULE_MUTANTS
+from plstm_testing.conformance.modules import GROUPS
+from plstm_testing.conformance.numpy_adapter import NumpyAdapter
+
+MODULE_GROUPS = ("layers", "models", "stepped_layers", "packed_layers", "files")
+
+
+def is_quick(name):
+    # the reference's derivative is compared with itself, and float32 lies between the other two dtypes
+    return not name.endswith(("-derivative", "-float32"))
+
+
+def failures(checks):
+    for check in checks:
+        try:
+            check.run()
+        except Exception as error:
+            yield f"{check.name}: {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("group", MODULE_GROUPS)
+def test_honest_adapter_passes(group):
+    checks = [check for check in all_checks(NumpyAdapter())[group] if is_quick(check.name)]
+    assert checks
+    assert list(failures(checks)) == []
+
+
+@pytest.mark.parametrize("mutant", MODULE_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
+def test_mutant_is_caught(mutant):
+    with_gradients = "gradient" in mutant.name
+    checks = [
+        check
+        for check in all_checks(mutant.adapter)[mutant.group]
+        if check.name.startswith(mutant.cases) and check.name.endswith("-derivative") == with_gradients
+    ]
+    found = next(failures(checks), None)
+    assert found is not None, f"no check of {mutant.group} notices: {mutant.name}"
+    assert "AssertionError" in found
+
+
+def test_every_module_has_a_case():
+    classes = {type(case.config) for cases in GROUPS.values() for case in cases()}
+    assert classes == set(reference.module_classes())
+
+
+def test_names_of_cases_are_unique():
+    names = [case.name for cases in GROUPS.values() for case in cases()]
+    assert len(names) == len(set(names))
+
+
+def test_a_backend_without_modules_gets_no_checks_of_them():
+    class Ops(NumpyAdapter):
+        module_classes = ()
+
+    found = all_checks(Ops())
+    assert [found[group] for group in MODULE_GROUPS] == [[]] * len(MODULE_GROUPS)
