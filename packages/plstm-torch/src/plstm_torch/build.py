@@ -5,6 +5,7 @@ models join the same table, and so can outside code with configs of its own.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 from torch import nn
@@ -40,7 +41,14 @@ def register(config_class: type) -> Callable[[ModuleClass], ModuleClass]:
 
 def registered_configs() -> tuple[str, ...]:
     """The names of all config classes that [build][] knows, sorted."""
+    _import_modules()
     return tuple(sorted(config_class.__name__ for config_class in _MODULES))
+
+
+def _import_modules() -> None:
+    """Let the modules of this package register themselves; `import plstm_torch` alone does not import them."""
+    for part in ("layers", "blocks", "models"):
+        import_module(f"plstm_torch.{part}")
 
 
 def build(config: object) -> nn.Module:
@@ -58,6 +66,8 @@ def build(config: object) -> nn.Module:
     Raises:
         TypeError: If no module is registered for the config's class; the message lists those that are.
     """
+    if type(config) not in _MODULES:
+        _import_modules()
     module_class = _MODULES.get(type(config))
     if module_class is None:
         raise TypeError(

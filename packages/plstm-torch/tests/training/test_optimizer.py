@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from plstm_torch.settings import TrainingSettings
 from plstm_torch.training.optimizer import decays, learning_rate, make_optimizer
-from plstm_torch.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(
