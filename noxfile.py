@@ -30,7 +30,7 @@ REQUIRES = {
 BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax"}
 FRAMEWORKS = {"torch", "jax", "flax"}
 FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-jax": {"jax"}, "plstm-torch": {"torch"}}
-EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance]", "plstm-torch": "[train,pyg]"}
+EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 PACKAGE_PARAMS = [nox.param(name, id=name) for name in REQUIRES]

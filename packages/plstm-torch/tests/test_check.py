@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from plstm_testing.conformance import cases, truth
 from plstm_torch import check, ops
@@ -13,7 +12,7 @@ from plstm_torch import check, ops
 
 def printed(**arguments):
     stream = io.StringIO()
-    code = check.run_checks(**arguments, console=Console(file=stream, width=200))
+    code = check.run_checks(**arguments, out=stream)
     return code, stream.getvalue()
 
 
@@ -30,7 +29,7 @@ def test_table_and_exit_code(monkeypatch):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("recurrent", "chunkwise")})
     code, text = printed(devices=["cpu"], dtypes=["float32"])
     assert code == 0
-    assert text.count("passed") == 3
+    assert [line.split()[-1] for line in text.splitlines()[2:4]] == ["passed", "passed"]
     assert "all 2 checks passed" in text
 
 

@@ -12,9 +12,10 @@ from plstm_torch import build
 
 pytest.importorskip("torch_geometric")
 
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
+from plstm_torch import pyg
 from plstm_torch.pyg import AddTopology, FromBatch, batch_topology, pLSTMConv
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch_geometric")
@@ -35,7 +36,7 @@ def molecule(num_nodes, edges):
 def molecules():
     torch.manual_seed(0)
     shapes = [(4, [(0, 1), (2, 1), (1, 3), (3, 2)]), (2, []), (3, [(0, 2), (1, 0)])]
-    return [AddTopology()(molecule(*shape)) for shape in shapes]
+    return [AddTopology(undirected=True)(molecule(*shape)) for shape in shapes]
 
 
 def same(actual, expected, kind="output"):
@@ -75,23 +76,76 @@ def test_batches_move_every_index(molecules):
 
 
 def test_the_transform_names_itself_and_keeps_directed_graphs():
-    assert repr(AddTopology("D", undirected=False)) == "AddTopology(mode='D', undirected=False)"
+    assert repr(AddTopology("D", undirected=True)) == "AddTopology(mode='D', undirected=True)"
     data = Data(x=torch.zeros(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]))
-    assert AddTopology(undirected=False)(data).topology.edges.tolist() == [[2, 1], [1, 0]]
-    assert AddTopology()(data).topology.edges.tolist() == [[0, 1], [1, 2]]
+    assert batch_topology(AddTopology()(data)).edges.tolist() == [[2, 1], [1, 0]]
+    assert batch_topology(AddTopology(undirected=True)(data)).edges.tolist() == [[0, 1], [1, 2]]
+    pruned = batch_topology(AddTopology("D")(data))
+    assert (pruned.mode, pruned.line_edges.tolist()) == ("D", [[0, 1]])
+
+
+def test_a_processed_dataset_holds_tensors_and_no_pickled_objects(tmp_path, molecules):
+    class Molecules(InMemoryDataset):
+        processed_file_names = ("data.pt",)
+
+        def process(self):
+            self.save([self.pre_transform(data) for data in molecules], self.processed_paths[0])
+
+    dataset = Molecules(str(tmp_path), pre_transform=AddTopology(undirected=True))
+    stored, *_ = torch.load(dataset.processed_paths[0], weights_only=True)
+    assert stored["topology_edges"].shape == (sum(len(batch_topology(data).edges) for data in molecules), 2)
+    dataset.load(dataset.processed_paths[0])
+    for data, own in zip(dataset, molecules, strict=True):
+        again, expected = batch_topology(data), batch_topology(own)
+        for name in ("edges", "line_edges", "edge_order"):
+            assert getattr(again, name).tolist() == getattr(expected, name).tolist()
 
 
 def test_a_batch_without_topologies_is_refused():
     data = Data(x=torch.zeros(3, 1), edge_index=torch.zeros(2, 0, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"^topology: expected the transform AddTopology"):
+    with pytest.raises(ValueError, match=r"^data: expected the transform AddTopology"):
         batch_topology(Batch.from_data_list([data]))
+
+
+def test_a_directed_edge_sends_from_its_tail_to_its_head():
+    torch.manual_seed(0)
+    layer = randomize(pLSTMConv(3, 8, heads=2, dtype="float32"))
+    x, edge_index = torch.randn(6, 3, requires_grad=True), torch.tensor([[5], [2]])
+    (reached,) = torch.autograd.grad(layer(x, edge_index)[2].sum(), x)
+    assert reached[5].abs().max() > 0
+    (reached,) = torch.autograd.grad(layer(x, edge_index)[5].sum(), x)
+    assert reached[2].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("edges", "undirected", "message"),
+    [
+        ([(0, 1), (1, 0)], False, r"^edge_index: .*got both \(0, 1\) and \(1, 0\); .* say undirected=True"),
+        ([(0, 1), (1, 2), (2, 0)], False, "cycle"),
+        ([(1, 1)], False, r"^edge_index: expected no self loop, got one at node 1; .*remove_self_loops"),
+        ([(0, 1), (1, 1)], True, r"^edge_index: expected no self loop, got one at node 1"),
+    ],
+)
+def test_edges_that_make_no_dag_name_the_remedy(edges, undirected, message):
+    edge_index = torch.tensor(edges).T
+    with pytest.raises(ValueError, match=message):
+        pLSTMConv(3, 8, undirected=undirected)(torch.randn(3, 3), edge_index)
+    with pytest.raises(ValueError, match=message):
+        AddTopology(undirected=undirected)(Data(x=torch.zeros(3, 1), edge_index=edge_index))
+
+
+def test_every_entry_says_what_becomes_of_directions():
+    for entry in (pyg, pLSTMConv):
+        assert "direction" in entry.__doc__.splitlines()[0]
 
 
 @pytest.mark.parametrize("edge_dim", [None, 2])
 @pytest.mark.parametrize("mode", ["P", "D"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_layer_takes_what_convolutions_take(molecules, edge_dim, mode, reverse):
-    layer = randomize(pLSTMConv(3, 8, heads=2, edge_dim=edge_dim, mode=mode, reverse=reverse, dtype="float32"))
+    layer = randomize(
+        pLSTMConv(3, 8, heads=2, edge_dim=edge_dim, mode=mode, reverse=reverse, undirected=True, dtype="float32")
+    )
     batch = Batch.from_data_list(molecules)
     edge_attr = batch.edge_attr if edge_dim else None
     output = layer(batch.x, batch.edge_index, edge_attr, batch.batch)
@@ -103,7 +157,7 @@ def test_the_layer_takes_what_convolutions_take(molecules, edge_dim, mode, rever
 
 
 def test_the_layer_refuses_what_makes_no_sense(molecules):
-    layer = pLSTMConv(3, 8, heads=2)
+    layer = pLSTMConv(3, 8, heads=2, undirected=True)
     batch = Batch.from_data_list(molecules)
     with pytest.raises(ValueError, match=r"^batch: expected \[N=9\], got \(8,\)"):
         layer(batch.x, batch.edge_index, batch=batch.batch[1:])

@@ -3,4 +3,4 @@
 from plstm_torch.cli import app
 
 if __name__ == "__main__":
-    app(prog_name="plstm-torch")
+    app()

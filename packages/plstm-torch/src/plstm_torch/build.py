@@ -4,6 +4,8 @@ Every module class registers itself for its config class with [register][]; [bui
 models join the same table, and so can outside code with configs of its own.
 """
 
+from importlib import import_module
+
 from torch import nn
 
 from plstm_config.registry import Registry
@@ -14,7 +16,14 @@ register = REGISTRY.register
 
 def registered_configs() -> tuple[str, ...]:
     """The names of all config classes that [build][] knows, sorted."""
+    _import_modules()
     return REGISTRY.names()
+
+
+def _import_modules() -> None:
+    """Let the modules of this package register themselves; `import plstm_torch` alone does not import them."""
+    for part in ("layers", "blocks", "models"):
+        import_module(f"plstm_torch.{part}")
 
 
 def build(config: object) -> nn.Module:
@@ -32,4 +41,9 @@ def build(config: object) -> nn.Module:
     Raises:
         TypeError: If no module is registered for the config's class; the message lists those that are.
     """
-    return REGISTRY.find(config)(config)
+    try:
+        found = REGISTRY.find(config)
+    except TypeError:
+        _import_modules()
+        found = REGISTRY.find(config)
+    return found(config)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from plstm_testing import selfcheck
@@ -23,18 +22,20 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_graph": ("recurrent", "parallel"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-_TABLE_WIDTH = 120
+_LAYOUT = "{:<18} {:<14} {:<8} {:<9} {:>8} {:>8}  {}"
 
 
 def run_checks(
-    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, console: Console | None = None
+    devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None, *, out: TextIO | None = None
 ) -> int:
-    """Compare every op with the reference and print a table.
+    """Compare every op with the reference and print a table, each row as soon as it is known.
+
+    It is plain text: the command is part of the plain installation, which brings no package that draws tables.
 
     Args:
         devices: devices to check; all of this machine if None.
         dtypes: dtypes to check; all that the ops support if None.
-        console: where to print; standard output if None.
+        out: where to print; standard output if None.
 
     Returns:
         Exit code: 0 if every row passes, else 1.
@@ -42,25 +43,23 @@ def run_checks(
     Raises:
         ValueError: if a device or dtype is unknown.
     """
-    console = console or _open_console()
-    rows = []
-    with console.status("checking") as status:
-        for row in check_rows(devices, dtypes):
-            rows.append(row)
-            status.update(f"checked {row.op} {row.implementation} on {row.device} in {row.dtype}")
-    console.print(_table(rows))
-    failed = [row for row in rows if not row.passed]
+    out = out or sys.stdout
+    rows, failed = check_rows(devices, dtypes), []
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        if number == 1:
+            print(f"torch {torch.__version__} against the reference, relative RMS error", file=out)
+            print(_LAYOUT.format("op", "implementation", "device", "dtype", "output", "gradient", ""), file=out)
+        errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"
+        verdict = "passed" if row.passed else "FAILED"
+        print(_LAYOUT.format(row.op, row.implementation, row.device, row.dtype, *errors, verdict), file=out, flush=True)
+        if not row.passed:
+            failed.append(row)
     for row in failed:
         if row.message:
-            console.print(f"{row.op} {row.implementation} {row.device} {row.dtype}: {row.message}", markup=False)
-    console.print(f"{len(failed)} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
+            print(f"{row.op} {row.implementation} {row.device} {row.dtype}: {row.message}", file=out)
+    print(f"{len(failed)} of {number} checks failed" if failed else f"all {number} checks passed", file=out)
     return 1 if failed else 0
-
-
-def _open_console() -> Console:
-    """Standard output; wide enough for the table where it is no terminal, for which rich assumes 80 columns."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_TABLE_WIDTH)
 
 
 def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
@@ -158,14 +157,3 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _table(rows: Sequence[selfcheck.Row]) -> Table:
-    table = Table(title=f"torch {torch.__version__} against the reference, relative RMS error")
-    for column in ("op", "implementation", "device", "dtype", "output", "gradient", ""):
-        table.add_column(column, justify="right" if column in ("output", "gradient") else "left", no_wrap=True)
-    for row in rows:
-        verdict = "[green]passed[/]" if row.passed else "[red]FAILED[/]"
-        errors = f"{row.output_error:.1e}", f"{row.gradient_error:.1e}"
-        table.add_row(row.op, row.implementation, row.device, row.dtype, *errors, verdict)
-    return table

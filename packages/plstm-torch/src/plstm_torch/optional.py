@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Something the user can put right; the command line prints its message as one line and exits with code 2."""
 
 
+class FailedRunError(RuntimeError):
+    """A run that cannot go on; the command line prints its message as one line and exits with code 1."""
+
+
 def require(module: str, package: str, extra: str = "train") -> ModuleType:
     """Import a module of an optional package.
 

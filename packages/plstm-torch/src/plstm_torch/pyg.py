@@ -1,17 +1,22 @@
-"""PyTorch Geometric: a transform, batches, and layers with the signatures that its users know.
+"""PyTorch Geometric: edges keep their direction, and a list that holds both directions of an edge has to be said so.
 
-    dataset = TUDataset(root, "MUTAG", pre_transform=AddTopology())
+    dataset = TUDataset(root, "MUTAG", pre_transform=AddTopology(undirected=True))
     model = FromBatch(plstm_torch.build(pLSTMGraphModelConfig(input_dim=7, edge_input_dim=4, output_dim=2)))
     for batch in DataLoader(dataset, batch_size=64):
         logits = model(batch)
 
-The extra `plstm-torch[pyg]` installs it. Nothing else in this package imports it.
+    layer = pLSTMConv(7, 96)                    # edge_index is a DAG: tails in the first row, heads in the second
+    layer = pLSTMConv(7, 96, undirected=True)   # every edge leads from its lower to its higher node
+
+A transform, batches, and layers with the signatures that PyTorch Geometric's users know. The extra `plstm-torch[pyg]`
+installs it. Nothing else in this package imports it.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,9 +26,11 @@ from plstm_config.topology import DagTopology, Mode
 from plstm_torch.build import build
 from plstm_torch.module import Module
 
+_MODES: tuple[Mode, Mode] = ("P", "D")
+
 
 def directed_topology(
-    edge_index: Int[Tensor, "2 E"], num_nodes: int, mode: Mode = "P", *, undirected: bool = True
+    edge_index: Int[Tensor, "2 E"], num_nodes: int, mode: Mode = "P", *, undirected: bool = False
 ) -> DagTopology:
     """Make the topology of a graph of PyTorch Geometric.
 
@@ -31,7 +38,8 @@ def directed_topology(
         edge_index: Tails and heads [2, E].
         num_nodes: Number of nodes N.
         mode: "P" or "D".
-        undirected: Direct every edge from the lower to the higher node index; the two directions that PyTorch
+        undirected: False: the edges keep their direction and must form a DAG. True: the list is of an undirected
+            graph, every edge leads from the lower to the higher node index; the two directions that PyTorch
             Geometric stores of an undirected edge become one, which takes the features of the first.
 
     Returns:
@@ -39,23 +47,25 @@ def directed_topology(
 
     Raises:
         TypeError: If the indices are not integers.
-        ValueError: If the shape or an index is wrong, or there is a self loop, a repeated edge or a cycle.
+        ValueError: If the shape or an index is wrong, or there is a self loop, a repeated edge, both directions of an
+            edge without `undirected`, or a cycle; the message says what can be done.
     """
-    return DagTopology.from_edge_index(num_nodes, edge_index.detach().cpu().numpy(), mode, undirected=undirected)
+    return _topology(edge_index, num_nodes, mode, undirected, None)
 
 
 class AddTopology:
-    """Transform that stores the topology of a graph as `data.topology`, computed once for each graph.
+    """Transform that stores the topology of a graph in its data, computed once for each graph.
 
-    Use it as `pre_transform` or `transform` of a dataset. `Batch` collects the topologies in a list; `batch_topology`
-    puts them side by side, with all their indices moved.
+    Use it as `pre_transform` or `transform` of a dataset. What it stores are tensors (`topology_edges`,
+    `topology_lines`, `topology_order`, `topology_sizes`), which `Batch` collects like all others and which a processed
+    dataset holds without pickled objects; `batch_topology` makes a topology of them.
 
     Args:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: As in `directed_topology`.
     """
 
-    def __init__(self, mode: Mode = "P", *, undirected: bool = True) -> None:
+    def __init__(self, mode: Mode = "P", *, undirected: bool = False) -> None:
         self.mode: Mode = mode
         self.undirected = undirected
 
@@ -71,7 +81,18 @@ class AddTopology:
         Raises:
             ValueError: See `directed_topology`.
         """
-        data.topology = directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+        topology = directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+        data.topology_edges = torch.from_numpy(topology.edges.copy())
+        data.topology_lines = torch.from_numpy(topology.line_edges.copy())
+        data.topology_order = torch.from_numpy(topology.edge_order.copy())
+        sizes = (
+            topology.num_nodes,
+            len(topology.edges),
+            len(topology.line_edges),
+            topology.num_input_edges,
+            _MODES.index(topology.mode),
+        )
+        data.topology_sizes = torch.tensor([sizes])
         return data
 
     def __repr__(self) -> str:
@@ -89,14 +110,19 @@ def batch_topology(data: Any) -> DagTopology:
         One topology over all nodes of `data.x`.
 
     Raises:
-        ValueError: If there is no topology.
+        ValueError: If there is no topology, or it is damaged.
     """
-    topology = getattr(data, "topology", None)
-    if isinstance(topology, DagTopology):
-        return topology
-    if not isinstance(topology, list | tuple):
-        raise ValueError(f"topology: expected the transform AddTopology on the dataset, got {type(topology).__name__}")
-    return DagTopology.batch(topology)
+    parts = [getattr(data, f"topology_{name}", None) for name in ("edges", "lines", "order", "sizes")]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise ValueError(f"data: expected the transform AddTopology on the dataset, got none in {type(data).__name__}")
+    edges, lines, order, sizes = (cast(Tensor, part).detach().cpu().numpy() for part in parts)
+    graphs, edge, line = [], 0, 0
+    for num_nodes, num_edges, num_lines, num_input_edges, mode in sizes.tolist():
+        arrays = edges[edge : edge + num_edges], lines[line : line + num_lines], order[edge : edge + num_edges]
+        bounds = np.array([0, num_nodes])
+        graphs.append(DagTopology(num_nodes, *arrays, _MODES[mode], num_input_edges, bounds))
+        edge, line = edge + num_edges, line + num_lines
+    return graphs[0] if len(graphs) == 1 else DagTopology.batch(graphs)
 
 
 class FromBatch(nn.Module):
@@ -131,7 +157,7 @@ class FromBatch(nn.Module):
 
 
 class pLSTMConv(nn.Module):
-    """A pLSTM layer with the signature of PyTorch Geometric's convolutions.
+    """A pLSTM layer in place of a convolution; edges keep their direction, an undirected list has to be said so.
 
     Unlike in a convolution, one layer reaches along whole directed paths.
 
@@ -158,7 +184,7 @@ class pLSTMConv(nn.Module):
         edge_dim: int | None = None,
         mode: Mode = "P",
         max_edges: int = 16,
-        undirected: bool = True,
+        undirected: bool = False,
         reverse: bool = False,
         **options: Any,
     ) -> None:
@@ -197,16 +223,44 @@ class pLSTMConv(nn.Module):
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If sizes do not fit, `batch` decreases, or the edges hold a cycle or a self loop.
+            ValueError: If sizes do not fit, `batch` decreases, a node has more edges than `max_edges`, or the edges
+                hold a self loop, a cycle, or both directions of an edge without `undirected`.
         """
         if isinstance(edge_index, DagTopology):
             topology = edge_index.with_mode(self.mode)
         else:
-            pairs = edge_index.detach().cpu().numpy()
-            topology = DagTopology.from_edge_index(
-                x.shape[0], pairs, self.mode, undirected=self.undirected, node_ptr=_bounds(batch, x.shape[0])
-            )
+            bounds = _bounds(batch, x.shape[0])
+            topology = _topology(edge_index, x.shape[0], self.mode, self.undirected, bounds)
         return self.layer(x, topology.reverse() if self.reverse else topology, edge_attr)
+
+
+def _topology(edge_index: Tensor, num_nodes: int, mode: Mode, undirected: bool, bounds: Any) -> DagTopology:
+    pairs = edge_index.detach().cpu().numpy()
+    _check_edges(pairs, undirected)
+    return DagTopology.from_edge_index(num_nodes, pairs, mode, undirected=undirected, node_ptr=bounds)
+
+
+def _check_edges(pairs: Any, undirected: bool) -> None:
+    """Name the remedy for what is usual in PyTorch Geometric and has no meaning on a DAG."""
+    if pairs.ndim != 2 or pairs.shape[0] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+        return  # the topology says what is wrong
+    loops = pairs[0] == pairs[1]
+    if loops.any():
+        node = int(pairs[0, loops.argmax()])
+        raise ValueError(
+            f"edge_index: expected no self loop, got one at node {node}; "
+            "torch_geometric.utils.remove_self_loops drops them"
+        )
+    if undirected:
+        return
+    span = int(pairs.max(initial=0)) + 1
+    both = np.isin(pairs[0] * span + pairs[1], pairs[1] * span + pairs[0])
+    if both.any():
+        tail, head = sorted(pairs[:, both.argmax()].tolist())
+        raise ValueError(
+            f"edge_index: expected a directed acyclic graph, got both ({tail}, {head}) and ({head}, {tail}); "
+            "of an undirected graph, say undirected=True"
+        )
 
 
 def _bounds(batch: Tensor | None, num_nodes: int) -> Any:

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from plstm_torch.optional import UserError
+from plstm_torch.settings import TrainingSettings
 from plstm_torch.training import plots
 from plstm_torch.training.loop import TrainingDivergedError
-from plstm_torch.training.settings import TrainingSettings
+from plstm_torch.training.progress import Progress
+from plstm_torch.training.report import Report
 
 
 class BlankPicture:
@@ -130,11 +132,78 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(be
     assert checkpoint is None or all(torch.isfinite(value).all() for value in checkpoint["model"].values())
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(bench, clip):
+    task = bench.Task()
+
+    def spoil(grad):
+        return grad * math.inf if task.scored == 7 else grad
+
+    settings = TrainingSettings(**{**vars(bench.settings), "gradient_clip": clip})
+    trainer = bench.trainer("run", task, settings=settings, checkpoint_every=1)
+    trainer.model[0].weight.register_hook(spoil)
+    with pytest.raises(TrainingDivergedError, match=r"the gradient became (nan|inf) at step 7; try a lower"):
+        trainer.run(Report())
+    assert bench.folder("run").load_checkpoint()["progress"]["step"] == 6
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_an_update_that_is_not_finite_is_not_written(bench):
+    settings = TrainingSettings(
+        **{**vars(bench.settings), "learning_rate": 1e30, "weight_decay": 1e6, "warmup_epochs": 0}
+    )
+    with pytest.raises(TrainingDivergedError):
+        bench.train("run", bench.Task(), settings=settings, checkpoint_every=1)
+    folder = bench.folder("run")
+    checkpoint = folder.load_checkpoint()
+    assert checkpoint is None or all(torch.isfinite(value).all() for value in checkpoint["model"].values())
+    assert folder.read_metrics() is None
+    assert not (folder.path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("measured", [math.nan, math.inf])
+def test_a_measure_that_is_not_finite_is_not_written(bench, measured):
+    task = bench.Task()
+    task.measured = measured
+    with pytest.raises(TrainingDivergedError, match=r"test_loss became (nan|inf) at step 6; try"):
+        bench.train("run", task)
+    assert bench.folder("run").load_checkpoint()["progress"]["step"] == 4
+    assert sorted(path.name for path in bench.folder("run").path.iterdir()) == ["checkpoint.pt", "training.json"]
+
+
+def test_the_curve_of_the_loss_stays_short(monkeypatch):
+    monkeypatch.setattr("plstm_torch.training.progress._MOST_LOSSES", 8)
+    progress = Progress()
+    for step in range(1, 1001):
+        progress.add_step(float(step))
+        assert len(progress.step_losses) < 8
+        every = progress.steps_per_loss
+        assert len(progress.step_losses) == step // every
+    expected = [sum(range(i * every + 1, (i + 1) * every + 1)) / every for i in range(len(progress.step_losses))]
+    assert progress.step_losses == pytest.approx(expected)
+    long = {"step": 21, "step_losses": [float(i) for i in range(1, 22)]}  # as earlier versions wrote it
+    restored = Progress.restore(long, ())
+    assert (restored.steps_per_loss, restored.step_losses) == (4, [2.5, 6.5, 10.5, 14.5, 18.5])
+    for step in range(22, 1001):
+        restored.add_step(float(step))
+    assert restored.step_losses == pytest.approx(progress.step_losses)
+
+
 def test_a_checkpoint_of_another_model_is_refused(bench):
     bench.train("run", bench.Task())
     folder = bench.folder("run")
     checkpoint = folder.load_checkpoint()
     checkpoint["model"]["0.weight"] = checkpoint["model"]["0.weight"][:, :2]
     folder.save_checkpoint(checkpoint)
-    with pytest.raises(UserError, match=r"the checkpoint in .*run does not fit its settings"):
+    with pytest.raises(UserError, match=r"run/checkpoint.pt: model does not fit the settings of the run: .*0.weight"):
         bench.trainer("run", bench.Task())
+
+
+def test_a_checkpoint_of_an_earlier_version_is_continued(bench):
+    whole = bench.train("whole", bench.Task())
+    with pytest.raises(bench.Interrupted):
+        bench.train("cut", bench.Task(die_at=9))
+    checkpoint = bench.folder("cut").load_checkpoint()
+    del checkpoint["progress"]["steps_per_loss"], checkpoint["progress"]["open_loss"]
+    bench.folder("cut").save_checkpoint(checkpoint)
+    assert torch.equal(weights(whole), weights(bench.train("cut", bench.Task())))

@@ -1,8 +1,8 @@
 import pytest
 from torch import nn
 
+from plstm_torch.settings import TrainingSettings
 from plstm_torch.training.optimizer import learning_rate, make_optimizer
-from plstm_torch.training.settings import TrainingSettings
 
 
 def test_every_parameter_is_in_exactly_one_group():

@@ -1,11 +1,14 @@
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from plstm_torch.optional import UserError
-from plstm_torch.training import RunFolder, RunSettings
-from plstm_torch.training.settings import TrainingSettings
+from plstm_torch.optional import FailedRunError, UserError
+from plstm_torch.settings import RunSettings, TrainingSettings
+from plstm_torch.training import RunFolder
 
 
 def test_a_new_run_stores_its_settings(tmp_path):
@@ -49,9 +52,10 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FailedRunError, match=r"cannot write .*metrics.jsonl: disk full; the files"):
         folder.save_picture("metrics.jsonl", half)
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -79,3 +83,48 @@ def test_a_checkpoint_holds_data_only(tmp_path):
     folder.save_checkpoint({"model": Evil()})
     with pytest.raises(UserError, match="no checkpoint of plstm-torch"):
         folder.load_checkpoint()
+
+
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.create(RunSettings(task="digits"), overwrite=False)
+        (folder.path / ".unfinished-1-curves.png").write_text("ours")
+        with pytest.raises(UserError, match=r"run is in use by another run; wait for it or choose another --out"):
+            RunFolder(tmp_path / "run").locked().__enter__()
+        assert (folder.path / ".unfinished-1-curves.png").exists()
+    with RunFolder(tmp_path / "run").locked():  # and takes away what a killed one left
+        assert not (folder.path / ".unfinished-1-curves.png").exists()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from plstm_torch.settings import RunSettings
+from plstm_torch.training import RunFolder
+folder = RunFolder(Path({str(tmp_path / "run")!r}))
+with folder.locked():
+    folder.create(RunSettings(task="digits"), overwrite=False)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    with RunFolder(tmp_path / "run").locked():
+        assert (tmp_path / "run" / "training.json").exists()
+
+
+def test_a_folder_that_stays_empty_is_removed_with_its_parents(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "some" / "where" / "run").locked():
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_are_always_json(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() is None
+    with pytest.raises(ValueError, match="JSON"):
+        folder.write_metrics([{"test_loss": float("nan")}])
+    for damaged in ("[]", "{", '{"a": null}', '{"a": NaN}', "[" * 100_000):
+        (tmp_path / "metrics.jsonl").write_text(damaged)
+        with pytest.raises(UserError, match=r"cannot read .*metrics.jsonl: "):
+            folder.read_metrics()

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import plstm_config
-from plstm_torch.data.arrows import ArrowGenerator
-from plstm_torch.data.random_numbers import derive_seed
+from plstm_testing.datasets import ArrowGenerator, derive_seed
 from plstm_torch.optional import UserError
+from plstm_torch.settings import ARROW_PRESETS, ArrowsSettings
 from plstm_torch.training import RunFolder, open_task
 from plstm_torch.training.distributed import World
-from plstm_torch.training.image_tasks import ARROW_PRESETS, ArrowsSettings, ArrowsTask
-from plstm_torch.training.text_task import TextTask, sample_bytes, stream_losses
+from plstm_torch.training.image_tasks import arrow_generator
+from plstm_torch.training.model_configs import vision_config
+from plstm_torch.training.text_task import sample_bytes, stream_losses
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY_ARROWS = {
@@ -43,7 +44,7 @@ def test_the_paper_preset_is_the_papers_model():
     data, training = ARROW_PRESETS["paper"]
     assert (data.image_size, data.test_sizes, data.train_images) == (192, (192, 384), 100_000)
     assert (training.batch_size, training.epochs, training.warmup_epochs) == (128, 50, 1.0)
-    ours = data.model_config(size=224, num_classes=1000, num_channels=3, dtype=training.dtype)
+    ours = vision_config(data, size=224, num_classes=1000, num_channels=3, dtype=training.dtype)
     assert plstm_config.to_dict(ours) == plstm_config.to_dict(plstm_config.preset("plstm_vis_tiny"))
 
 
@@ -59,19 +60,18 @@ def test_arrows_are_measured_at_every_size(tmp_path):
                 pixels = 1 - torch.from_numpy(task.generator.draw(scene)).float() / 255
                 right += int(model(pixels[None]).argmax()) == scene.label
             assert measured[name] == pytest.approx(right / 6)
-    assert task.with_test_sizes([16, 64]).settings.test_sizes == (16, 64)
-    folder = RunFolder(tmp_path)
+        folder = RunFolder(tmp_path)
     task.finish(model, ALONE.device, folder)
     assert (tmp_path / "examples.png").stat().st_size > 1000
 
 
 def test_arrow_batches_do_not_depend_on_the_seed_of_the_run():
-    images = [ArrowsTask.from_settings(TINY_ARROWS, seed).batch(seed, [3, 5])[0] for seed in (0, 1)]
+    images = [open_task("arrows", TINY_ARROWS, seed).batch(seed, [3, 5])[0] for seed in (0, 1)]
     assert torch.equal(*images)
 
 
 def test_mirrored_training_images_differ_between_epochs_and_keep_their_labels():
-    plain, turned = (ArrowsTask.from_settings({**TINY_ARROWS, "mirror": on}, 0) for on in (False, True))
+    plain, turned = (open_task("arrows", {**TINY_ARROWS, "mirror": on}, 0) for on in (False, True))
     first, again, later = (turned.batch(epoch, range(8)) for epoch in (0, 0, 1))
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], later[0])
@@ -86,12 +86,12 @@ def test_the_objects_sizes_reach_the_images():
     expected = ArrowGenerator(
         base_size=48, radius=(0.1, 0.2), length=(0.3, 0.4), width=(0.05, 0.06), margin=1.5, palette="color"
     )
-    assert settings.generator() == expected
-    assert ARROW_PRESETS["paper"][0].generator() == ArrowGenerator(base_size=192)
+    assert arrow_generator(settings) == expected
+    assert arrow_generator(ARROW_PRESETS["paper"][0]) == ArrowGenerator(base_size=192)
 
 
 def test_smaller_images_come_first_and_the_last_epoch_has_the_full_size():
-    task = ArrowsTask.from_settings({**TINY_ARROWS, "image_size": 24, "test_sizes": [24], "smaller_sizes": [16, 20]}, 0)
+    task = open_task("arrows", {**TINY_ARROWS, "image_size": 24, "test_sizes": [24], "smaller_sizes": [16, 20]}, 0)
     sides = [task.batch(epoch, [1, 2])[0].shape[1] for epoch in range(6)]
     assert sides == [16, 20, 24, 16, 20, 24]
 
@@ -109,7 +109,7 @@ def test_the_mixed_preset_ends_at_its_full_size_and_tests_at_twice_that():
     assert data.test_sizes == (data.image_size, 2 * data.image_size)
     assert max(data.smaller_sizes) < data.image_size
     for size in data.smaller_sizes:
-        data.generator().check_size(size)
+        arrow_generator(data).check_size(size)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_sizes_of_a_preset_follow_the_training_size(image_size, patch_size, 
 
 
 def test_a_vision_model_with_every_adjustment_survives_its_config():
-    config = ARROW_PRESETS["quick"][0].model_config(size=32, num_classes=2, num_channels=3, dtype="float32")
+    config = vision_config(ARROW_PRESETS["quick"][0], size=32, num_classes=2, num_channels=3, dtype="float32")
     again = plstm_config.from_dict(json.loads(json.dumps(plstm_config.to_dict(config))))
     assert plstm_config.to_dict(again) == plstm_config.to_dict(config)
     assert not again.use_pos_embed
@@ -147,10 +147,11 @@ def test_digits_draw_their_mistakes_first(tmp_path):
     model = task.build_model("float32").eval()
     with torch.no_grad():
         measured = task.evaluate(model, ALONE)
-        logits = model(task.digits.test_images)
-    expected = (logits.argmax(-1) == task.digits.test_labels).double().mean()
+        logits = model(torch.from_numpy(task.digits.test_images))
+    labels = torch.from_numpy(task.digits.test_labels)
+    expected = (logits.argmax(-1) == labels).double().mean()
     assert measured["test_accuracy"] == pytest.approx(float(expected))
-    loss = torch.nn.functional.cross_entropy(logits, task.digits.test_labels)
+    loss = torch.nn.functional.cross_entropy(logits, labels)
     assert measured["test_loss"] == pytest.approx(float(loss), rel=1e-5)
     task.finish(model, ALONE.device, RunFolder(tmp_path))
     assert (tmp_path / "examples.png").exists()
@@ -160,7 +161,7 @@ def test_the_bits_per_byte_are_those_of_a_byte_by_byte_pass(text_file):
     task = text_task(text_file, streams=1)
     torch.manual_seed(derive_seed(3))
     model = task.build_model("float64").eval()
-    everything = torch.cat([task.text.head[-8:], task.text.tail]).to(torch.int64)
+    everything = torch.from_numpy(np.concatenate([task.text.head[-8:], task.text.tail]).astype(np.int64))
     bits = []
     with torch.no_grad():
         measured = task.evaluate(model, ALONE)
@@ -187,7 +188,7 @@ def test_chunks_do_not_change_the_loss_of_a_stream(text_file, monkeypatch):
 
     def all_losses():
         with torch.no_grad():
-            parts = list(stream_losses(model, rows.values, rows.counts, ALONE.device))
+            parts = list(stream_losses(model, *map(torch.from_numpy, (rows.values, rows.counts)), ALONE.device))
         return torch.cat([losses[counted] for losses, counted in parts])
 
     whole = all_losses()
@@ -231,7 +232,7 @@ def test_a_sample_is_drawn_step_by_step_and_is_reproducible(text_file, tmp_path)
 def test_a_text_that_changed_is_noticed(text_file):
     task = text_task(text_file)
     stored = json.loads(json.dumps(task.data_settings))
-    assert TextTask.from_settings(stored, 0).settings == task.settings
+    assert open_task("text", stored, 0).settings == task.settings
     text_file.write_bytes(b"something else entirely. " * 12)
     with pytest.raises(UserError, match=r"text.txt is not the text that this run began with \(it has changed\)"):
         open_task("text", stored, 0)
@@ -240,25 +241,25 @@ def test_a_text_that_changed_is_noticed(text_file):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("chess", {}, "task='chess': expected one of digits, arrows, text"),
-        ("digits", {"dim": 0}, "dim=0: expected at least 1"),
-        ("digits", {"num_blocks": 3}, r"num_blocks=3: expected an even number \(P and D take turns\)"),
-        ("digits", {"dim": 30, "num_heads": 4}, "dim=30: expected a multiple of num_heads=4"),
+        ("chess", {}, "task: expected one of digits, arrows, text, graphs, got 'chess'"),
+        ("digits", {"dim": 0}, "dim: expected at least 1 .*, got 0"),
+        ("digits", {"num_blocks": 3}, r"num_blocks: expected an even number \(P and D take turns\), got 3"),
+        ("digits", {"dim": 30, "num_heads": 4}, "dim: expected a multiple of num_heads=4, got 30"),
         ("digits", {"patch_size": 3}, r"resolution=\(8, 8\) is not divisible by patch_size=3"),
-        ("digits", {"label_smoothing": 1.0}, "label_smoothing=1.0: expected a number from 0 to below 1"),
+        ("digits", {"label_smoothing": 1.0}, "label_smoothing: expected at least 0 and below 1, got 1.0"),
         ("digits", {"size": 3}, "unknown setting size; DigitsSettings has "),
-        ("arrows", {"test_sizes": [24, 96]}, r"test_sizes=\(24, 96\): expected image_size=48 as the first"),
+        ("arrows", {"test_sizes": [24, 96]}, r"test_sizes: expected image_size=48 as the first, got \(24, 96\)"),
         ("arrows", {"test_sizes": [48, 24]}, r"expected none below image_size=48"),
-        ("arrows", {"smaller_sizes": [48]}, r"smaller_sizes=\(48,\): expected sizes below 48"),
+        ("arrows", {"smaller_sizes": [48]}, r"smaller_sizes: expected sizes below image_size=48, got \(48,\)"),
         ("arrows", {"smaller_sizes": [20], "radius": [0.1, 0.15]}, "too large to fit into one image of 20 pixels"),
-        ("arrows", {"gate_spread": -1.0}, "gate_spread=-1.0: expected 0 or more"),
-        ("arrows", {"patch_size": 5}, "image size 48: expected a multiple of patch_size=5"),
-        ("arrows", {"palette": "gray"}, "palette='gray': expected one of"),
-        ("arrows", {"test_images": 0}, "test_images=0: expected at least 1"),
-        ("text", {"file": "x", "held_out": 1.0}, "held_out=1.0: expected a number between 0 and 1"),
-        ("text", {"file": "x", "transition_bias": [1.0]}, r"transition_bias=\(1.0,\): expected two numbers"),
-        ("text", {"file": "x", "streams": 0}, "streams=0: expected at least 1"),
-        ("text", {"file": "x", "sample_length": -1}, "sample_length=-1: expected 0 or more"),
+        ("arrows", {"gate_spread": -1.0}, "gate_spread: expected at least 0, got -1.0"),
+        ("arrows", {"patch_size": 5}, "image_size: expected multiples of patch_size=5, got 48"),
+        ("arrows", {"palette": "gray"}, "palette: expected one of 'mono', 'color', got 'gray'"),
+        ("arrows", {"test_images": 0}, "test_images: expected at least 1 .*, got 0"),
+        ("text", {"file": "x", "held_out": 1.0}, "held_out: expected above 0 and below 1, got 1.0"),
+        ("text", {"file": "x", "transition_bias": [1.0]}, r"transition_bias: expected 2 times a number, got \(1.0,\)"),
+        ("text", {"file": "x", "streams": 0}, "streams: expected at least 1 .*, got 0"),
+        ("text", {"file": "x", "sample_length": -1}, "sample_length: expected at least 0 .*, got -1"),
         ("text", {"file": "x", "dim": 30, "num_heads": 7}, "num_heads"),
         ("text", {"file": "/no/such/file"}, "cannot read /no/such/file: No such file or directory"),
         ("text", {}, "file"),

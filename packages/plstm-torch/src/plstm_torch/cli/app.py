@@ -1,41 +1,64 @@
-"""The commands of `plstm-torch`."""
+"""The command `plstm-torch`: find out what is wanted, import what it needs, and turn what goes wrong into one line.
 
-from typing import Annotated
+Bad input ends with exit code 2, a failed run with 1, an interrupted one with 130. The plain installation has `check`;
+everything else is read by tyro, which the extra `train` installs.
+"""
 
-import typer
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
 
-from plstm_torch.cli import check, runs, show, train
-from plstm_torch.cli.errors import OneLineErrors
+from plstm_torch.optional import FailedRunError, UserError, require
 from plstm_torch.version import __version__
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    name="plstm-torch",
-    help="pLSTM in PyTorch: train on digits, arrows or text, use what was trained, check the installation.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(train.app, name="train")
-app.add_typer(show.app, name="show")
-app.command("eval")(runs.evaluate)
-app.command("generate")(runs.generate)
-app.command("check")(check.check)
+PROGRAM = "plstm-torch"
 
 
-@app.callback(invoke_without_command=True)
-def main(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Print the version or the help where there is no command.
+def app(words: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
 
     Args:
-        context: of the command line.
-        version: whether to print the version.
+        words: of the command line, without the program's name; None takes those of the process.
     """
-    if version:
-        print(f"plstm-torch {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit
+    given = list(sys.argv[1:] if words is None else words)
+    try:
+        code = _run(given)
+    except UserError as error:
+        _fail(str(error), 2)
+    except FailedRunError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; a run continues from its last checkpoint with --resume", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)):
+            raise
+        _fail("there is not enough memory; try a smaller model or a smaller --batch-size", 1)
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    if words[:1] == ["check"] and find_spec("tyro") is None:
+        from plstm_torch.cli.plain_check import main
+
+        return main(words[1:])
+    require("tyro", "tyro")
+    from plstm_torch.cli.commands import run
+
+    return run(words)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Print one line, once for all processes of a run, and exit."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

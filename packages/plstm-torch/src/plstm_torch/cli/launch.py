@@ -1,147 +1,138 @@
-"""From options to a run: settings, folder, processes, loop."""
+"""From settings to a run: folder, lock, processes, loop."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from plstm_torch.optional import UserError, require
-from plstm_torch.training.cross_validation import cross_validate, delete_folds
+from plstm_torch.settings import RunSettings
+from plstm_torch.training.cross_validation import cross_validate, delete_folds, has_folds
 from plstm_torch.training.distributed import World, open_world
 from plstm_torch.training.loop import train
-from plstm_torch.training.report import ConsoleReport, Report
-from plstm_torch.training.run_folder import RunFolder
-from plstm_torch.training.settings import MachineSettings, RunSettings, TrainingSettings
-from plstm_torch.training.task import Task, open_task
+from plstm_torch.training.report import Report
+from plstm_torch.training.run_folder import SAMPLE_FILE, RunFolder
+from plstm_torch.training.task import Task
+from plstm_torch.training.tasks import open_task
+
+# mean and standard deviation over ten folds, from the paper
+_PAPER = {"MUTAG": "0.8512 +- 0.06 (GIN: 0.825)"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
-    """What the command line asks for; the mappings hold given options only.
+    """What the command line asks for.
 
     Attributes:
-        task: name of the task.
+        settings: of the run.
         out: run folder.
         resume: whether to continue the run in the folder.
         overwrite: whether to delete the run in the folder.
-        data: the task's settings.
-        training: training settings.
-        machine: machine settings.
+        folds: how many folds of a cross-validation are run; None: all.
     """
 
-    task: str
+    settings: RunSettings
     out: Path
     resume: bool
     overwrite: bool
-    data: Mapping[str, Any]
-    training: Mapping[str, Any]
-    machine: Mapping[str, Any]
+    folds: int | None = None
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def launch(request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings) -> None:
+def launch(request: Request) -> int:
     """Start or continue a run and print its summary.
 
     Args:
         request: from the command line.
-        data_defaults: the task's settings where nothing is given.
-        training_defaults: training settings where nothing is given.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: if the request makes no sense, or data, a package or the folder stands in its way.
     """
-    folder, settings = _prepare(request, data_defaults, training_defaults)
+    folder = _check(request)
+    if request.resume and not folder.has_checkpoint:
+        raise UserError(f"{folder.path} has no checkpoint to continue from; start anew with --overwrite")
+    settings = request.settings
     task = open_task(settings.task, settings.data, settings.training.seed)
-    with open_world(settings.machine.device) as world:
-        if not request.resume and world.is_main:
-            folder.create(replace(settings, data=task.data_settings), overwrite=request.overwrite)
-        world.barrier()
-        summary = train(task, settings, folder, world, ConsoleReport() if world.is_main else Report())
-        _print_summary(summary, task, folder, world)
+    with _prepared(request, folder, replace(settings, data=task.data_settings)) as world:
+        summary = train(task, settings, folder, world, _report(world))
+        if world.is_main:
+            _print_summary(summary, task, folder)
+    return 0
 
 
-def launch_cross_validation(
-    request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings, folds: int | None
-) -> dict[str, Any] | None:
-    """Start or continue a run for each fold.
+def launch_cross_validation(request: Request) -> int:
+    """Start or continue a run for each fold, and print what they say together.
 
     Args:
         request: from the command line.
-        data_defaults: the task's settings where nothing is given.
-        training_defaults: training settings where nothing is given.
-        folds: how many folds are run; None: all.
 
     Returns:
-        The summary, None in processes other than the first.
+        The exit code.
 
     Raises:
         UserError: as in `launch`, or if there are fewer folds.
     """
-    folder, settings = _prepare(request, data_defaults, training_defaults)
+    folder, settings = _check(request), request.settings
+    if request.resume and not has_folds(folder):
+        raise UserError(f"{folder.path} has no checkpoint to continue from; start anew with --overwrite")
     num_folds = settings.data["num_folds"]
-    if folds is not None and not 1 <= folds <= num_folds:
-        raise UserError(f"--folds {folds}: expected 1 to {num_folds}")
-    open_task(settings.task, settings.data, settings.training.seed)  # finds what is wrong before anything is deleted
-    with open_world(settings.machine.device) as world:
-        if not request.resume and world.is_main:
-            folder.create(settings, overwrite=request.overwrite)
-            delete_folds(folder)
-        world.barrier()
-        report = ConsoleReport() if world.is_main else Report()
-        summary = cross_validate(settings, folder, world, report, folds or num_folds)
-        return summary if world.is_main else None
+    if request.folds is not None and request.folds > num_folds:
+        raise UserError(f"folds: expected 1 to {num_folds}, got {request.folds}")
+    # finds what is wrong before anything is deleted
+    task = open_task(settings.task, settings.data, settings.training.seed)
+    settings = replace(settings, data=task.data_settings)
+    with _prepared(request, folder, settings) as world:
+        summary = cross_validate(settings, folder, world, _report(world), request.folds or num_folds)
+        if world.is_main:
+            _print_folds(summary, settings.data["dataset"], folder)
+    return 0
 
 
-def _prepare(
-    request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings
-) -> tuple[RunFolder, RunSettings]:
-    """The folder and the settings of a new or a resumed run."""
-    if request.resume and request.overwrite:
-        raise UserError("--resume and --overwrite exclude each other")
-    require("matplotlib", "matplotlib")
+def _report(world: World) -> Report:
+    from plstm_torch.cli.console import ConsoleReport
+
+    return ConsoleReport() if world.is_main else Report()
+
+
+def _check(request: Request) -> RunFolder:
+    for module, package in (("matplotlib", "matplotlib"), ("rich", "rich")):
+        require(module, package)
     folder = RunFolder(request.out)
-    if request.resume:
-        settings = _resumed(folder.read_settings(), request)
-    else:
+    if not request.resume:
         folder.check_new(overwrite=request.overwrite)
-        settings = _new(request, data_defaults, training_defaults)
-    return folder, settings
+    return folder
 
 
-def _new(request: Request, data_defaults: Mapping[str, Any], training_defaults: TrainingSettings) -> RunSettings:
-    try:
-        training = replace(training_defaults, **request.training)
-        machine = replace(MachineSettings(), **request.machine)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return RunSettings(task=request.task, data={**data_defaults, **request.data}, training=training, machine=machine)
+@contextmanager
+def _prepared(request: Request, folder: RunFolder, settings: RunSettings) -> Iterator[World]:
+    """Join the processes; the first of them locks the folder and, for a new run, starts it."""
+    with open_world(settings.machine.device) as world, folder.locked() if world.is_main else nullcontext():
+        if not request.resume and world.is_main:
+            folder.check_new(overwrite=request.overwrite)  # again, now that nobody else can write there
+            delete_folds(folder)
+            folder.create(settings, overwrite=request.overwrite)
+        world.barrier()
+        yield world
 
 
-def _resumed(stored: RunSettings, request: Request) -> RunSettings:
-    """Return the stored settings with this machine's options; anything else has to agree."""
-    if stored.task != request.task:
-        raise UserError(f"{request.out} holds a run of {stored.task!r}, not of {request.task!r}")
-    known = {**stored.data, **asdict(stored.training)}
-    for name, value in {**request.data, **request.training}.items():
-        kept = known[name]
-        if (list(value) if isinstance(value, tuple) else value) != kept:
-            raise UserError(f"{name}={value!r}: a resumed run keeps its settings, here {name}={kept!r}")
-    try:
-        return replace(stored, machine=replace(stored.machine, **request.machine))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+def _print_summary(summary: Mapping[str, Any], task: Task, folder: RunFolder) -> None:
+    names = [name for name in summary if name.startswith(task.headline)]
+    measured = ", ".join(f"{name.replace('_', ' ')} {summary[name]:.4f}" for name in names)
+    print(f"{measured} after {summary['seconds']:.0f} s, {summary['parameters']:,} parameters")
+    print(f"run folder: {folder.path}")
+    sample = folder.path / SAMPLE_FILE
+    if sample.exists():
+        print(f"\n{sample.read_text(encoding='utf-8')}")
 
 
-def _print_summary(summary: Mapping[str, Any], task: Task, folder: RunFolder, world: World) -> None:
-    if world.is_main:
-        console = Console(highlight=False, soft_wrap=True)
-        names = [name for name in summary if name.startswith(task.headline)]
-        measured = ", ".join(f"{name.replace('_', ' ')} {summary[name]:.4f}" for name in names)
-        console.print(f"[bold]{measured}[/bold] after {summary['seconds']:.0f} s, {summary['parameters']:,} parameters")
-        console.print(f"run folder: {folder.path}")
+def _print_folds(summary: Mapping[str, Any], dataset: str, folder: RunFolder) -> None:
+    deviation = summary.get("test_accuracy_deviation")
+    spread = "" if deviation is None else f" +- {deviation:.4f}"
+    measured = f"test accuracy {summary['test_accuracy']:.4f}{spread} over {summary['folds']} folds"
+    print(f"{measured}, {summary['seconds']:.0f} s")
+    if dataset in _PAPER:
+        print(f"in the paper, over ten folds: {_PAPER[dataset]}")
+    print(f"run folder: {folder.path}")

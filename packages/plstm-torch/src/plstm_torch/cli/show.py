@@ -2,58 +2,62 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from plstm_torch.optional import UserError, require
+from plstm_torch.settings.commands import FieldSettings, GraphPictureSettings
 
-from plstm_torch.optional import UserError
-
-app = typer.Typer(help="Draw what the layers do.", pretty_exceptions_enable=False)
-
-
-@app.callback()
-def show() -> None:
-    """Draw what the layers do."""
+_ANGLES = (0.2, 0.5, 0.75)
 
 
-@app.command("receptive-field")
-def receptive_field(
-    out: Annotated[Path, typer.Option(help="Where to write the picture (.png, .svg or .pdf).")] = Path(
-        "receptive_field.png"
-    ),
-    size: Annotated[int, typer.Option(help="Side of the grid.")] = 64,
-    angle: Annotated[list[float] | None, typer.Option(help="Angle of a P panel; may be repeated.")] = None,
-    decay: Annotated[float, typer.Option(help="Decay of the P panels, at most 1.")] = 1.0,
-) -> None:
-    """Impulse responses of a P and a D layer over a grid: what one node's signal reaches, and how strongly."""
-    from plstm_torch.show import receptive_field_figure
+def receptive_field(settings: FieldSettings) -> int:
+    """Draw impulse responses of a P and a D layer over a grid.
 
-    angles = tuple(angle) if angle else (0.2, 0.5, 0.75)
-    _write(out, lambda: receptive_field_figure(size=size, angles=angles, decay=decay))
+    Args:
+        settings: what the picture shows.
 
+    Returns:
+        The exit code.
+    """
 
-@app.command("graph")
-def graph(
-    out: Annotated[Path, typer.Option(help="Where to write the picture (.png, .svg or .pdf).")] = Path("graph.png"),
-    layers: Annotated[int, typer.Option(help="Layers of nodes.")] = 9,
-    width: Annotated[int, typer.Option(help="Nodes in a layer.")] = 7,
-    seed: Annotated[int, typer.Option(help="Of the graph.")] = 0,
-) -> None:
-    """The signal of one node on a directed acyclic graph in P- and in D-mode."""
-    from plstm_torch.show_graph import graph_figure
+    def draw() -> Any:
+        from plstm_torch.show import receptive_field_figure
 
-    _write(out, lambda: graph_figure(num_layers=layers, width=width, seed=seed))
+        return receptive_field_figure(size=settings.size, angles=settings.angle or _ANGLES, decay=settings.decay)
+
+    return _write(Path(settings.out), draw)
 
 
-def _write(out: Path, draw: Callable[[], Any]) -> None:
+def graph(settings: GraphPictureSettings) -> int:
+    """Draw the signal of one node on a directed acyclic graph in P- and in D-mode.
+
+    Args:
+        settings: what the picture shows.
+
+    Returns:
+        The exit code.
+    """
+
+    def draw() -> Any:
+        from plstm_torch.show_graph import graph_figure
+
+        return graph_figure(num_layers=settings.layers, width=settings.width, seed=settings.seed)
+
+    return _write(Path(settings.out), draw)
+
+
+def _write(out: Path, draw: Callable[[], Any]) -> int:
     if out.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--out {out}: expected a name that ends in .png, .svg or .pdf")
+        raise UserError(f"out: expected a name that ends in .png, .svg or .pdf, got {out}")
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
+        raise UserError(f"out: expected a folder that exists, got {out.parent}")
+    require("matplotlib.figure", "matplotlib")
     try:
         draw().savefig(out)
     except ValueError as error:
         raise UserError(str(error)) from error
     except OSError as error:
+        out.unlink(missing_ok=True)
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     print(out)
+    return 0

@@ -1,226 +1,179 @@
-"""`plstm-torch train`: four tasks, one command each."""
+"""`plstm-torch train`: four tasks, one command each, and how their options become the settings of a run."""
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from plstm_torch.cli import options as o
-from plstm_torch.cli.launch import Request, given, launch, launch_cross_validation
+from plstm_torch.cli.app import PROGRAM
+from plstm_torch.cli.commands import Command
+from plstm_torch.cli.options import Part, options_class, parse, settings_of, start
 from plstm_torch.optional import UserError
-from plstm_torch.training.graph_task import GRAPHS_TRAINING, GraphsSettings
-from plstm_torch.training.image_tasks import ARROW_PRESETS, DIGITS_TRAINING, DigitsSettings
-from plstm_torch.training.text_task import TEXT_TRAINING
-
-app = typer.Typer(
-    help="Train a model. Under torchrun, several processes share each batch and give the same result.",
-    pretty_exceptions_enable=False,
+from plstm_torch.settings import (
+    ARROW_PRESETS,
+    DIGITS_TRAINING,
+    GRAPHS_TRAINING,
+    TASK_SETTINGS,
+    TEXT_TRAINING,
+    ArrowsSettings,
+    MachineSettings,
+    RunSettings,
+    Settings,
+    TrainingSettings,
+    from_mapping,
 )
+from plstm_torch.settings.commands import FolderSettings, FoldsSettings, PresetSettings
+
+if TYPE_CHECKING:
+    from plstm_torch.cli.launch import Request
 
 
-@app.command()
-def digits(
-    out: o.Out = Path("runs/digits"),
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    warmup_epochs: o.WarmupEpochs = None,
-    weight_decay: o.WeightDecay = None,
-    gradient_clip: o.GradientClip = None,
-    seed: o.Seed = None,
-    dtype: o.Dtype = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    workers: o.Workers = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    patch_size: o.PatchSize = None,
-    dim: o.Dim = None,
-    num_heads: o.NumHeads = None,
-    num_blocks: o.NumBlocks = None,
-    drop_path_rate: o.DropPath = None,
-    distort: Annotated[bool | None, typer.Option(help="Shift, turn and scale training images a little.")] = None,
-) -> None:
-    """Handwritten digits: 1,797 real images of 8 x 8 pixels that come with scikit-learn."""
-    request = _request("digits", locals(), data=("distort", *_VISION))
-    launch(request, asdict(DigitsSettings()), DIGITS_TRAINING)
+@dataclass(frozen=True)
+class Task:
+    """The command of a task.
+
+    Attributes:
+        name: of the task.
+        about: what it does.
+        folder: where a run lives unless told otherwise.
+        training: training settings unless told otherwise.
+        data: data settings unless told otherwise; None: the defaults of their class.
+    """
+
+    name: str
+    about: str
+    folder: FolderSettings
+    training: TrainingSettings
+    data: Settings | None = None
+
+    def parts(self) -> dict[str, Part]:
+        """The options."""
+        return {
+            "folder": Part(type(self.folder), self.folder),
+            "data": Part(TASK_SETTINGS[self.name], self.data),
+            "training": Part(TrainingSettings, self.training),
+            "machine": Part(MachineSettings),
+        }
 
 
-@app.command()
-def arrows(
-    preset: Annotated[
-        str, typer.Option(help="quick (32 -> 64 pixels, minutes), mixed (also smaller images) or paper (192 -> 384).")
-    ] = "quick",
-    out: o.Out = Path("runs/arrows"),
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    warmup_epochs: o.WarmupEpochs = None,
-    weight_decay: o.WeightDecay = None,
-    gradient_clip: o.GradientClip = None,
-    seed: o.Seed = None,
-    dtype: o.Dtype = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    workers: o.Workers = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    patch_size: o.PatchSize = None,
-    dim: o.Dim = None,
-    num_heads: o.NumHeads = None,
-    num_blocks: o.NumBlocks = None,
-    drop_path_rate: o.DropPath = None,
-    image_size: Annotated[
-        int | None, typer.Option("--size", help="Side of the largest training images; tests also at twice that.")
-    ] = None,
-    train_images: Annotated[int | None, typer.Option(help="Number of training images.")] = None,
-    test_images: Annotated[int | None, typer.Option(help="Number of test images of each size.")] = None,
-    data_seed: Annotated[int | None, typer.Option(help="Of the images.")] = None,
-    palette: Annotated[str | None, typer.Option(help="mono or color.")] = None,
-    scaling: Annotated[
-        str | None, typer.Option(help="Larger images: keep objects' size in 'pixels', or 'relative' to the image.")
-    ] = None,
-    mirror: Annotated[bool | None, typer.Option(help="Mirror and turn training images.")] = None,
-) -> None:
-    """Arrow pointing: does the arrow point at the circle? Tested at the training size and at twice that."""
-    if preset not in ARROW_PRESETS:
-        raise UserError(f"--preset {preset!r}: expected one of {', '.join(ARROW_PRESETS)}")
-    data, training = ARROW_PRESETS[preset]
-    names = ("image_size", "train_images", "test_images", "data_seed", "palette", "scaling", "mirror", *_VISION)
-    # a resumed run has its own, and `image_size` is compared with them in any case
-    sizes = {} if image_size is None or resume else data.sizes_around(image_size, patch_size)
-    request = _request("arrows", {**locals(), **sizes}, data=(*sizes, *names))
-    launch(request, asdict(data), training)
-
-
-@app.command()
-def text(
-    file: Annotated[Path, typer.Argument(help="Any text file; it is read as bytes.")],
-    out: o.Out = Path("runs/text"),
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    warmup_epochs: o.WarmupEpochs = None,
-    weight_decay: o.WeightDecay = None,
-    gradient_clip: o.GradientClip = None,
-    seed: o.Seed = None,
-    dtype: o.Dtype = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    workers: o.Workers = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    dim: o.Dim = None,
-    num_heads: o.NumHeads = None,
-    num_blocks: o.NumBlocks = None,
-    state_size: Annotated[int | None, typer.Option(help="JT = JV = JO; more than 1 tracks states.")] = None,
-    context_length: Annotated[int | None, typer.Option(help="Bytes in a training window.")] = None,
-    held_out: Annotated[float | None, typer.Option(help="Share of the file that is held out at its end.")] = None,
-    epoch_windows: Annotated[int | None, typer.Option(help="Most windows in an epoch.")] = None,
-    sample_length: Annotated[int | None, typer.Option(help="Bytes that are generated at the end.")] = None,
-) -> None:
-    """A byte-level language model of a text file: bits per byte on its held-out tail, then a sample."""
-    names = ("state_size", "context_length", "held_out", "epoch_windows", "sample_length")
-    data = ("file", "dim", "num_heads", "num_blocks", *names)
-    request = _request("text", {**locals(), "file": str(file.resolve())}, data=data)
-    launch(request, {}, TEXT_TRAINING)
-    _print_sample(out)
-
-
-@app.command()
-def graphs(
-    dataset: Annotated[str, typer.Option(help="Name in the TUDataset collection.")] = "MUTAG",
-    root: Annotated[Path, typer.Option(help="Folder of the datasets; what is missing is downloaded.")] = Path(
-        "data/TUDataset"
+_TASKS = (
+    Task(
+        "digits",
+        "Handwritten digits: 1,797 real images of 8 x 8 pixels that come with scikit-learn.",
+        FolderSettings(out="runs/digits"),
+        DIGITS_TRAINING,
     ),
-    folds: Annotated[int | None, typer.Option(help="How many of the folds are run; all of them if not given.")] = None,
-    out: o.Out = Path("runs/graphs"),
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    warmup_epochs: o.WarmupEpochs = None,
-    weight_decay: o.WeightDecay = None,
-    gradient_clip: o.GradientClip = None,
-    seed: o.Seed = None,
-    dtype: o.Dtype = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    workers: o.Workers = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    dim: o.Dim = None,
-    num_heads: o.NumHeads = None,
-    num_blocks: Annotated[int | None, typer.Option("--blocks", help="Pairs of a P and a D block.")] = None,
-    pooling: Annotated[str | None, typer.Option(help="mean, sum or max, over the nodes of a graph.")] = None,
-    num_folds: Annotated[int | None, typer.Option(help="Folds of the split (10).")] = None,
-    data_seed: Annotated[int | None, typer.Option(help="Of the split into folds.")] = None,
-) -> None:
-    """Graph classification, cross-validated: the test accuracy at the epoch of the best validation, over folds."""
-    names = ("dataset", "root", "dim", "num_heads", "num_blocks", "pooling", "num_folds", "data_seed")
-    request = _request("graphs", {**locals(), "root": str(root.resolve())}, data=names)
-    summary = launch_cross_validation(request, asdict(GraphsSettings()), GRAPHS_TRAINING, folds)
-    if summary is not None:
-        _print_folds(summary, dataset, out)
-
-
-_VISION = ("patch_size", "dim", "num_heads", "num_blocks", "drop_path_rate")
-_TRAINING = (
-    "epochs",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "warmup_epochs",
-    "weight_decay",
-    "gradient_clip",
-    "seed",
-    "dtype",
+    Task(
+        "arrows",
+        "Arrow pointing: does the arrow point at the circle? Tested at the training size and at twice that.",
+        PresetSettings(),
+        ARROW_PRESETS["quick"][1],
+        ARROW_PRESETS["quick"][0],
+    ),
+    Task(
+        "text",
+        "A byte-level language model of a text file: bits per byte on its held-out tail, then a sample.",
+        FolderSettings(out="runs/text"),
+        TEXT_TRAINING,
+    ),
+    Task(
+        "graphs",
+        "Graph classification, cross-validated: the test accuracy at the epoch of the best validation, over folds.",
+        FoldsSettings(),
+        GRAPHS_TRAINING,
+    ),
 )
-_MACHINE = ("device", "threads", "workers", "checkpoint_every")
 
 
-def _request(task: str, values: dict[str, Any], *, data: tuple[str, ...]) -> Request:
-    """Sort a command's options by what they set."""
+def _run(task: Task, options: Any, words: Sequence[str]) -> int:
+    folder = settings_of(type(task.folder), options.folder)
+    if folder.resume and folder.overwrite:
+        raise UserError("--resume and --overwrite exclude each other")
+    request = _resumed(task, folder, options, words) if folder.resume else _new(task, folder, options, words)
+    from plstm_torch.cli.launch import launch, launch_cross_validation
 
-    def pick(names: tuple[str, ...]) -> dict[str, Any]:
-        return given(**{name: values[name] for name in names})
+    return launch_cross_validation(request) if isinstance(folder, FoldsSettings) else launch(request)
 
-    return Request(
-        task=task,
-        out=values["out"],
-        resume=values["resume"],
-        overwrite=values["overwrite"],
-        data=pick(data),
-        training=pick(_TRAINING),
-        machine=pick(_MACHINE),
+
+def _new(task: Task, folder: FolderSettings, options: Any, words: Sequence[str]) -> "Request":
+    base, training = task.data, task.training
+    if isinstance(folder, PresetSettings):
+        base, training = ARROW_PRESETS[folder.preset]
+        options = _parse_again(task, words, base, training, MachineSettings())
+    if isinstance(base, ArrowsSettings):
+        options = replace(options, data=_follow_size(base, options.data))
+    settings = RunSettings(
+        task=task.name,
+        data=asdict(settings_of(TASK_SETTINGS[task.name], options.data, base)),
+        training=settings_of(TrainingSettings, options.training, training),
+        machine=settings_of(MachineSettings, options.machine),
     )
+    return _request(folder, settings)
 
 
-# mean and standard deviation over ten folds, from the paper
-_PAPER = {"MUTAG": "0.8512 +- 0.06 (GIN: 0.825)"}
+def _resumed(task: Task, folder: FolderSettings, options: Any, words: Sequence[str]) -> "Request":
+    """Take the stored settings; what the command line says of the data and the training has to agree with them.
+
+    Where the data lie is taken from the command line alone, since a run folder may come from a stranger.
+    """
+    from plstm_torch.training.run_folder import RunFolder
+
+    stored = RunFolder(Path(folder.out)).read_settings()
+    if stored.task != task.name:
+        raise UserError(f"{folder.out} holds a run of {stored.task!r}, not of {task.name!r}")
+    cls = TASK_SETTINGS[task.name]
+    place = {cls.location: getattr(options.data, cls.location)} if cls.location else {}
+    try:
+        data = from_mapping(cls, {**stored.data, **place})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cannot read {folder.out}/training.json: data.{error}") from error
+    options = _parse_again(task, words, data, stored.training, stored.machine)
+    for given, kept in ((options.data, data), (options.training, stored.training)):
+        for entry in fields(given):
+            value, own = getattr(given, entry.name), getattr(kept, entry.name)
+            if value != own:
+                raise UserError(
+                    f"{entry.name}: expected {own!r}, since a resumed run keeps its settings, got {value!r}"
+                )
+    machine = settings_of(MachineSettings, options.machine)
+    return _request(folder, replace(stored, data=asdict(data), machine=machine))
 
 
-def _print_folds(summary: dict[str, Any], dataset: str, out: Path) -> None:
-    deviation = summary.get("test_accuracy_deviation")
-    spread = "" if deviation is None else f" +- {deviation:.4f}"
-    measured = f"test accuracy {summary['test_accuracy']:.4f}{spread} over {summary['folds']} folds"
-    print(f"{measured}, {summary['seconds']:.0f} s")
-    if dataset in _PAPER:
-        print(f"in the paper, over ten folds: {_PAPER[dataset]}")
-    print(f"run folder: {out}")
+def _parse_again(
+    task: Task,
+    words: Sequence[str],
+    data: Settings,
+    training: TrainingSettings,
+    machine: MachineSettings,
+) -> Any:
+    """Read the command line once more with other defaults, so that options that are not given have their values."""
+    cls = options_class(task.name, task.about, task.parts())
+    own = {entry.name: entry.default for entry in fields(cls)}
+    values: Mapping[str, Any] = {"folder": task.folder, "data": data, "training": training, "machine": machine}
+    default = cls(**{name: start(type(own[name]), Part(type(value), value)) for name, value in values.items()})
+    return parse(cls, words, prog=f"{PROGRAM} train {task.name}", default=default)
 
 
-def _print_sample(out: Path) -> None:
-    from plstm_torch.training.distributed import environment_rank
-    from plstm_torch.training.run_folder import SAMPLE_FILE
+def _follow_size(base: ArrowsSettings, options: Any) -> Any:
+    """Let the other sizes follow --size, unless they are given."""
+    if options.image_size == base.image_size or options.patch_size < 1 or options.image_size < 1:
+        return options
+    around = base.sizes_around(options.image_size, options.patch_size)
+    kept = {name: size for name, size in around.items() if getattr(options, name) == getattr(base, name)}
+    return replace(options, **kept)
 
-    if environment_rank() == 0:
-        print(f"\n{(out / SAMPLE_FILE).read_text(encoding='utf-8')}")
+
+def _request(folder: FolderSettings, settings: RunSettings) -> "Request":
+    from plstm_torch.cli.launch import Request
+
+    folds = folder.folds if isinstance(folder, FoldsSettings) else None
+    return Request(settings, Path(folder.out), resume=folder.resume, overwrite=folder.overwrite, folds=folds)
+
+
+def _command(task: Task) -> Command:
+    run: Callable[[Any, Sequence[str]], int] = partial(_run, task)
+    return Command(task.about, task.parts(), run)
+
+
+TRAIN: dict[str, Command] = {task.name: _command(task) for task in _TASKS}

@@ -1,8 +1,8 @@
-"""Training runs: settings, the loop, the run folder, pictures."""
+"""Training runs: the tasks, the loop, the run folder, pictures. Their settings are in `plstm_torch.settings`."""
 
 from plstm_torch.training.loop import train
 from plstm_torch.training.run_folder import RunFolder
-from plstm_torch.training.settings import MachineSettings, RunSettings, TrainingSettings
-from plstm_torch.training.task import Task, open_task
+from plstm_torch.training.task import Task
+from plstm_torch.training.tasks import open_task
 
-__all__ = ["MachineSettings", "RunFolder", "RunSettings", "Task", "TrainingSettings", "open_task", "train"]
+__all__ = ["RunFolder", "Task", "open_task", "train"]

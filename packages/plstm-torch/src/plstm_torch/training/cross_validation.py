@@ -1,6 +1,5 @@
 """Cross-validation: one run per fold, in folders of their own, then what they say together."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,19 +9,27 @@ from typing import Any
 
 import numpy as np
 
+from plstm_torch.optional import UserError
+from plstm_torch.settings import RunSettings
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
 from plstm_torch.training.graph_task import CONFUSION
 from plstm_torch.training.loop import train
 from plstm_torch.training.report import Report
-from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, METRICS_FILE, SETTINGS_FILE, RunFolder
-from plstm_torch.training.settings import RunSettings
-from plstm_torch.training.task import open_task
+from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, SETTINGS_FILE, RunFolder
+from plstm_torch.training.tasks import open_task
+
+_CHOSEN_BY = ("epoch", "val_accuracy", "val_loss", "test_accuracy", "seconds")
 
 
 def fold_folder(path: Path, fold: int) -> RunFolder:
     """The run folder of one fold."""
     return RunFolder(path / f"fold_{fold}")
+
+
+def has_folds(folder: RunFolder) -> bool:
+    """Whether any fold has begun."""
+    return any(RunFolder(path).has_checkpoint for path in folder.path.glob("fold_*"))
 
 
 def delete_folds(folder: RunFolder) -> None:
@@ -125,16 +132,19 @@ def sum_confusion(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 def _finished(folder: RunFolder) -> list[dict[str, float]] | None:
     """Metrics of every epoch if the run is complete."""
-    path = folder.path / METRICS_FILE
-    if not path.exists():
+    lines = folder.read_metrics()
+    if not lines or not lines[-1].get("summary"):
         return None
-    *epochs, last = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return epochs if last.get("summary") else None
+    *epochs, _ = lines
+    missing = [name for name in _CHOSEN_BY for line in epochs if name not in line]
+    if missing or not epochs:
+        raise UserError(f"cannot read the metrics in {folder.path}: expected {', '.join(_CHOSEN_BY)} of every epoch")
+    return epochs
 
 
 def _run_fold(settings: RunSettings, folder: RunFolder, world: World, report: Report) -> None:
     task = open_task(settings.task, settings.data, settings.training.seed)
-    if world.is_main and not folder.path.exists():
+    if world.is_main and not (folder.path / SETTINGS_FILE).exists():
         folder.create(replace(settings, data=task.data_settings), overwrite=False)
     world.barrier()
     train(task, settings, folder, world, report)

@@ -1,64 +1,53 @@
 """Graph classification on one fold of a cross-validation."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plstm_config import pLSTMGraphModelConfig
-from plstm_torch.data.graphs import load_tu_dataset, split_folds
+from plstm_config.topology import DagTopology
+from plstm_testing.datasets import GraphArrays, load_tu_dataset, split_folds
+from plstm_torch.optional import UserError
+from plstm_torch.settings import GraphsSettings
 from plstm_torch.training.distributed import World
+from plstm_torch.training.model_configs import param_dtype
 from plstm_torch.training.model_task import ModelTask, means, score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import RunFolder
-from plstm_torch.training.settings import TrainingSettings, from_mapping
 from plstm_torch.training.task import Score
 
 _EVALUATION_BATCH = 64
 CONFUSION = "confusion_"  # and the true class, "_", the predicted class
 
 
-@dataclass(frozen=True, kw_only=True)
-class GraphsSettings:
-    """Settings of graph classification.
+@dataclass(frozen=True)
+class GraphBatch:
+    """Graphs side by side, on a device.
 
     Attributes:
-        dataset: name in the TUDataset collection.
-        root: folder of the datasets.
-        num_folds: folds of the cross-validation.
-        fold: which of them is the test set.
-        data_seed: of the split.
-        dim: width of the model.
-        num_heads: heads of each layer.
-        num_blocks: pairs of a P and a D block; the direction of the edges alternates from pair to pair.
-        pooling: over the nodes of a graph.
-        degree_encoding: whether the degrees of a node are added to its features.
+        x: node features [N, Dx].
+        edge_attr: edge features [E, De], in the order in which the edges were given; None without any.
+        topology: of all graphs.
     """
 
-    dataset: str = "MUTAG"
-    root: str = "data/TUDataset"
-    num_folds: int = 10
-    fold: int = 0
-    data_seed: int = 0
-    dim: int = 96
-    num_heads: int = 4
-    num_blocks: int = 2
-    pooling: Literal["mean", "sum", "max"] = "mean"
-    degree_encoding: bool = True
+    x: Tensor
+    edge_attr: Tensor | None
+    topology: DagTopology
 
-    def __post_init__(self) -> None:
-        """Check the ranges.
+    @classmethod
+    def from_arrays(cls, graphs: GraphArrays) -> "GraphBatch":
+        """Make tensors of arrays."""
+        edge_attr = None if graphs.edge_attr is None else torch.from_numpy(graphs.edge_attr)
+        return cls(torch.from_numpy(graphs.x), edge_attr, graphs.topology)
 
-        Raises:
-            ValueError: naming the field, its value and what was expected.
-        """
-        if not 0 <= self.fold < self.num_folds:
-            raise ValueError(f"fold={self.fold}: expected 0 to num_folds-1={self.num_folds - 1}")
-
-
-GRAPHS_TRAINING = TrainingSettings(epochs=100, batch_size=64, learning_rate=1e-3, warmup_epochs=5.0)
+    def to(self, device: torch.device) -> "GraphBatch":
+        """Return the batch with its tensors on a device."""
+        edge_attr = None if self.edge_attr is None else self.edge_attr.to(device)
+        return GraphBatch(self.x.to(device), edge_attr, self.topology)
 
 
 class GraphsTask(ModelTask):
@@ -68,31 +57,26 @@ class GraphsTask(ModelTask):
     headline = "test_accuracy"
     predictions_per_sample = 1
 
+    settings: GraphsSettings
+
     def __init__(self, settings: GraphsSettings, seed: int) -> None:
-        """Load the graphs and split them.
+        """Load the graphs, which are downloaded for a new run if they are not there, and split them.
 
         Args:
             settings: data and model.
             seed: of the run; the split has its own.
 
         Raises:
-            UserError: if the data or a package is missing.
-            ValueError: if the model's sizes are impossible.
+            UserError: if the data are no longer those that the run began with.
+            ValueError: if the data or a package is missing, or the model's sizes are impossible.
         """
-        self.settings, self.seed = settings, seed
-        self.data = load_tu_dataset(settings.dataset, settings.root)
+        self.data = load_tu_dataset(settings.dataset, settings.root, download=not settings.digest)
+        if settings.digest and settings.digest != self.data.digest:
+            raise UserError(f"{settings.root} does not hold the data that this run began with (they have changed)")
+        root = str(Path(settings.root).resolve())
+        self.settings, self.seed = replace(settings, digest=self.data.digest, root=root), seed
         self.fold = split_folds(self.data.labels, settings.num_folds, settings.data_seed)[settings.fold]
         self.model_config("float32")
-
-    @classmethod
-    def from_settings(cls, data: Mapping[str, Any], seed: int) -> "GraphsTask":
-        """Make the task from what stands in training.json."""
-        return cls(from_mapping(GraphsSettings, data), seed)
-
-    @property
-    def data_settings(self) -> dict[str, Any]:
-        """Settings of the task, as they stand in training.json."""
-        return asdict(self.settings)
 
     @property
     def num_samples(self) -> int:
@@ -101,14 +85,18 @@ class GraphsTask(ModelTask):
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Return training graphs and labels."""
-        return self.data.batch([self.fold.train[index] for index in indices])
+        return self._batch([self.fold.train[index] for index in indices])
+
+    def _batch(self, indices: Sequence[int]) -> tuple[GraphBatch, Tensor]:
+        graphs, labels = self.data.batch(indices)
+        return GraphBatch.from_arrays(graphs), torch.from_numpy(labels)
 
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
         s, degrees = self.settings, [0]
         for graph in self.data.graphs:
             degrees += [graph.topology.in_degree.max(initial=0), graph.topology.out_degree.max(initial=0)]
-        types: dict[str, Any] = {"dtype": dtype, "param_dtype": "float64" if dtype == "float64" else "float32"}
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype(dtype)}
         return pLSTMGraphModelConfig(
             input_dim=self.data.node_dim,
             edge_input_dim=self.data.edge_dim,
@@ -135,7 +123,7 @@ class GraphsTask(ModelTask):
             confusion = torch.zeros(self.data.num_classes, self.data.num_classes)
             own = world.shard(indices)
             for start in range(0, len(own), _EVALUATION_BATCH):
-                graphs, labels = self.data.batch(own[start : start + _EVALUATION_BATCH])
+                graphs, labels = self._batch(own[start : start + _EVALUATION_BATCH])
                 graphs, labels = graphs.to(world.device), labels.to(world.device)
                 logits = model(graphs.x, graphs.topology, graphs.edge_attr)
                 score = score_logits(logits, labels)

@@ -2,52 +2,40 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from plstm_torch.data.random_numbers import derive_seed
-from plstm_torch.optional import UserError
+from plstm_testing.datasets.random_numbers import derive_seed
+from plstm_torch.optional import FailedRunError
+from plstm_torch.settings import MachineSettings, RunSettings, TrainingSettings
 from plstm_torch.training import plots
+from plstm_torch.training.checkpoint import all_finite, load_model, load_optimizer, restore
 from plstm_torch.training.distributed import World
 from plstm_torch.training.optimizer import learning_rate, make_optimizer
 from plstm_torch.training.order import Batch, EpochBatches, epoch_order, load
+from plstm_torch.training.progress import Progress
 from plstm_torch.training.report import Report
-from plstm_torch.training.run_folder import CURVES_FILE, RunFolder
-from plstm_torch.training.settings import MachineSettings, RunSettings, TrainingSettings
+from plstm_torch.training.run_folder import CHECKPOINT_FILE, CURVES_FILE, RunFolder, cannot_write
 from plstm_torch.training.task import Task
 
 _SECONDS_BETWEEN_PICTURES = 30.0
 _INITIAL_WEIGHTS, _STEP_NOISE = 1, 2
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number; the last checkpoint is from before."""
+# what every epoch's line has, whatever the task
+_METRICS = ("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "seconds")
 
 
-@dataclass
-class Progress:
-    """How far a run has come; plain numbers, part of the checkpoint.
+class TrainingDivergedError(FailedRunError):
+    """A loss, gradient, weight or measure is infinite or no number; what is in the folder is from before."""
 
-    Attributes:
-        step: optimizer steps done.
-        seconds: time spent, over all parts of an interrupted run.
-        epoch_loss: sum of the losses in the current epoch.
-        epoch_correct: right predictions in the current epoch.
-        epoch_count: predictions in the current epoch.
-        step_losses: mean loss of every step.
-        epochs: metrics of every finished epoch.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    epoch_loss: float = 0.0
-    epoch_correct: float = 0.0
-    epoch_count: float = 0.0
-    step_losses: list[float] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    def __init__(self, what: str, step: int) -> None:
+        """Say what it is, and what can be done."""
+        super().__init__(f"{what} at step {step}; try a lower --learning-rate or --gradient-clip 1, with --overwrite")
 
 
 class Trainer:
@@ -81,14 +69,25 @@ class Trainer:
     def _load(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint is None:
             return
-        try:
-            self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.progress = Progress(**checkpoint["progress"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"the checkpoint in {self.folder.path} does not fit its settings") from error
+
+        def progress(stored: Any) -> None:
+            self.progress = Progress.restore(stored, (*_METRICS, self.task.headline))
+            step, epochs = self.progress.step, len(self.progress.epochs)
+            done = self.num_epochs if step == self.total_steps else step // self.steps_per_epoch
+            if step > self.total_steps:
+                raise ValueError(f"step: expected at most {self.total_steps}, got {step}")
+            if epochs != done:
+                raise ValueError(f"epochs: expected {done} after step {step}, got {epochs}")
+
+        parts = {
+            "progress": progress,
+            "model": lambda state: load_model(self.model, state),
+            "optimizer": lambda state: load_optimizer(self.optimizer, state),
+        }
+        restore(checkpoint, self.folder.path / CHECKPOINT_FILE, parts)
 
     def _save(self) -> None:
+        self._check_weights()
         now = time.monotonic()
         self.progress.seconds += now - self._started
         self._started = now
@@ -106,10 +105,9 @@ class Trainer:
             The summary, also the last line of metrics.jsonl.
 
         Raises:
-            TrainingDivergedError: if the loss is infinite or no number.
+            TrainingDivergedError: if a loss, gradient, weight or measure is infinite or no number.
+            FailedRunError: if a file cannot be written.
         """
-        if self.world.is_main and self.progress.step == 0:
-            self.task.save_model(self.model, self.folder.path)
         with report.bar(self.total_steps, self.progress.step):
             while self.progress.step < self.total_steps:
                 self._epoch(self.progress.step // self.steps_per_epoch, report)
@@ -126,15 +124,15 @@ class Trainer:
         begin = epoch * self.steps_per_epoch
         last = min(self.steps_per_epoch, self.total_steps - begin)
         for batch, own, total in load(batches, self.progress.step - begin, last, self.machine.workers):
-            self._step(batch, own, total)
-            report.step(self.progress.step, self.progress.step_losses[-1])
+            loss = self._step(batch, own, total)
+            report.step(self.progress.step, loss)
             at_end = self.progress.step == begin + last
             if self.progress.step % self.machine.checkpoint_every == 0 and not at_end:
                 self._save()
         self._finish_epoch(epoch, report)
 
-    def _step(self, batch: Batch, own: int, total: int) -> None:
-        """Take one step along the gradient of the mean over the global batch, however it is spread."""
+    def _step(self, batch: Batch, own: int, total: int) -> float:
+        """Take one step along the gradient of the mean loss over the global batch, however it is spread."""
         progress, settings = self.progress, self.settings
         torch.manual_seed(derive_seed(settings.seed, _STEP_NOISE, progress.step, self.world.rank))
         rate = learning_rate(progress.step, self.total_steps, self.steps_per_epoch, settings)
@@ -149,24 +147,42 @@ class Trainer:
         own_sums = {"loss": counts * score.loss.item(), "correct": counts * score.correct.item()}
         sums = self.world.sum(own_sums)
         if not math.isfinite(sums["loss"]):
-            raise TrainingDivergedError(
-                f"the loss became {sums['loss']} at step {progress.step + 1}; try a lower --learning-rate"
-            )
-        if settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+            raise TrainingDivergedError(f"the loss became {sums['loss']}", progress.step + 1)
+        self._limit_gradient()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
         progress.epoch_loss += sums["loss"]
         progress.epoch_correct += sums["correct"]
         progress.epoch_count += predictions
-        progress.step_losses.append(sums["loss"] / predictions)
+        loss = sums["loss"] / predictions
+        progress.add_step(loss)
+        return loss
+
+    def _limit_gradient(self) -> None:
+        """Clip the gradient; one that is not finite must not reach the weights."""
+        parameters, limit = list(self.model.parameters()), self.settings.gradient_clip
+        if limit:
+            norm = nn.utils.clip_grad_norm_(parameters, limit)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise TrainingDivergedError(f"the gradient became {norm.item()}", self.progress.step + 1)
+
+    def _check_weights(self) -> None:
+        """Nothing that is not finite may be written."""
+        means = (value for state in self.optimizer.state.values() for value in state.values())
+        if not (all_finite(self.model.state_dict().values()) and all_finite(means)):
+            raise TrainingDivergedError("the weights became infinite or no numbers", self.progress.step)
 
     def _finish_epoch(self, epoch: int, report: Report) -> None:
         progress = self.progress
+        self._check_weights()
         self.model.eval()
         with torch.no_grad():
             measured = self.task.evaluate(self.model, self.world)
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise TrainingDivergedError(f"{name} became {value}", progress.step)
         line = {
             "epoch": epoch + 1,
             "step": progress.step,
@@ -197,11 +213,14 @@ class Trainer:
     def _write(self, summary: dict[str, Any] | None) -> None:
         lines = [*self.progress.epochs, *([summary] if summary else [])]
         self.folder.write_metrics(lines)
-        self.task.save_model(self.model, self.folder.path)
+        try:
+            self.task.save_model(self.model, self.folder.path)
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(self.folder.path, error) from error
         now = time.monotonic()
         if summary or now - self._drawn > _SECONDS_BETWEEN_PICTURES:
             self._drawn = now
-            figure = plots.curves(self.progress.step_losses, self.progress.epochs, self.task.headline)
+            figure = plots.curves(self.progress, self.task.headline)
             self.folder.save_picture(CURVES_FILE, figure.savefig)
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,27 @@ from torch.nn import functional
 
 from plstm_torch.build import build
 from plstm_torch.pretrained import from_pretrained, save_pretrained
+from plstm_torch.settings import Settings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
 from plstm_torch.training.task import Score
 
 
 class ModelTask(ABC):
-    """Builds, saves, loads and scores the model; the subclasses bring data and config."""
+    """Builds, saves, loads and scores the model; the subclasses bring data and config.
+
+    Attributes:
+        settings: of data and model.
+        seed: of the run.
+    """
+
+    settings: Settings
+    seed: int
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """Settings of the task, as they stand in training.json."""
+        return asdict(self.settings)
 
     @abstractmethod
     def model_config(self, dtype: str) -> Any:

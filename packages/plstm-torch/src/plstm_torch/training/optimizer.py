@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from plstm_torch.training.settings import TrainingSettings
+from plstm_torch.settings import TrainingSettings
 from plstm_torch.weight_decay import parameter_groups
 
 

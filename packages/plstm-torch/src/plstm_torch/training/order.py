@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from plstm_torch.data.random_numbers import derive_seed
+from plstm_testing.datasets.random_numbers import derive_seed
 from plstm_torch.training.distributed import World
 
 # inputs, anything with `.to(device)`, and targets

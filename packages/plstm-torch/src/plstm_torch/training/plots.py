@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plstm_torch.optional import require
+from plstm_torch.training.progress import Progress
 
 _TITLE_LENGTH = 14  # characters that fit above a picture of a grid
 _INK, _GRID, _LEFT, _RIGHT, _WRONG = "#22272e", "#d8dde3", "#2f6db5", "#c8553d", "#c0392b"
@@ -29,12 +30,11 @@ def new_figure(width: float, height: float) -> Any:
     return require("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def curves(step_losses: Sequence[float], epochs: Sequence[Mapping[str, float]], headline: str) -> Any:
+def curves(progress: Progress, headline: str) -> Any:
     """Draw the loss of every step and epoch beside the measures on held-out data.
 
     Args:
-        step_losses: mean loss of every step.
-        epochs: metrics of every epoch.
+        progress: of the run.
         headline: name of the main measure.
 
     Returns:
@@ -42,7 +42,8 @@ def curves(step_losses: Sequence[float], epochs: Sequence[Mapping[str, float]], 
     """
     figure = new_figure(9, 3.6)
     loss_axes, measure_axes = figure.subplots(1, 2)
-    steps = np.arange(1, len(step_losses) + 1)
+    step_losses, epochs = progress.step_losses, progress.epochs
+    steps = np.arange(1, len(step_losses) + 1) * progress.steps_per_loss
     loss_axes.plot(steps, step_losses, color=_LEFT, alpha=0.25, linewidth=0.8, label="training, each step")
     at = [line["step"] for line in epochs]
     loss_axes.plot(at, [line["train_loss"] for line in epochs], color=_LEFT, marker="o", ms=3, label="training, epoch")

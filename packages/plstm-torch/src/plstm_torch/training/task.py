@@ -1,6 +1,6 @@
 """What a training task has to offer to the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,12 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from plstm_torch.optional import UserError
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import RunFolder
-
-TASK_NAMES = ("digits", "arrows", "text", "graphs")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Task(Protocol):
 
     @property
     def data_settings(self) -> dict[str, Any]:
-        """Settings of the task, as they stand in training.json."""
+        """Settings of the task, as they stand in training.json: with the digest of the data where they are files."""
 
     @property
     def num_samples(self) -> int:
@@ -69,36 +66,3 @@ class Task(Protocol):
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
         """Write the pictures and samples that show what the trained model does."""
-
-
-def open_task(name: str, data: Mapping[str, Any], seed: int) -> Task:
-    """Make a task from its name and settings, and load or prepare its data.
-
-    Args:
-        name: one of `TASK_NAMES`.
-        data: the task's settings as in training.json.
-        seed: of the run.
-
-    Returns:
-        The task.
-
-    Raises:
-        UserError: if the name or a setting is unknown or out of range, or data or a package is missing.
-    """
-    # imported here, since the tasks build models and this module is imported with the settings alone
-    from plstm_torch.training.graph_task import GraphsTask
-    from plstm_torch.training.image_tasks import ArrowsTask, DigitsTask
-    from plstm_torch.training.text_task import TextTask
-
-    tasks: dict[str, type[DigitsTask | ArrowsTask | TextTask | GraphsTask]] = {
-        "digits": DigitsTask,
-        "arrows": ArrowsTask,
-        "text": TextTask,
-        "graphs": GraphsTask,
-    }
-    if name not in tasks:
-        raise UserError(f"task={name!r}: expected one of {', '.join(TASK_NAMES)}")
-    try:
-        return tasks[name].from_settings(data, seed)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error

@@ -1,8 +1,8 @@
 """The language model on the bytes of a text file."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,73 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import plstm_config
-from plstm_torch.data.text import VOCABULARY, evaluation_streams, load_text, training_windows, windows_per_epoch
+from plstm_testing.datasets.text import evaluation_streams, load_text, training_windows, windows_per_epoch
 from plstm_torch.generation import sample_tokens
 from plstm_torch.optional import UserError
+from plstm_torch.settings import TextSettings
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
+from plstm_torch.training.model_configs import text_config
 from plstm_torch.training.model_task import ModelTask
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, SAMPLE_FILE, RunFolder
-from plstm_torch.training.settings import TrainingSettings, from_mapping
 
-TEXT_TRAINING = TrainingSettings(
-    epochs=4, batch_size=8, learning_rate=3e-3, warmup_epochs=0.5, weight_decay=0.1, final_learning_rate=0.05
-)
 _EVALUATION_CHUNK = 512
 _HEAT_BYTES = 1008
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSettings:
-    """Settings of the language model.
-
-    Attributes:
-        file: path of the text.
-        digest: SHA-256 of the text when the run began; empty before that.
-        held_out: share of the text that becomes the held-out tail.
-        context_length: bytes in a training window.
-        epoch_windows: an epoch is one pass over the head, or this many windows if that is less.
-        streams: pieces of the tail that are read side by side, each after `context_length` bytes of what precedes it.
-        dim: width of the model.
-        num_heads: heads of each layer.
-        num_blocks: number of blocks.
-        state_size: JT = JV = JO of the layers.
-        transition_bias: initial bias of the transitions, from the first head to the last. The transition is
-            tanh(5 bias) at first: 0.1 remembers a byte or two, 1 the whole text.
-        sample_length: bytes that are generated at the end.
-    """
-
-    file: str
-    digest: str = ""
-    held_out: float = 0.1
-    context_length: int = 256
-    streams: int = 8
-    dim: int = 128
-    num_heads: int = 4
-    num_blocks: int = 4
-    state_size: int = 1
-    transition_bias: tuple[float, float] = (0.1, 1.0)
-    epoch_windows: int = 4096
-    sample_length: int = 400
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: naming the field, its value and what was expected.
-        """
-        names = ("context_length", "streams", "dim", "num_heads", "num_blocks", "state_size", "epoch_windows")
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if len(self.transition_bias) != 2:
-            raise ValueError(f"transition_bias={self.transition_bias}: expected two numbers, first and last head")
-        if self.sample_length < 0:
-            raise ValueError(f"sample_length={self.sample_length}: expected 0 or more")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out={self.held_out}: expected a number between 0 and 1")
 
 
 class TextTask(ModelTask):
@@ -84,6 +30,7 @@ class TextTask(ModelTask):
 
     name = "text"
     headline = "bits_per_byte"
+    settings: TextSettings
 
     def __init__(self, settings: TextSettings, seed: int) -> None:
         """Read the text.
@@ -93,25 +40,16 @@ class TextTask(ModelTask):
             seed: of the run.
 
         Raises:
-            UserError: if the text cannot be read, is too short, or is no longer the one that the run began with.
+            UserError: if the text is no longer the one that the run began with.
+            ValueError: if the text cannot be read or is too short, or the model's sizes are impossible.
         """
-        self.model_config_of(settings, "float32")
+        text_config(settings, "float32")  # finds impossible sizes before the text is read
         path = Path(settings.file)
         self.text = load_text(path, context_length=settings.context_length, held_out=settings.held_out)
         if settings.digest and settings.digest != self.text.digest:
             raise UserError(f"{path} is not the text that this run began with (it has changed)")
         self.settings, self.seed = replace(settings, digest=self.text.digest, file=str(path.resolve())), seed
         self.streams = evaluation_streams(self.text, streams=settings.streams, warm_up=settings.context_length)
-
-    @classmethod
-    def from_settings(cls, data: Mapping[str, Any], seed: int) -> "TextTask":
-        """Make the task from what stands in training.json."""
-        return cls(from_mapping(TextSettings, data), seed)
-
-    @property
-    def data_settings(self) -> dict[str, Any]:
-        """Settings of the task, as they stand in training.json."""
-        return asdict(self.settings)
 
     @property
     def num_samples(self) -> int:
@@ -129,36 +67,19 @@ class TextTask(ModelTask):
         available = windows_per_epoch(len(self.text.head), context)
         # where an epoch is shorter than the text, successive epochs go on where the last one stopped
         windows = [(index + epoch * self.num_samples) % available for index in indices]
-        return training_windows(self.text.head, windows, context_length=context, seed=self.seed, epoch=epoch)
+        cut = training_windows(self.text.head, windows, context_length=context, seed=self.seed, epoch=epoch)
+        return torch.from_numpy(cut[0]), torch.from_numpy(cut[1])
 
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
-        return self.model_config_of(self.settings, dtype)
-
-    @staticmethod
-    def model_config_of(settings: TextSettings, dtype: str) -> Any:
-        """Return the config of the model that some settings describe."""
-        config: Any = plstm_config.preset(
-            "plstm_lm_small",
-            vocab_size=VOCABULARY,
-            embedding_dim=settings.dim,
-            num_heads=settings.num_heads,
-            num_blocks=settings.num_blocks,
-            state_size=settings.state_size,
-            dtype=dtype,
-            param_dtype="float64" if dtype == "float64" else "float32",
-        )
-        low, high = settings.transition_bias
-        start = plstm_config.LinspaceInitConfig(low=low, high=high, axis=0)
-        name = "block_stack.block.interaction_module.transition.eigenvalue_bias_init"
-        return plstm_config.change(config, {name: start})
+        return text_config(self.settings, dtype)
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Return the mean loss and the bits per byte over the whole tail, read with the state carried along."""
         rows = list(world.shard(range(len(self.streams.values))))
         sums = {"loss": 0.0, "count": 0.0}
         if rows:
-            values, counts = self.streams.values[rows], self.streams.counts[rows]
+            values, counts = (torch.from_numpy(part[rows]) for part in (self.streams.values, self.streams.counts))
             for losses, counted in stream_losses(model, values, counts, world.device):
                 sums["loss"] += losses[counted].to(torch.float64).sum().item()
                 sums["count"] += counted.sum().item()
@@ -170,8 +91,9 @@ class TextTask(ModelTask):
         """Draw what the first bytes of the tail cost, and write a sample that continues the last bytes of the head."""
         model.eval()
         length = min(_HEAT_BYTES, len(self.text.tail))
-        warm_up = self.streams.values.shape[1] - self.streams.counts[0].sum().item()
-        first = torch.cat([self.text.head[-int(warm_up) :], self.text.tail[:length]]).to(torch.int64)[None]
+        warm_up = self.streams.values.shape[1] - int(self.streams.counts[0].sum())
+        read = np.concatenate([self.text.head[-warm_up:], self.text.tail[:length]]).astype(np.int64)
+        first = torch.from_numpy(read)[None]
         counts = (torch.arange(first.shape[1]) >= warm_up)[None]
         with torch.no_grad():
             losses = torch.cat([part[counted] for part, counted in stream_losses(model, first, counts, device)])

@@ -11,14 +11,11 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
 
-from plstm_torch.data.random_numbers import derive_seed, uniform
-from plstm_torch.optional import require
+from plstm_testing.datasets.errors import require
+from plstm_testing.datasets.random_numbers import derive_seed, uniform
 
 NUM_CLASSES = 2
 _SPLITS = {"train": 1, "test": 2}
@@ -159,7 +156,7 @@ class ArrowGenerator:
             if math.dist(circle, middle) > length / 2 + self.margin * radius:
                 return (float(circle[0]), float(circle[1])), (float(middle[0]), float(middle[1]))
 
-    def draw(self, scene: ArrowScene) -> NDArray[np.uint8]:
+    def draw(self, scene: ArrowScene) -> UInt8[ndarray, "size size 3"]:
         """Draw a scene on white, smoothed by drawing it four times as large.
 
         Args:
@@ -169,7 +166,7 @@ class ArrowGenerator:
             [size, size, 3] uint8; the first axis is y.
 
         Raises:
-            UserError: if Pillow is not installed.
+            DatasetError: if Pillow is not installed.
         """
         image_module, draw_module = require("PIL.Image", "pillow"), require("PIL.ImageDraw", "pillow")
         canvas = image_module.new("RGB", (scene.size, scene.size), (255, 255, 255))
@@ -210,10 +207,10 @@ def _arrow_outline(scene: ArrowScene) -> tuple[list[tuple[float, float]], bool]:
     return [(x + a * cosine - b * sine, y + a * sine + b * cosine) for a, b in zip(along, across, strict=True)], False
 
 
-class ArrowDataset(Dataset[tuple[Tensor, Tensor]]):
+class ArrowDataset:
     """Images of one split at one size, drawn when they are asked for.
 
-    Item k is (image [size, size, 3] uint8, label int64), a function of the constructor's arguments and k only.
+    Item k is (image [size, size, 3] uint8, label), a function of the constructor's arguments and k only.
     """
 
     def __init__(
@@ -254,10 +251,10 @@ class ArrowDataset(Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(f"index={index}: expected 0 <= index < {self.num_images}")
         return self.generator.scene(self.seed, self.split, index, self.size)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return image [size, size, 3] uint8 and label (int64 scalar)."""
+    def __getitem__(self, index: int) -> tuple[UInt8[ndarray, "size size 3"], int]:
+        """Return image [size, size, 3] uint8 and label."""
         scene = self.scene(index)
-        return torch.from_numpy(self.generator.draw(scene)), torch.tensor(scene.label)
+        return self.generator.draw(scene), scene.label
 
 
 class CachedArrows:
@@ -273,26 +270,26 @@ class CachedArrows:
         self.dataset, self.keep = dataset, keep
 
     @cached_property
-    def _store(self) -> tuple[Tensor, Tensor]:
-        size = self.dataset.size
-        return torch.empty(len(self.dataset), size, size, 3, dtype=torch.uint8), torch.full((len(self.dataset),), -1)
+    def _store(self) -> tuple[ndarray, ndarray]:
+        number, size = len(self.dataset), self.dataset.size
+        return np.empty((number, size, size, 3), np.uint8), np.full(number, -1, np.int64)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Float[Tensor, "B size size 3"], Int[Tensor, " B"]]:
-        """Return images as ink, 0 on the white ground to 1, float32, and labels."""
+    def batch(self, indices: Sequence[int]) -> tuple[Float[ndarray, "B size size 3"], Int[ndarray, " B"]]:
+        """Return images as ink, 0 on the white ground to 1, float32, and labels int64."""
         if not self.keep:
-            drawn = [self.dataset[index] for index in indices]
-            return as_ink(torch.stack([image for image, _ in drawn])), torch.stack([label for _, label in drawn])
-        images, labels = self._store
+            images, labels = zip(*(self.dataset[index] for index in indices), strict=True)
+            return as_ink(np.stack(images)), np.array(labels, np.int64)
+        stored, known = self._store
         for index in indices:
-            if labels[index] < 0:
-                images[index], labels[index] = self.dataset[index]
-        chosen = torch.as_tensor(list(indices), dtype=torch.int64)
-        return as_ink(images[chosen]), labels[chosen]
+            if known[index] < 0:
+                stored[index], known[index] = self.dataset[index]
+        chosen = np.asarray(indices, np.int64)
+        return as_ink(stored[chosen]), known[chosen]
 
 
 def mirror(
-    images: Float[Tensor, "B size size C"], indices: Sequence[int], *, key: tuple[int, ...]
-) -> Float[Tensor, "B size size C"]:
+    images: Float[ndarray, "B size size C"], indices: Sequence[int], *, key: tuple[int, ...]
+) -> Float[ndarray, "B size size C"]:
     """Bring each square image into one of its eight orientations: mirrored or not, turned by quarter turns.
 
     None of them changes what the arrow points at. Which one it is depends on `key` and the image's index only.
@@ -305,12 +302,13 @@ def mirror(
     Returns:
         The images, same shape and values.
     """
-    chosen = torch.from_numpy((uniform(key, np.asarray(indices), 3) < 0.5)[:, :, None, None, None])
-    images = torch.where(chosen[:, 0], images.flip(1), images)
-    images = torch.where(chosen[:, 1], images.flip(2), images)
-    return torch.where(chosen[:, 2], images.transpose(1, 2), images)
+    chosen = (uniform(key, np.asarray(indices), 3) < 0.5)[:, :, None, None, None]
+    images = np.where(chosen[:, 0], images[:, ::-1], images)
+    images = np.where(chosen[:, 1], images[:, :, ::-1], images)
+    # in memory the columns come first: the order decides the last bits of what a model computes
+    return np.ascontiguousarray(np.where(chosen[:, 2], images, images.swapaxes(1, 2))).swapaxes(1, 2)
 
 
-def as_ink(images: Tensor) -> Float[Tensor, "B height width 3"]:
-    """Turn uint8 images on white into the model's input: 0 where the ground is, 1 where the ink is."""
-    return 1 - images.to(torch.float32) / 255
+def as_ink(images: UInt8[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
+    """Turn uint8 images on white into a model's input, float32: 0 where the ground is, 1 where the ink is."""
+    return 1 - images.astype(np.float32) / np.float32(255)

@@ -1,8 +1,8 @@
+import numpy as np
 import pytest
-import torch
 
-from plstm_torch.data.text import evaluation_streams, load_text, training_windows, windows_per_epoch
-from plstm_torch.optional import UserError
+from plstm_testing.datasets.errors import DatasetError
+from plstm_testing.datasets.text import evaluation_streams, load_text, training_windows, windows_per_epoch
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def text(tmp_path):
 def test_head_and_tail_are_the_file(text):
     assert len(text.head) == 900
     assert len(text.tail) == 100
-    assert bytes(torch.cat([text.head, text.tail]).tolist()) == bytes(i % 251 for i in range(1000))
+    assert bytes(np.concatenate([text.head, text.tail]).tolist()) == bytes(i % 251 for i in range(1000))
 
 
 def test_windows_tile_the_head_from_another_offset_in_each_epoch(text):
@@ -24,16 +24,16 @@ def test_windows_tile_the_head_from_another_offset_in_each_epoch(text):
     starts = set()
     for epoch in range(5):
         inputs, targets = training_windows(text.head, range(number), context_length=16, seed=0, epoch=epoch)
-        assert torch.equal(inputs[:, 1:], targets[:, :-1])
-        assert torch.equal(inputs[1:, 0], targets[:-1, -1])
-        assert inputs.dtype == torch.int64
+        assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+        assert np.array_equal(inputs[1:, 0], targets[:-1, -1])
+        assert inputs.dtype == np.int64
         starts.add(int(inputs[0, 0]))
     assert len(starts) > 2
 
 
 @pytest.mark.parametrize("length", range(17, 60))
 def test_windows_never_leave_the_head(length):
-    head = torch.arange(length, dtype=torch.uint8)
+    head = np.arange(length, dtype=np.uint8)
     for epoch in range(8):
         number = windows_per_epoch(length, 16)
         _, targets = training_windows(head, range(number), context_length=16, seed=1, epoch=epoch)
@@ -47,12 +47,12 @@ def test_every_byte_of_the_tail_is_predicted_once_and_after_its_own_past(text, s
     rows = evaluation_streams(text, streams=streams, warm_up=warm_up)
     assert not rows.counts[:, 0].any()
     assert rows.values[rows.counts].tolist() == text.tail.tolist()
-    everything = torch.cat([text.head, text.tail]).tolist()
+    everything = np.concatenate([text.head, text.tail]).tolist()
     start = 0
     for values, counts in zip(rows.values, rows.counts, strict=True):
         counted = values[counts].tolist()
         if counted:
-            before = values[: int(counts.int().argmax())].tolist()
+            before = values[: int(counts.argmax())].tolist()
             position = len(text.head) + start
             assert everything[position - len(before) : position] == before
         start += len(counted)
@@ -61,9 +61,9 @@ def test_every_byte_of_the_tail_is_predicted_once_and_after_its_own_past(text, s
 def test_bad_files_are_named(tmp_path):
     missing, short = tmp_path / "none.txt", tmp_path / "short.txt"
     short.write_bytes(b"ten bytes!")
-    with pytest.raises(UserError, match=r"cannot read .*none.txt: No such file or directory"):
+    with pytest.raises(DatasetError, match=r"cannot read .*none.txt: No such file or directory"):
         load_text(missing, context_length=16, held_out=0.1)
-    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(DatasetError, match=r"cannot read .*: Is a directory"):
         load_text(tmp_path, context_length=16, held_out=0.1)
-    with pytest.raises(UserError, match=r"short.txt has 10 bytes, which leaves 9 .* context length of 16 .* 17"):
+    with pytest.raises(DatasetError, match=r"short.txt has 10 bytes, which leaves 9 .* context length of 16 .* 17"):
         load_text(short, context_length=16, held_out=0.1)

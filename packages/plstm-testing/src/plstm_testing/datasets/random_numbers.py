@@ -43,7 +43,7 @@ def derive_seed(*key: int) -> int:
         key: integers, for instance (seed, step, rank).
 
     Returns:
-        The seed, accepted by torch and by numpy.
+        The seed, which the generators of numpy and of the frameworks accept.
     """
     state = np.zeros(1, dtype=np.uint64)
     for part in key:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Bool, Int, UInt8
+from numpy import ndarray
 
-from plstm_torch.data.random_numbers import derive_seed
-from plstm_torch.optional import UserError
+from plstm_testing.datasets.errors import DatasetError
+from plstm_testing.datasets.random_numbers import derive_seed
 
 VOCABULARY = 256
 
@@ -26,8 +25,8 @@ class ByteText:
         digest: SHA-256 of the whole file, to notice that it changed between two runs.
     """
 
-    head: Tensor
-    tail: Tensor
+    head: UInt8[ndarray, " N"]
+    tail: UInt8[ndarray, " M"]
     digest: str
 
 
@@ -43,21 +42,21 @@ def load_text(path: Path, *, context_length: int, held_out: float) -> ByteText:
         Head and tail.
 
     Raises:
-        UserError: if the file cannot be read or is too short for one training window and one held-out byte.
+        DatasetError: if the file cannot be read or is too short for one training window and one held-out byte.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     tail_length = max(1, int(len(data) * held_out))
     head_length = len(data) - tail_length
     if head_length < context_length + 1:
         needed = context_length + 1
-        raise UserError(
+        raise DatasetError(
             f"{path} has {len(data)} bytes, which leaves {max(head_length, 0)} for training;"
             f" a context length of {context_length} needs at least {needed}"
         )
-    values = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+    values = np.frombuffer(data, dtype=np.uint8)
     return ByteText(values[:head_length], values[head_length:], hashlib.sha256(data).hexdigest())
 
 
@@ -75,8 +74,8 @@ def windows_per_epoch(length: int, context_length: int) -> int:
 
 
 def training_windows(
-    head: Tensor, indices: Sequence[int], *, context_length: int, seed: int, epoch: int
-) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    head: UInt8[ndarray, " N"], indices: Sequence[int], *, context_length: int, seed: int, epoch: int
+) -> tuple[Int[ndarray, "B T"], Int[ndarray, "B T"]]:
     """Cut windows out of the head; each epoch starts the row of windows at another offset.
 
     Args:
@@ -91,8 +90,8 @@ def training_windows(
     """
     room = len(head) - 1 - windows_per_epoch(len(head), context_length) * context_length
     offset = derive_seed(seed, epoch) % (min(room, context_length - 1) + 1)
-    start = torch.as_tensor(list(indices), dtype=torch.int64)[:, None] * context_length + offset
-    windows = head[start + torch.arange(context_length + 1)].to(torch.int64)
+    start = np.asarray(indices, np.int64)[:, None] * context_length + offset
+    windows = head[start + np.arange(context_length + 1)].astype(np.int64)
     return windows[:, :-1], windows[:, 1:]
 
 
@@ -105,8 +104,8 @@ class Streams:
         counts: [S, W + L] bool, which bytes of a row are to be predicted (each byte of the text once).
     """
 
-    values: Tensor
-    counts: Tensor
+    values: Int[ndarray, "S L"]
+    counts: Bool[ndarray, "S L"]
 
 
 def evaluation_streams(text: ByteText, *, streams: int, warm_up: int) -> Streams:
@@ -123,8 +122,7 @@ def evaluation_streams(text: ByteText, *, streams: int, warm_up: int) -> Streams
     warm_up = max(1, min(warm_up, len(text.head)))
     streams = min(streams, len(text.tail))
     length = -(-len(text.tail) // streams)
-    context = torch.cat([text.head[len(text.head) - warm_up :], text.tail]).to(torch.int64)
-    start = torch.arange(streams)[:, None] * length
-    position = start + torch.arange(warm_up + length)
-    counts = (torch.arange(warm_up + length) >= warm_up) & (position < len(context))
-    return Streams(context[position.clamp(max=len(context) - 1)], counts)
+    context = np.concatenate([text.head[len(text.head) - warm_up :], text.tail]).astype(np.int64)
+    position = np.arange(streams)[:, None] * length + np.arange(warm_up + length)
+    counts = (np.arange(warm_up + length) >= warm_up) & (position < len(context))
+    return Streams(context[np.minimum(position, len(context) - 1)], counts)

@@ -1,0 +1,146 @@
+"""Every command: what it does, the settings that are its options, and what runs it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
+
+import tyro
+
+from plstm_torch.cli.app import PROGRAM
+from plstm_torch.cli.options import Part, options_class, parse, settings_of
+from plstm_torch.optional import UserError
+from plstm_torch.settings import MachineSettings, commands
+from plstm_torch.settings.commands import CheckSettings, FieldSettings, GraphPictureSettings
+
+_ABOUT = "pLSTM in PyTorch: train on digits, arrows, text or graphs, use what was trained, check the installation."
+_PLACE = Part(MachineSettings, only=("device", "threads"))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        about: what it does.
+        parts: its options.
+        run: takes the options and the words of the command line after the command's name; returns the exit code.
+    """
+
+    about: str
+    parts: dict[str, Part]
+    run: Callable[[Any, Sequence[str]], int]
+
+
+def _evaluate(options: Any, words: Sequence[str]) -> int:
+    settings = settings_of(commands.EvaluateSettings, options.what)
+    machine = settings_of(MachineSettings, options.machine)
+    from plstm_torch.cli.use import evaluate
+
+    return evaluate(settings, machine)
+
+
+def _generate(options: Any, words: Sequence[str]) -> int:
+    settings = settings_of(commands.GenerateSettings, options.what)
+    machine = settings_of(MachineSettings, options.machine)
+    from plstm_torch.cli.use import generate
+
+    return generate(settings, machine)
+
+
+def _check(options: Any, words: Sequence[str]) -> int:
+    from plstm_torch.cli.check import check
+
+    return check(settings_of(CheckSettings, options.what))
+
+
+def _receptive_field(options: Any, words: Sequence[str]) -> int:
+    from plstm_torch.cli.show import receptive_field
+
+    return receptive_field(settings_of(FieldSettings, options.what))
+
+
+def _graph(options: Any, words: Sequence[str]) -> int:
+    from plstm_torch.cli.show import graph
+
+    return graph(settings_of(GraphPictureSettings, options.what))
+
+
+_USE: dict[str, Command] = {
+    "eval": Command(
+        "Measure a trained model on its held-out data.",
+        {"what": Part(commands.EvaluateSettings), "machine": _PLACE},
+        _evaluate,
+    ),
+    "generate": Command(
+        "Continue a prompt with a trained language model, byte by byte.",
+        {"what": Part(commands.GenerateSettings), "machine": _PLACE},
+        _generate,
+    ),
+    "check": Command(
+        "Compare every op on this machine's devices and dtypes with the numpy reference; exit code 1 if one is wrong.",
+        {"what": Part(CheckSettings)},
+        _check,
+    ),
+}
+_SHOW: dict[str, Command] = {
+    "receptive-field": Command(
+        "Impulse responses of a P and a D layer over a grid: what one node's signal reaches, and how strongly.",
+        {"what": Part(FieldSettings)},
+        _receptive_field,
+    ),
+    "graph": Command(
+        "The signal of one node on a directed acyclic graph in P- and in D-mode.",
+        {"what": Part(GraphPictureSettings)},
+        _graph,
+    ),
+}
+
+
+def run(words: Sequence[str]) -> int:
+    """Read a command line and do what it says.
+
+    Args:
+        words: of the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: if the words make no sense, or the command cannot do what they say.
+        SystemExit: after printing help.
+    """
+    from plstm_torch.cli.train import TRAIN
+
+    groups = {
+        "train": (TRAIN, "Train a model. Under torchrun, several processes share each batch and give the same result."),
+        "show": (_SHOW, "Draw what the layers do."),
+    }
+    first = words[0] if words else "--help"
+    if first in groups:
+        known, about = groups[first]
+        return _choose(known, words[1:], f"{PROGRAM} {first}", about)
+    if first in _USE:
+        return _call(_USE[first], first, words[1:], f"{PROGRAM} {first}")
+    if first in ("-h", "--help"):
+        summary = {name: Command(about, {}, _check) for name, (_, about) in groups.items()}
+        return _choose({**summary, **_USE}, ["--help"], PROGRAM, f"{_ABOUT} --version prints the version.")
+    raise UserError(f"command: expected one of {', '.join((*groups, *_USE))}, got {first!r}")
+
+
+def _choose(known: dict[str, Command], words: Sequence[str], prog: str, about: str) -> int:
+    name = words[0] if words else ""
+    if name in known:
+        return _call(known[name], name, words[1:], f"{prog} {name}")
+    if name not in ("-h", "--help"):
+        raise UserError(f"command: expected one of {', '.join(f'{prog} {each}' for each in known)}, got {name!r}")
+    choices = [
+        Annotated[options_class(each, command.about, {}), tyro.conf.subcommand(each, description=command.about)]
+        for each, command in known.items()
+    ]
+    parse(Union[tuple(choices)], ["--help"], about=about, prog=prog)  # type: ignore[arg-type]  # noqa: UP007
+    return 0
+
+
+def _call(command: Command, name: str, words: Sequence[str], prog: str) -> int:
+    options = parse(options_class(name, command.about, command.parts), words, about=command.about, prog=prog)
+    return command.run(options, words)

@@ -1,0 +1,133 @@
+"""`plstm-torch eval` and `plstm-torch generate`: use what a run folder holds, which may come from a stranger."""
+
+import json
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from plstm_torch.optional import FailedRunError, UserError
+from plstm_torch.pretrained import from_pretrained
+from plstm_torch.settings import TASK_SETTINGS, MachineSettings, RunSettings
+from plstm_torch.settings.commands import EvaluateSettings, GenerateSettings
+from plstm_torch.training.distributed import choose_device, open_world
+from plstm_torch.training.run_folder import RunFolder
+from plstm_torch.training.task import Task
+from plstm_torch.training.tasks import open_task
+from plstm_torch.training.text_task import sample_bytes
+
+
+def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
+    """Measure a trained model on its held-out data.
+
+    Args:
+        settings: what is measured.
+        machine: where.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: if the folder holds no run, or the data are missing.
+        FailedRunError: if the run has no weights yet.
+    """
+    folder = RunFolder(Path(settings.folder))
+    stored = folder.read_settings()
+    data = _data(stored, settings)
+    _require_model(folder)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    task = open_task(stored.task, data, stored.training.seed)
+    with open_world(machine.device) as world, torch.no_grad():
+        measured = task.evaluate(_load(task, folder.path, world.device), world)
+        if world.is_main:
+            _print(measured, stored.task, folder.path, as_json=settings.json)
+    return 0
+
+
+def _data(stored: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
+    """The stored settings of the data, with what the command line says; only it says which files are read."""
+    data = dict(stored.data)
+    cls = TASK_SETTINGS.get(stored.task)
+    for name, task in (("size", "arrows"), ("file", "text"), ("root", "graphs")):
+        if getattr(settings, name) and stored.task != task:
+            raise UserError(f"--{name}: expected a run of {task}, {settings.folder} holds {stored.task}")
+    if cls is not None and cls.location is not None:
+        place = getattr(settings, cls.location)
+        if place is None:
+            named = f"the run names {data.get(cls.location)!r:.200}, which a run folder may not choose"
+            raise UserError(f"--{cls.location}: expected the data to measure on ({named})")
+        data[cls.location] = place
+        if cls.location == "file":
+            data["digest"] = ""  # any text may be measured
+    if settings.size:
+        own = data.get("image_size")
+        data["test_sizes"] = [own, *(size for size in settings.size if size != own)]
+    return data
+
+
+def _require_model(folder: RunFolder) -> None:
+    if not folder.has_model:
+        remedy = "; continue it with train --resume" if folder.has_checkpoint else ""
+        raise FailedRunError(f"{folder.path} holds no trained model, its first epoch was not finished{remedy}")
+
+
+def _load(task: Task, folder: Path, device: torch.device) -> nn.Module:
+    try:
+        return task.load_model(folder).to(device).eval()
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot load the model in {folder}: {error}") from error
+
+
+def _print(measured: dict[str, float], task: str, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"task": task, **measured}))
+        return
+    width = max(map(len, measured))
+    print(f"{folder} ({task})")
+    for name, value in measured.items():
+        print(f"  {name.replace('_', ' '):<{width}}  {value:.4f}")
+
+
+def generate(settings: GenerateSettings, machine: MachineSettings) -> int:
+    """Continue a prompt with a trained language model, byte by byte.
+
+    Args:
+        settings: what is generated.
+        machine: where.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: if the folder holds no run of text, or the prompt is empty or no text.
+        FailedRunError: if the run has no weights yet.
+    """
+    try:
+        prompt = settings.prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("prompt: expected text in UTF-8, got bytes that are none") from error
+    if not prompt:
+        raise UserError("prompt: expected at least one byte, got none")
+    folder = RunFolder(Path(settings.folder))
+    stored = folder.read_settings()
+    if stored.task != "text":
+        raise UserError(f"generate: expected a run of text, {folder.path} holds {stored.task}")
+    _require_model(folder)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    device = choose_device(machine.device)
+    try:  # without the task: the text that the run was trained on is not needed any more
+        model = from_pretrained(folder.path).to(device).eval()
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot load the model in {folder.path}: {error}") from error
+    sampling = {name: getattr(settings, name) for name in ("seed", "temperature", "top_k", "top_p")}
+    stream = sample_bytes(model, prompt, settings.length, device=device, **sampling)
+    out = sys.stdout.buffer
+    for piece in chain((prompt,), stream, (b"\n",)):
+        out.write(piece)
+        out.flush()
+    return 0

@@ -1,0 +1,137 @@
+"""What the commands other than `train` are told, and where a run lives."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from plstm_torch.settings.base import LARGEST_COUNT, LARGEST_SEED, Settings, setting
+
+_LARGEST_PICTURE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings(Settings):
+    """Where a run lives.
+
+    Attributes:
+        out: run folder: weights, checkpoint, metrics, pictures.
+        resume: continue the run in the folder; its settings stay as they are.
+        overwrite: delete the run in the folder and start anew.
+    """
+
+    out: str = setting()
+    resume: bool = setting(False, switch=True)
+    overwrite: bool = setting(False, switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetSettings(FolderSettings):
+    """Where a run of arrows lives, and what it starts from.
+
+    Attributes:
+        preset: what the other options start from: quick (32 -> 64 pixels, minutes; its values are shown here), mixed
+            (also smaller images) or paper (192 -> 384).
+    """
+
+    out: str = setting("runs/arrows")
+    preset: Literal["quick", "mixed", "paper"] = setting("quick")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsSettings(FolderSettings):
+    """Where the runs of a cross-validation live, and how many there are.
+
+    Attributes:
+        folds: how many of the folds are run; None: all.
+    """
+
+    out: str = setting("runs/graphs")
+    folds: int | None = setting(None, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """What is measured.
+
+    Attributes:
+        folder: run folder of `plstm-torch train`.
+        size: arrows: test at this size too; may be repeated.
+        file: text: the file whose tail is measured; a run folder does not choose what is read.
+        root: graphs: folder of the datasets; a run folder does not choose what is read.
+        json: print one line of JSON instead of a table.
+    """
+
+    folder: str = setting()
+    size: tuple[int, ...] = setting((), low=1, high=2**14, repeated=True)
+    file: str | None = setting(None)
+    root: str | None = setting(None)
+    json: bool = setting(False, switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(Settings):
+    """What is generated.
+
+    Attributes:
+        folder: run folder of `plstm-torch train text`.
+        prompt: text to continue.
+        length: bytes to generate.
+        temperature: 0 takes the most likely byte.
+        top_k: draw from the k most likely bytes only.
+        top_p: draw from the fewest bytes that reach this probability only.
+        seed: of the draws; None: another text each time.
+    """
+
+    folder: str = setting()
+    prompt: str = setting("\n")
+    length: int = setting(400, low=0, high=LARGEST_COUNT)
+    temperature: float = setting(1.0, low=0)
+    top_k: int | None = setting(None, low=1, high=LARGEST_COUNT)
+    top_p: float | None = setting(None, above=0, high=1)
+    seed: int | None = setting(None, low=0, high=LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSettings(Settings):
+    """What the picture of the receptive field shows.
+
+    Attributes:
+        out: where to write the picture (.png, .svg or .pdf).
+        size: side of the grid.
+        angle: angle of a P panel; may be repeated. Without any: 0.2, 0.5 and 0.75.
+        decay: decay of the P panels.
+    """
+
+    out: str = setting("receptive_field.png")
+    size: int = setting(64, low=8, high=_LARGEST_PICTURE)
+    angle: tuple[float, ...] = setting((), above=0, below=1, repeated=True)
+    decay: float = setting(1.0, above=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPictureSettings(Settings):
+    """What the picture of a graph shows.
+
+    Attributes:
+        out: where to write the picture (.png, .svg or .pdf).
+        layers: layers of nodes.
+        width: nodes in a layer.
+        seed: of the graph.
+    """
+
+    out: str = setting("graph.png")
+    layers: int = setting(9, low=2, high=_LARGEST_PICTURE)
+    width: int = setting(7, low=1, high=_LARGEST_PICTURE)
+    seed: int = setting(0, low=0, high=LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(Settings):
+    """What is checked.
+
+    Attributes:
+        device: device to check; may be repeated. Without any: all of this machine.
+        dtype: dtype to check; may be repeated. Without any: all that the ops support.
+    """
+
+    device: tuple[str, ...] = setting((), repeated=True)
+    dtype: tuple[str, ...] = setting((), repeated=True)
