@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 Carry = TypeVar("Carry")
@@ -26,16 +27,18 @@ def compute_dtype(**arrays: Any) -> jnp.dtype:
         The dtype.
 
     Raises:
-        TypeError: if one is no array, or has no floating dtype.
+        TypeError: if one is no dense array, or has no floating dtype of at least 16 bits.
     """
     dtypes = []
     for name, array in arrays.items():
         if array is None:
             continue
-        if not hasattr(array, "dtype"):
-            raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
+        if not hasattr(array, "dtype") or hasattr(array, "todense"):
+            raise TypeError(f"{name}: expected a dense array, got {type(array).__name__}")
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
+        if not 2 <= np.dtype(array.dtype).itemsize <= 8:  # what promotes to nothing
+            raise TypeError(f"{name}: expected a dtype of 16 to 64 bits, got {array.dtype}")
         dtypes.append(jax.dtypes.canonicalize_dtype(array.dtype))  # float64 counts as float32 unless x64 is enabled
     return jnp.result_type(*dtypes, jnp.float32)
 

@@ -58,3 +58,18 @@ def attach(result: Tensor, *tensors: Tensor) -> Tensor:
         if result.numel() == 0 or tensor.numel() == 0:
             result = result + tensor.sum()
     return result
+
+
+def scale_factor(scale: object, default: float) -> float | Tensor:
+    """The factor of the output.
+
+    Args:
+        scale: None, a number, or an array without dimensions, as `plstm_config.shapes.check_scale` lets pass.
+        default: the factor if it is None.
+
+    Returns:
+        A Python number, or the tensor as it is.
+    """
+    if scale is None:
+        return default
+    return scale if isinstance(scale, Tensor) else float(scale)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import attach, check_tensors, common_dtype
+from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops.plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops.plstm_1d.packing import checked_bounds, constant_positions
@@ -75,19 +75,19 @@ def plstm_1d(
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its section B.3.
     """
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
     sizes = check_plstm_1d(
         query, key, value, source, transition, mark, direct,
         initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens,
     )  # fmt: skip
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("chunk_size", chunk_size)
-    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
-    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
-    tensors = check_tensors(named)
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         q, k, v, s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors)
-        factor = sizes["DK"] ** -0.5 if scale is None else scale
+        factor = scale_factor(scale, sizes["DK"] ** -0.5)
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
         name = resolve_implementation(implementation, sizes["T"])
         bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plstm_config.shapes import Sizes, check_implementation, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
 from plstm_torch.ops._fast_form import apply_form
 from plstm_torch.ops.plstm_graph.dense import DenseForm, DenseStatesForm
@@ -82,13 +82,13 @@ def plstm_graph(
     Source:
         Equations 5 and 6 of the pLSTM paper; "parallel" is its equation 7.
     """
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
     sizes = check_plstm_graph(
         query, key, value, source, transition, mark, direct, topology, initial_state=initial_state, scale=scale
     )
     check_implementation(implementation, IMPLEMENTATIONS)
-    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
-    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
-    tensors = check_tensors(named)
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         arrays = [tensor.to(dtype) for tensor in tensors]
@@ -122,7 +122,7 @@ def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
     query, key, value, source, transition, mark, direct, *initial = arrays
-    factor = 1.0 if scale is None else scale
+    factor = scale_factor(scale, 1.0)
     schedule = level_schedule(topology, sizes["N"], query.device)
     output = _read_own(query, key, value, factor * direct)
     initial = [_reordered(state.movedim(-1, 2), schedule.edges) for state in initial]

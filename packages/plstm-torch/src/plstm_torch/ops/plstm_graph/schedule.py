@@ -94,7 +94,8 @@ def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> Level
     """The schedule of a topology on a device; checked and computed once for each if it can be weakly referenced.
 
     Raises:
-        ValueError: if the indices are no DAG in topological order.
+        TypeError: if the indices are no integers.
+        ValueError: if they are no DAG in topological order.
     """
     try:
         known = _KNOWN.setdefault(topology, {})
