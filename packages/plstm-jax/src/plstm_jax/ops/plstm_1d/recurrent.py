@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plstm_jax.ops.arrays import places
 from plstm_jax.ops.plstm_1d.problem import (
     Problem,
     Result,
@@ -23,7 +24,7 @@ def recurrent(problem: Problem) -> Result:
     """Scan over the steps; the carry holds the state of every packed sequence."""
     steps = problem.steps
     length = steps.query.shape[1]
-    sequences = None if problem.bounds is None else sequence_of(jnp.arange(length), problem.bounds)
+    sequences = None if problem.bounds is None else sequence_of(places(length), problem.bounds)
 
     def step(states: Array, inputs: tuple[Steps, Array | None]) -> tuple[Array, Array]:
         now, sequence = inputs

@@ -113,14 +113,15 @@ def _pad(problem: Problem, grid: _Grid) -> Problem:
 
     gates = problem.gates.map(lambda gate: padded(gate, (2, more_x), (3, more_y)))
     eye = jnp.eye(gates.transition_rl.shape[-1], dtype=gates.transition_rl.dtype)
-    beyond_x = (jnp.arange(x + more_x) >= x)[:, None, None, None]
-    beyond_y = (jnp.arange(y + more_y) >= y)[:, None, None]
+    beyond_x = (jnp.arange(x + more_x) >= x).astype(eye.dtype).reshape(1, 1, -1, 1, 1, 1)
+    beyond_y = (jnp.arange(y + more_y) >= y).astype(eye.dtype).reshape(1, 1, 1, -1, 1, 1)
     return problem._replace(
         query=nodes(problem.query),
         key=nodes(problem.key),
         value=nodes(problem.value),
         gates=gates._replace(
-            transition_rl=gates.transition_rl + beyond_x * eye, transition_du=gates.transition_du + beyond_y * eye
+            transition_rl=gates.transition_rl + beyond_x * eye.reshape(1, 1, 1, 1, *eye.shape),
+            transition_du=gates.transition_du + beyond_y * eye.reshape(1, 1, 1, 1, *eye.shape),
         ),
         direct=nodes(problem.direct),
         left=padded(problem.left, (2, more_y)),

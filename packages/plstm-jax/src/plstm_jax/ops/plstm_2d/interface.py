@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from plstm_config.shapes import Sizes, check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
-from plstm_jax.ops.arrays import compute_dtype, swap_state
+from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
 from plstm_jax.ops.plstm_2d.blocks import blockwise
 from plstm_jax.ops.plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops.plstm_2d.recurrent import recurrent
@@ -197,7 +197,7 @@ def _run(
         **dict(zip(("query", "key", "value"), inputs, strict=True)), **gates._asdict(), direct=direct, **states
     )
     query, key, value = (jnp.asarray(array, dtype) for array in inputs)
-    factor = jnp.asarray(sizes["DK"] ** -0.5 if scale is None else scale, dtype)
+    factor = scale_factor(scale, sizes["DK"] ** -0.5, dtype)
     gates = gates.map(lambda gate: jnp.asarray(gate, dtype))
     # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
     mark_l = gates.mark_l * factor

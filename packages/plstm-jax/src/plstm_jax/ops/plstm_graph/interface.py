@@ -11,10 +11,11 @@ from jax import Array
 from jaxtyping import Float
 
 from plstm_config.shapes import PLSTM_GRAPH, check_implementation, check_plstm_graph
-from plstm_jax.ops.arrays import compute_dtype, contract
+from plstm_jax.ops.arrays import compute_dtype, contract, scale_factor
 from plstm_jax.ops.plstm_graph.dense import read_dense, solve_dense
 from plstm_jax.ops.plstm_graph.levels import solve_by_levels
 from plstm_jax.ops.plstm_graph.plan import GraphPlan, plan_graph
+from plstm_jax.ops.plstm_graph.spoilt import is_spoilt, marked, only_finite, spoilt_edges, spoilt_nodes
 
 IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
 # Edges of the largest graph up to which one triangular solve is faster than the levels.
@@ -91,7 +92,7 @@ def plstm_graph(
     implementation = resolve(implementation, plan.max_edges, with_states)
     dtype = compute_dtype(**dict(zip(PLSTM_GRAPH, arrays, strict=True)), initial_state=initial_state)
     given = [jnp.asarray(array, dtype) for array in arrays]
-    given[0] = given[0] * jnp.asarray(1.0 if scale is None else scale, dtype)
+    given[0] = given[0] * scale_factor(scale, 1.0, dtype)
     if initial_state is not None:
         given.append(jnp.asarray(initial_state, dtype))
     if "JT" not in sizes:
@@ -131,8 +132,9 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
     own = contract("nhoqkv,nhqk->nhov", direct, contract("nhdq,nhdk->nhqk", query, key))
     output = contract("nhov,nhev->nheo", own, value)
     if implementation == "parallel" and not with_states:
-        output = output + read_dense(query, key, value, source, transition, mark, plan)
-        return (jnp.swapaxes(output, 0, 1),)
+        arrays = query, key, value, source, transition, mark
+        read = read_dense(*(only_finite(array) for array in arrays), plan)
+        return (jnp.swapaxes(output + marked(read, spoilt_nodes(*arrays, plan)), 0, 1),)
     tail, head = plan.edges.T
     keys, values, queries = (
         array.at[node].get(mode="fill", fill_value=0) for array, node in ((key, tail), (value, tail), (query, head))
@@ -141,7 +143,11 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
     entering = contract("ehtkv,ehdk->ehtvd", written, keys)
     if initial:
         entering = entering + _turned(initial[0])
-    states = (solve_dense if implementation == "parallel" else solve_by_levels)(entering, transition, plan)
+    if implementation == "parallel":
+        spoilt = spoilt_edges(is_spoilt(entering), transition, plan)
+        states = marked(solve_dense(only_finite(entering), only_finite(transition), plan), spoilt)
+    else:
+        states = solve_by_levels(entering, transition, plan)
     reading = contract("ehoqt,ehdq->ehotd", mark, queries)
     output = output.at[head].add(contract("ehtvd,ehotd->ehvo", states, reading), mode="drop")
     return jnp.swapaxes(output, 0, 1), jnp.swapaxes(_turned(states), 0, 1)
