@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import golden
 from ..tolerances import assert_close, assert_within, rms
-from . import composition, errors, long_range, signatures, truth
+from . import composition, errors, isolation, long_range, signatures, truth
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
@@ -35,8 +35,8 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         adapter: the backend.
 
     Returns:
-        Checks by group: "signatures", "values", "layouts", "composition", "long_range", "errors", "golden_ops",
-        "golden_modules".
+        Checks by group: "signatures", "values", "layouts", "composition", "long_range", "errors", "isolation",
+        "golden_ops", "golden_modules".
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
         "signatures": _signature_checks,
@@ -45,6 +45,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "composition": _composition_checks,
         "long_range": _long_range_checks,
         "errors": _error_checks,
+        "isolation": _isolation_checks,
         "golden_ops": _golden_op_checks,
         "golden_modules": _golden_module_checks,
     }
@@ -202,6 +203,14 @@ def _error_checks(adapter: Adapter) -> Iterator[Check]:
             for case in errors.error_cases(op):
                 run = partial(errors.check_error, adapter, case, implementation)
                 yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _isolation_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for spoilt in isolation.spoilt_cases(op):
+                run = partial(isolation.check_isolation, adapter, spoilt, implementation)
+                yield Check(f"{op}-{implementation}-{spoilt.case.name}", run)
 
 
 def _golden_op_checks(adapter: Adapter) -> Iterator[Check]:

@@ -19,6 +19,8 @@ CASES = (
     "-full_odd_sides",
     "-P_odd_sides",
     "-dense_states",
+    "-spoilt_value_scalar",
+    "-spoilt_value_states_scalar",
 )
 
 
@@ -42,7 +44,7 @@ def find_failure(
     adapter = _spoil(mutant, ops, run_op, implementations)
     prefix = f"{mutant.op}-{implementations[mutant.op]}-"
     checks = all_checks(adapter)
-    for check in (*checks["signatures"], *checks["values"]):
+    for check in (*checks["signatures"], *checks["values"], *checks["isolation"]):
         if check.name != mutant.op and not (check.name.startswith(prefix) and check.name.endswith(CASES)):
             continue
         try:
