@@ -1,7 +1,7 @@
 """Constant tensors that outlive the call in which they are made, as caches of index tensors do.
 
-A tensor remembers the mode that it was made in: an inference tensor cannot be saved for a backward pass, a fake one holds
-no numbers, and one that was made within a transform belongs to it. So what is kept is made outside of all of them.
+A tensor remembers the mode that it was made in: an inference tensor cannot be saved for a backward pass, a fake one
+holds no numbers, and one that was made within a transform belongs to it. So what is kept is made outside of them all.
 """
 
 from __future__ import annotations

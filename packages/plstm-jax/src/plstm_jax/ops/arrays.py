@@ -40,12 +40,17 @@ def compute_dtype(**arrays: Any) -> jnp.dtype:
         if not 2 <= np.dtype(array.dtype).itemsize <= 8:  # what promotes to nothing
             raise TypeError(f"{name}: expected a dtype of 16 to 64 bits, got {array.dtype}")
         dtypes.append(jax.dtypes.canonicalize_dtype(array.dtype))  # float64 counts as float32 unless x64 is enabled
-    with jax.numpy_dtype_promotion("standard"):  # stated here, so that callers may forbid what happens unstated
-        return jnp.result_type(*dtypes, jnp.float32)
+    return common_dtype(*dtypes, jnp.float32)
+
+
+def common_dtype(*dtypes: Any) -> jnp.dtype:
+    """What dtypes promote to, stated once, so that callers may forbid what happens unstated."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
 
 
 def scale_factor(scale: Any, default: float, dtype: jnp.dtype) -> Array:
-    """The factor of the output as an array: `scale` as `plstm_config.shapes.check_scale` lets it pass, or the default."""
+    """The factor of the output: `scale` as `plstm_config.shapes.check_scale` lets it pass, or the default."""
     factor = default if scale is None else scale
     return jnp.asarray(float(factor) if isinstance(factor, int) else factor, dtype)
 
@@ -133,42 +138,36 @@ def where_seen(scores: Array, rows: int, columns: int, *, own: bool) -> Array:
 def causal_product(indices: str, weights: Array, values: Array, own: bool) -> Array:
     """A contraction along a line: what arrives at a place from the values of the places before it.
 
-    A plain contraction lets a value that is not finite reach every place, since zero times NaN is NaN. Here, if there is
-    one, such values count as zero, and what they reach is NaN: the same places that a walk along the line would find.
-    The derivative is that of the plain contraction.
+    A plain contraction lets a value that is not finite reach every place, since zero times NaN is NaN. Here the values
+    of such a place count as zero, and all that it reaches is NaN. The derivative is that of the plain contraction.
 
     Args:
         indices: of the contraction; n are the places of the result, m those of the values.
         weights: zero where m lies behind n.
-        values: [..., m, ...].
+        values: [..., m, ...], with m first among the letters.
         own: whether a place reaches itself.
 
     Returns:
         What `contract` returns for finite values.
     """
-    rows = values.reshape(-1, values.shape[-1])
-    sums = _einsum("rw,w->r", rows, jnp.ones(rows.shape[1], rows.dtype))  # a fraction of what a search would cost
-    return lax.cond(
-        jnp.all(jnp.isfinite(sums)),
-        partial(contract, indices),
-        partial(_careful_product, indices, own),
-        weights,
-        values,
-    )
-
-
-def _careful_product(indices: str, own: bool, weights: Array, values: Array) -> Array:
     given, result = (part.replace("...", "") for part in indices.split(",")[1].split("->"))
-    finite = jnp.isfinite(values)
-    axis = values.ndim - len(given) + given.index("m")
-    place = jnp.where(finite, values.shape[axis], lax.broadcasted_iota(jnp.int32, values.shape, axis))
-    # The first place that is not finite, for each entry of the result that it reaches.
-    since = jnp.min(place, [values.ndim - len(given) + i for i, letter in enumerate(given) if letter not in result])
-    product = contract(indices, weights, jnp.where(finite, values, jnp.zeros((), values.dtype)))
-    lead = product.ndim - len(result)
-    since = lax.expand_dims(since, [lead + i for i, letter in enumerate(result) if letter not in given])
-    reached = since < lax.broadcasted_iota(jnp.int32, product.shape, lead + result.index("n")) + int(own)
+    finite = _finite_places(values, len(given))
+    shown = lax.expand_dims(finite, range(finite.ndim, values.ndim))
+    product = contract(indices, weights, jnp.where(shown, values, jnp.zeros((), values.dtype)))
+    place = lax.broadcasted_iota(jnp.int32, finite.shape, finite.ndim - 1)
+    since = jnp.min(jnp.where(finite, finite.shape[-1], place), -1)
+    since = lax.expand_dims(since, range(since.ndim, product.ndim))
+    axis = product.ndim - len(result) + result.index("n")
+    reached = since < lax.broadcasted_iota(jnp.int32, product.shape, axis) + int(own)
     return jnp.where(reached, jnp.full((), jnp.nan, product.dtype), product)
+
+
+def _finite_places(values: Array, letters: int) -> Array:
+    """Whether everything of a place is finite, [..., m]: a product, which is cheaper than to look at every number."""
+    flat = values.reshape(*values.shape[: values.ndim - letters + 1], -1)
+    small = jnp.full(flat.shape[-1], 2.0**-64, flat.dtype)  # no sum of finite numbers leaves the range
+    dimensions = (((flat.ndim - 1,), (0,)), ((), ()))
+    return jnp.isfinite(lax.dot_general(flat, small, dimensions, precision=lax.Precision.HIGHEST))
 
 
 @causal_product.defjvp

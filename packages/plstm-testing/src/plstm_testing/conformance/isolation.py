@@ -1,8 +1,8 @@
 """What is not finite stays with what depends on it, whatever a fast form multiplies with its masks.
 
 One place of the input is spoilt. Outputs and states that do not depend on it must be those of the reference, outputs
-that do must not look finite, and gradients of other rows of the batch, packed sequences and graphs must be right. Within
-the spoilt sequence or graph, gradients are free: a cotangent of zero times NaN has no agreed value.
+that do must not look finite, and gradients of other rows of the batch, packed sequences and graphs must be right.
+Within the spoilt sequence or graph, gradients are free: a cotangent of zero times NaN has no agreed value.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from .draws import Case
 
 _ROW = 1  # of the batch, or the head, that is spoilt
 _HUGE = 1e100  # the way to an overflow, which depends on the order of products
+_STATES = {"states": (True, True), "from_zero": (False, True), "output_only": (False, False)}  # initial, last
 _BOUNDS = [0, 4, 7, 7, 13]
 _FIRST = 5  # nodes of the first graph, which is spoilt
 _GRAPHS = DagTopology.batch(
@@ -100,15 +101,11 @@ def _sequences() -> Iterator[Spoilt]:
     for kind, j in (("scalar", SCALAR), ("state_tracking", STATE_TRACKING)):
         for name in PLSTM_1D:
             yield _spoil(sequence(f"spoilt_{name}_{kind}", 13, j, initial=True, chunk_size=4), [name], slice(6, 7))
-        packed = {"bounds": _BOUNDS, "chunk_size": 4}
-        for states, options in {
-            "states": {"initial": True},
-            "from_zero": {},
-            "output_only": {"last": False},
-        }.items():
-            case = sequence(f"spoilt_packed_{states}_{kind}", 13, j, **packed, **options)
+        for states, (initial, last) in _STATES.items():
+            options: dict[str, Any] = {"bounds": _BOUNDS, "chunk_size": 4, "initial": initial, "last": last}
+            case = sequence(f"spoilt_packed_{states}_{kind}", 13, j, **options)
             yield _spoil(case, list(PLSTM_1D), slice(5, 6))
-            case = sequence(f"overflowing_packed_{states}_{kind}", 13, j, **packed, **options)
+            case = sequence(f"overflowing_packed_{states}_{kind}", 13, j, **options)
             yield _spoil(case, ["transition"], slice(4, 7), 1e200)
 
 
@@ -131,9 +128,10 @@ def _spoil(case: Case, names: list[str], steps: slice, value: float = np.nan) ->
 
 def _graphs() -> Iterator[Spoilt]:
     for kind, j in (("scalar", None), ("state_tracking", STATE_TRACKING)):
-        for states, options in {"states": {"initial": True}, "output_only": {"last": False}}.items():
+        for states in ("states", "output_only"):
+            initial, last = _STATES[states]
             for name in PLSTM_GRAPH:
-                case = graph(f"spoilt_{name}_{states}_{kind}", _GRAPHS, j=j, **options)
+                case = graph(f"spoilt_{name}_{states}_{kind}", _GRAPHS, j=j, initial=initial, last=last)
                 yield _spoil_graph(case, name)
 
 

@@ -6,9 +6,9 @@ hand-written pass is one opaque operator: to trace it would unroll every loop. E
 without the caller's autocast: it writes into buffers of its inputs' dtype.
 
 A form that is fast because it multiplies with masks lets one NaN, or one product that overflows, reach results that do
-not depend on it: zero times NaN is NaN. It names a careful form, and both passes take that one for the rows of the batch
-whose results are not finite. Finite results need no second look, since whatever is not finite stays so in every product
-and sum; so one sum over the results is all that ordinary input pays.
+not depend on it: zero times NaN is NaN. It names a careful form, and both passes take that one for the rows of the
+batch whose results are not finite. Finite results need no second look, since whatever is not finite stays so in every
+product and sum; so one sum over the results is all that ordinary input pays.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def packed_layout(length: int, size: int, together: int, bounds: Array) -> Layou
     packed = bounds.shape[0] - 1
     starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
     count = _whole_segments(min(length, (length + packed * (size - 1)) // size), together)
-    chunk_bounds = jnp.concatenate([jnp.zeros_like(bounds[:1]), jnp.cumsum((lengths + size - 1) // size, dtype=jnp.int32)])
+    ends = jnp.cumsum((lengths + size - 1) // size, dtype=jnp.int32)
+    chunk_bounds = jnp.concatenate([jnp.zeros_like(ends[:1]), ends])
     chunks = places(count)
     sequences = sequence_of(chunks, chunk_bounds)
     within = ((chunks - chunk_bounds[sequences]) * size)[:, None] + places(size)[None, :]

@@ -99,9 +99,7 @@ def _decays(transition: Array, walks: list[bool]) -> _Decays:
     between, start, end = decay[..., :-1, 1:], decay[..., :-1, 0], decay[..., -1, 1:]
     if any(walks):
         backward = jnp.array(walks).reshape(-1, 1, 1)
-        between = jnp.where(
-            lifted(backward[..., None], between.ndim), jnp.swapaxes(between, -1, -2), between
-        )
+        between = jnp.where(lifted(backward[..., None], between.ndim), jnp.swapaxes(between, -1, -2), between)
         backward = lifted(backward, start.ndim)
         start, end = jnp.where(backward, end, start), jnp.where(backward, start, end)
     return _Decays(between, start, end, decay[..., -1, 0])

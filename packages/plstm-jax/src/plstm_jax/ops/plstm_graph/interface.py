@@ -133,8 +133,8 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
     output = contract("nhov,nhev->nheo", own, value)
     if implementation == "parallel" and not with_states:
         arrays = query, key, value, source, transition, mark
-        read = read_dense(*(only_finite(array) for array in arrays), plan)
-        return (jnp.swapaxes(output + marked(read, spoilt_nodes(*arrays, plan)), 0, 1),)
+        read = read_dense(plan, *(only_finite(array) for array in arrays))
+        return (jnp.swapaxes(output + marked(read, spoilt_nodes(plan, *arrays)), 0, 1),)
     tail, head = plan.edges.T
     keys, values, queries = (
         array.at[node].get(mode="fill", fill_value=0) for array, node in ((key, tail), (value, tail), (query, head))

@@ -42,22 +42,19 @@ def spoilt_edges(
         plan: of the graphs.
     """
     entering = entering.at[plan.line_edges[:, 1]].max(is_spoilt(transition), mode="drop")
-
-    def reached(entering: Array) -> Array:
-        counts = entering.astype(jnp.float32)[..., None, None, None]
-        return solve_by_levels(counts, jnp.ones((*transition.shape[:2], 1, 1), jnp.float32), plan)[..., 0, 0, 0] > 0
-
-    return lax.cond(jnp.any(entering), reached, jnp.zeros_like, entering)
+    # Paths are counted, which may overflow to infinity, but never to NaN. No condition: it would need all devices.
+    counts = entering.astype(jnp.float32)[..., None, None, None]
+    return solve_by_levels(counts, jnp.ones((*transition.shape[:2], 1, 1), jnp.float32), plan)[..., 0, 0, 0] > 0
 
 
 def spoilt_nodes(
+    plan: GraphPlan,
     query: Float[Array, "N H DK JQ"],
     key: Float[Array, "N H DK JK"],
     value: Float[Array, "N H DV JV"],
     source: Float[Array, "E H JT JK JV"],
     transition: Float[Array, "L H JT JT"],
     mark: Float[Array, "E H JO JQ JT"],
-    plan: GraphPlan,
 ) -> Bool[Array, "N H"]:
     """The nodes that read from the edges what is not finite; arguments as of `read_dense`."""
     tail, head = plan.edges.T

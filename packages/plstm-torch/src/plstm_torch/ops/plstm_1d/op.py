@@ -126,7 +126,7 @@ def _run(
 
 
 def _separate(inputs: Tensors, bounds: Tensor) -> Tensors:
-    """Zero transition and mark at every start: what a neighbour left is neither read nor carried on, if it is finite."""
+    """Zero transition and mark at every start: a finite state of a neighbour is neither read nor carried on."""
     query, key, value, source, transition, mark, direct = inputs
     length = query.shape[1]
     # one slot more, because an empty last sequence starts at T

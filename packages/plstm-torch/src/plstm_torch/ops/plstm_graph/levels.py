@@ -43,9 +43,9 @@ class LevelForm:
 
 
 def edge_factors(
-    query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor, schedule: LevelSchedule
+    schedule: LevelSchedule, query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor
 ) -> Tensors:
-    """Inputs of `LevelForm` but the initial state, from query, key and value of the nodes and the gates of the edges."""
+    """Inputs of `LevelForm` but the initial state, from query, key and value of nodes and the gates of edges."""
     keys, values = (tensor.index_select(1, schedule.tail) for tensor in (key, value))
     written = _product(source.flatten(2, 3), values.mT).unflatten(2, source.shape[2:4])
     queries = query.index_select(1, schedule.head)
@@ -56,7 +56,7 @@ def edge_factors(
 def read_by_levels(schedule: LevelSchedule, *inputs: Tensor) -> Tensors:
     """What the nodes read from the edges [H,N,DV,JO]; inputs as in `edge_factors`."""
     query, value, mark = inputs[0], inputs[2], inputs[5]
-    (read,) = apply_form(LevelForm(schedule, False), *edge_factors(*inputs, schedule=schedule))
+    (read,) = apply_form(LevelForm(schedule, False), *edge_factors(schedule, *inputs))
     nothing = query.new_zeros(*value.shape[:3], mark.shape[2])
     return (nothing.index_add(1, schedule.head, read.mT),)
 

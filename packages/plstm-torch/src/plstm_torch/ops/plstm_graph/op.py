@@ -135,7 +135,7 @@ def _run(
         dense = DenseForm(schedule.dense, careful(partial(read_by_levels, schedule), numbers))
         (read,) = apply_form(dense, query, key, value, *gates)
         return output + read, None
-    factors = edge_factors(query, key, value, *gates, schedule)
+    factors = edge_factors(schedule, query, key, value, *gates)
     by_level = LevelForm(schedule, return_states or name == "parallel")
     if name == "parallel":
         solved = DenseStatesForm(schedule.dense, careful(partial(apply_form, by_level), numbers))
