@@ -1,5 +1,6 @@
 """Argument checks: right shapes pass, each wrong one is named with what was expected and what came."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -184,6 +185,12 @@ def test_scale():
         shapes.check_scale("big")
     with pytest.raises(ValueError, match=r"scale: expected None or a number, got an array of shape \(2,\)"):
         shapes.check_scale(np.ones(2))
+    for scale in (10**400, -(10**400), math.inf, -math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"^scale: expected a (number that a float holds|finite number), got"):
+            shapes.check_scale(scale)
+    for scale in (1j, True, [1.0], np.array(1j), np.array(True), np.array("1"), np.array(None)):
+        with pytest.raises(TypeError, match=r"^scale: expected None or a "):
+            shapes.check_scale(scale)
 
 
 @pytest.mark.parametrize("bounds", [[0, 16], [0, 0, 5, 5, 16, 16], (0, 7, 16), np.array([0, 3, 16], np.int32)])

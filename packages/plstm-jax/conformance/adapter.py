@@ -17,6 +17,9 @@ from plstm_testing.conformance import OpCall, Result
 jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / f"plstm-jax-{jax.__version__}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Nothing may rely on what JAX promotes unasked.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 class JaxAdapter:

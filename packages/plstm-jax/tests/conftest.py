@@ -12,6 +12,13 @@ def double_precision():
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_silent_promotion():
+    """Nothing may rely on what JAX promotes: callers may have switched it off."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
 @pytest.fixture
 def jit():
     """`jax.jit` for programs that run once."""

@@ -9,7 +9,7 @@ from plstm_testing.conformance.checks import Check
 from plstm_testing.conformance.mutants import MUTANTS
 from plstm_testing.conformance.numpy_adapter import NumpyAdapter, adapter
 
-GROUPS = ("signatures", "values", "sharing", "steps", "errors", "composition", "golden_ops")
+GROUPS = ("signatures", "values", "sharing", "steps", "errors", "isolation", "composition", "golden_ops")
 
 
 class OneForm(NumpyAdapter):

@@ -13,6 +13,7 @@ ROOTS = {backend: PACKAGES / f"plstm-{backend}" / "src" / f"plstm_{backend}" for
 OPS = ("_plstm_1d", "_plstm_2d", "_plstm_graph")
 ALONE = {
     ("torch", "_plstm_1d"): {
+        "careful": "JAX: ops/arrays.py keeps what is not finite apart inside of its products",
         "decay": "JAX: ops/lines.py, which serves sequences and grids",
         "matrix_segment": "passes by hand, which JAX has no need of",
     },
@@ -23,7 +24,10 @@ ALONE = {
     },
     ("jax", "_plstm_2d"): {"directed": "torch takes the general form for P-mode, as fast there"},
     ("torch", "_plstm_graph"): {"layout": "JAX: plan.py, whose arrays have static sizes in any case"},
-    ("jax", "_plstm_graph"): {"triangular": "torch calls LAPACK"},
+    ("jax", "_plstm_graph"): {
+        "triangular": "torch calls LAPACK",
+        "spoilt": "torch: in levels.py and dense.py, whose passes are written by hand",
+    },
 }
 # What JAX exports besides the ops: topologies of static size.
 OPS_OF_JAX_ALONE = {"GraphPlan", "plan_graph"}

@@ -50,6 +50,13 @@ def test_frequencies(options: dict[str, object], expected: list[float]) -> None:
         assert abs(share - wanted) <= 5 * (wanted * (1 - wanted) / 4000) ** 0.5 + 1e-3 * (0 < wanted < 1)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-320, 1e-40, 1e-31, 1e-20])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        drawn = sample_tokens(LOGITS.to(dtype), temperature=temperature, generator=generator())
+        assert torch.equal(drawn, LOGITS.to(dtype).argmax(-1))
+
+
 def test_greedy_generation_follows_the_full_pass(model: nn.Module) -> None:
     prompt = torch.randint(0, 11, (2, 3))
     generated = model.generate(prompt, 6, temperature=0.0)

@@ -6,6 +6,7 @@ of `cu_seqlens` are the one thing that needs concrete numbers; `check_cu_seqlens
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 Sizes = dict[str, int]
@@ -355,18 +356,29 @@ def check_plstm_graph(
 
 
 def check_scale(scale: Any) -> None:
-    """Check that `scale` is None, a number, or an array without dimensions.
+    """Check that `scale` is None, a finite number, or a real array without dimensions (whose value may be unknown).
 
     Raises:
         TypeError: if it is something else.
-        ValueError: if it is an array with dimensions.
+        ValueError: if it is an array with dimensions, not finite, or beyond what a float holds.
     """
-    if scale is None or isinstance(scale, int | float):
+    if scale is None:
+        return
+    if isinstance(scale, int | float) and not isinstance(scale, bool):
+        try:
+            finite = isfinite(scale)
+        except OverflowError:
+            raise ValueError("scale: expected a number that a float holds, got an integer beyond") from None
+        if not finite:
+            raise ValueError(f"scale: expected a finite number, got {scale}")
         return
     if not hasattr(scale, "shape"):
         raise TypeError(f"scale: expected None or a number, got {type(scale).__name__}")
     if len(scale.shape) != 0:
         raise ValueError(f"scale: expected None or a number, got an array of shape {tuple(scale.shape)}")
+    dtype = str(scale.dtype)
+    if not any(kind in dtype for kind in ("int", "float")):
+        raise TypeError(f"scale: expected None or a real number, got an array of dtype {dtype}")
 
 
 def check_cu_seqlens_shape(cu_seqlens: Any) -> int:

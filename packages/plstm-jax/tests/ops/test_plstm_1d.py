@@ -16,7 +16,7 @@ from plstm_testing.tolerances import assert_close
 @pytest.mark.parametrize("bounds", [[0, 7], [0, 0, 7], [0, 3, 3, 7, 7], [0, 1, 2, 3, 4, 5, 6, 7]])
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_every_step_has_its_place_in_a_chunk_of_its_own_sequence(bounds, size):
-    layout = packed_layout(7, size, 2, jnp.array(bounds))
+    layout = packed_layout(7, size, 2, jnp.array(bounds, jnp.int32))
     place, source_step, is_step = (np.asarray(x) for x in (layout.place, layout.source_step, layout.is_step))
     assert len(set(place)) == 7
     assert is_step.sum() == 7

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
+_GREEDY = 1e-30
+
 
 @runtime_checkable
 class Decoder(Protocol):
@@ -45,7 +48,7 @@ def sample_tokens(
 
     Args:
         logits: Logits [B, V].
-        temperature: Divides the logits; 0 takes the most likely token.
+        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
         top_k: Keep only the k most likely tokens.
         top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
         generator: Source of randomness on the device of `logits`; default: torch's own.
@@ -57,7 +60,7 @@ def sample_tokens(
         ValueError: an option outside its range.
     """
     _check_sampling(temperature, top_k, top_p)
-    if temperature == 0:
+    if temperature < _GREEDY:
         return logits.argmax(dim=-1)
     # narrow dtypes have too few digits for a cumulative sum over a vocabulary
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
@@ -93,7 +96,7 @@ def generate(
         model: A model with `__call__(token_ids, return_cache=True)` and `step`.
         token_ids: Prompt [B, T] with T >= 1.
         max_new_tokens: Number of tokens to append.
-        temperature: Divides the logits; 0 takes the most likely token.
+        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
         top_k: Keep only the k most likely tokens.
         top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
         seed: Seed of the draws; None draws a fresh one.

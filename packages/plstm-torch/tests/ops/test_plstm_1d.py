@@ -108,14 +108,14 @@ def test_the_differentiable_formula_is_the_same_function(form, j, starts):
     bounds = torch.tensor([*(4 * start for start in starts), 12])
     tensors[7] = torch.stack([draw(0, j)[-1].detach() for _ in starts], 1).requires_grad_()
     expected = run(tensors, implementation="recurrent", scale=1.0, cu_seqlens=bounds)
-    chunks = [tensor.unflatten(1, (3, 4)) for tensor in tensors[:7]]
+    chunks, borders = [tensor.unflatten(1, (3, 4)) for tensor in tensors[:7]], torch.zeros(2, 0, dtype=torch.float64)
     states, starts = tensors[7].permute(0, 1, 4, 3, 2), torch.tensor(starts, dtype=torch.float64).expand(2, -1)
     if form == "scalar":
         chunks = [tensor.squeeze(-1) for tensor in chunks[:3]] + [tensor.flatten(3)[..., 0] for tensor in chunks[3:]]
-        output, last_states = scalar.formula(*chunks, states.squeeze(2).mT, starts)
+        output, last_states = scalar.formula(*chunks, states.squeeze(2).mT, starts, borders)
         results = output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
     else:
-        output, last_states = matrix.formula(*chunks, states, starts)
+        output, last_states = matrix.formula(*chunks, states, starts, borders)
         results = output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
     assert_same(results, expected, kind="output")
     assert_same(gradients(results, tensors), gradients(expected, tensors))

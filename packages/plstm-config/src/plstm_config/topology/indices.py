@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from plstm_config.topology.edges import as_pairs
+
 
 def check_indices(edges: Any, line_edges: Any, num_nodes: int) -> None:
     """Check what `plstm_graph` relies on; unlike in a `DagTopology`, an edge may occur twice.
@@ -14,13 +16,19 @@ def check_indices(edges: Any, line_edges: Any, num_nodes: int) -> None:
         num_nodes: N.
 
     Raises:
-        ValueError: if an index is out of range, edges do not meet, or they are not in topological order.
+        TypeError: if something is not made of integers.
+        ValueError: if an index is out of range, an edge ends where it starts, edges do not meet, or they are not in
+            topological order.
     """
-    edges, line_edges = np.asarray(edges), np.asarray(line_edges)
+    edges, line_edges = as_pairs("topology.edges", edges), as_pairs("topology.line_edges", line_edges)
     wrong = np.flatnonzero(((edges < 0) | (edges >= num_nodes)).any(1))
     if wrong.size:
         found = tuple(edges[wrong[0]].tolist())
         raise ValueError(f"topology.edges: expected nodes from 0 to N-1={num_nodes - 1}, got {found}")
+    wrong = np.flatnonzero(edges[:, 0] == edges[:, 1])
+    if wrong.size:
+        found = tuple(edges[wrong[0]].tolist())
+        raise ValueError(f"topology.edges: expected no edge from a node to itself, got {found}")
     earlier, later = line_edges.T
     wrong = np.flatnonzero((earlier < 0) | (later <= earlier) | (later >= len(edges)))
     if wrong.size:

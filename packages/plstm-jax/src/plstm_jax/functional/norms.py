@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_jax.ops.arrays import common_dtype, lifted
+
 
 def rms_norm(
     x: Float[Array, "... D"],
@@ -26,7 +28,7 @@ def rms_norm(
     Returns:
         Array of the shape and dtype of `x`.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(common_dtype(x.dtype, jnp.float32))
     return _affine(_over_root(wide, eps), scale, bias).astype(x.dtype)
 
 
@@ -47,7 +49,7 @@ def layer_norm(
     Returns:
         Array of the shape and dtype of `x`.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(common_dtype(x.dtype, jnp.float32))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     return _affine(_over_root(centred, eps), scale, bias).astype(x.dtype)
 
@@ -98,6 +100,9 @@ def _over_root(x: Array, eps: float) -> Array:
 
 
 def _affine(x: Array, scale: Array | None, bias: Array | None) -> Array:
+    dtype = common_dtype(x.dtype, *(array.dtype for array in (scale, bias) if array is not None))
+    scale, bias = (None if array is None else lifted(array, x.ndim).astype(dtype) for array in (scale, bias))
+    x = x.astype(dtype)
     x = x if scale is None else x * scale
     return x if bias is None else x + bias
 

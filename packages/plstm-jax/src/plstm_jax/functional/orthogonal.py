@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import contract, lifted
 
 _HOUSEHOLDER_EPSILON = 1e-5
 _POWER_EPSILON = 1e-3
@@ -34,7 +34,7 @@ def qr(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
     below that; the last is left as it comes.
     """
     size = matrix.shape[-1]
-    places = jnp.arange(size)
+    places = lifted(jnp.arange(size), matrix.ndim - 1)
 
     def reflect(carry: tuple[Array, Array], column: Array) -> tuple[tuple[Array, Array], None]:
         q, rest = carry
@@ -70,9 +70,9 @@ def _inverse_columns(upper: Array) -> Array:
     def divide(found: Array, column: Array) -> tuple[Array, None]:
         """Column by column; those to come are still zero."""
         factors = lax.dynamic_index_in_dim(upper, column, -1, keepdims=False)
-        new = identity[column] - contract("...ij,...j->...i", found, factors)
+        new = lifted(identity[column], upper.ndim - 1) - contract("...ij,...j->...i", found, factors)
         new = new / lax.dynamic_index_in_dim(factors, column, -1)
-        return found + new[..., :, None] * identity[column], None
+        return found + new[..., :, None] * lifted(identity[column], upper.ndim), None
 
     return lax.scan(divide, jnp.zeros_like(upper), jnp.arange(upper.shape[-1] - 1))[0]
 
@@ -121,13 +121,13 @@ def _exponential(matrix: Array) -> Array:
     def square(result: Array, count: Array) -> tuple[Array, None]:
         return jnp.where(count < halvings, contract("...ij,...jk->...ik", result, result), result), None
 
-    result = lax.scan(square, result, jnp.arange(_MOST_SQUARINGS))[0]
+    result = lax.scan(square, result, jnp.arange(_MOST_SQUARINGS, dtype=matrix.dtype))[0]
     return jnp.where(halvings <= _MOST_SQUARINGS, result, jnp.nan)
 
 
 def _power_series(matrix: Array, terms: int) -> Array:
     """sum_{p=0}^{terms-1} A^p / p!, by Horner's rule."""
-    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    identity = lifted(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.ndim)
 
     def step(result: Array, power: Array) -> tuple[Array, None]:
         return identity + contract("...ij,...jk->...ik", matrix, result) / power, None
@@ -150,7 +150,7 @@ def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> F
     Returns:
         The estimates e >= 1.
     """
-    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    identity = lifted(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.ndim)
     shifted = matrix - identity
     vector = _iterate(shifted, jnp.ones_like(matrix[..., 0]), steps)
     offset = 1.0 + jnp.minimum(_rayleigh(shifted, vector), 0.0)
@@ -230,6 +230,6 @@ def _rayleigh(matrix: Array, vector: Array) -> Array:
 
 def _unless_identity(matrix: Array, reference: Array, restricted: Array) -> Array:
     """The matrix itself where the reference is the identity: there the iteration has no direction to find."""
-    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    identity = lifted(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.ndim)
     distance = jnp.sum(jnp.abs(reference - identity), axis=(-2, -1), keepdims=True)
     return jnp.where(distance < _POWER_EPSILON, matrix, restricted)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from plstm_jax.functional.activations import eigenvalue_activation, gate_activation
 from plstm_jax.functional.orthogonal import normalize
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import common_dtype, contract, lifted
 
 _L2_EPSILON = 1e-5
 
@@ -45,7 +45,8 @@ def gate(
         outer, parts, *_, inner = weight.shape
         flat = weight.reshape(outer, parts, bias[0].size, inner)
         shares = x.reshape(*x.shape[:-1], parts, inner)
-        z = jnp.einsum("...id,pijd->...pij", shares, flat).reshape(*x.shape[:-1], *bias.shape) + bias
+        z = jnp.einsum("...id,pijd->...pij", shares, flat).reshape(*x.shape[:-1], *bias.shape)
+        z = z + lifted(bias, z.ndim)
     return gate_activation(z, activation, activation_scale)
 
 
@@ -76,10 +77,11 @@ def projection(
         raise ValueError(f"normalization: expected 'none' or 'l2', got {normalization!r}")
     *_, parts, inner = weight.shape
     shares = x.reshape(*x.shape[:-1], parts, inner)
-    out = jnp.einsum("...id,pkjid->...pikj", shares, weight).reshape(*x.shape[:-1], *bias.shape) + bias
+    out = jnp.einsum("...id,pkjid->...pikj", shares, weight).reshape(*x.shape[:-1], *bias.shape)
+    out = out + lifted(bias, out.ndim)
     if normalization == "none":
         return out
-    wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))
+    wide = out.astype(common_dtype(out.dtype, jnp.float32))
     return (wide * lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + _L2_EPSILON)).astype(out.dtype)
 
 

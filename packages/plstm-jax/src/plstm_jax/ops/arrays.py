@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 Carry = TypeVar("Carry")
@@ -26,18 +27,32 @@ def compute_dtype(**arrays: Any) -> jnp.dtype:
         The dtype.
 
     Raises:
-        TypeError: if one is no array, or has no floating dtype.
+        TypeError: if one is no dense array, or has no floating dtype of at least 16 bits.
     """
     dtypes = []
     for name, array in arrays.items():
         if array is None:
             continue
-        if not hasattr(array, "dtype"):
-            raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
+        if not hasattr(array, "dtype") or hasattr(array, "todense"):
+            raise TypeError(f"{name}: expected a dense array, got {type(array).__name__}")
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
+        if not 2 <= np.dtype(array.dtype).itemsize <= 8:  # what promotes to nothing
+            raise TypeError(f"{name}: expected a dtype of 16 to 64 bits, got {array.dtype}")
         dtypes.append(jax.dtypes.canonicalize_dtype(array.dtype))  # float64 counts as float32 unless x64 is enabled
-    return jnp.result_type(*dtypes, jnp.float32)
+    return common_dtype(*dtypes, jnp.float32)
+
+
+def common_dtype(*dtypes: Any) -> jnp.dtype:
+    """What dtypes promote to, stated once, so that callers may forbid what happens unstated."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
+def scale_factor(scale: Any, default: float, dtype: jnp.dtype) -> Array:
+    """The factor of the output: `scale` as `plstm_config.shapes.check_scale` lets it pass, or the default."""
+    factor = default if scale is None else scale
+    return jnp.asarray(float(factor) if isinstance(factor, int) else factor, dtype)
 
 
 def contract(indices: str, *operands: Array) -> Array:
@@ -96,7 +111,75 @@ def _factors(indices: str, operands: tuple[Array, ...]) -> list[Array] | None:
     return factors
 
 
-def masked_attention(query: Array, key: Array, value: Array, gating: Array) -> Array:
+def places(count: int) -> Array:
+    """0, 1, ..., count - 1 as int32."""
+    return jnp.arange(count, dtype=jnp.int32)
+
+
+def lifted(array: Array, ndim: int) -> Array:
+    """The array with axes of one element in front up to `ndim`, as broadcasting adds them unless that is forbidden."""
+    return lax.expand_dims(array, range(ndim - array.ndim))
+
+
+def where_seen(scores: Array, rows: int, columns: int, *, own: bool) -> Array:
+    """Scores of the places before each place, or up to it if `own`, and zero where zero times NaN would not be.
+
+    Args:
+        scores: [..., n, ..., m, ...].
+        rows: the axis n, counted from the end.
+        columns: the axis m, alike.
+        own: whether a place sees itself.
+    """
+    row, column = (lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim + axis) for axis in (rows, columns))
+    return jnp.where(column < row + int(own), scores, jnp.zeros((), scores.dtype))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 3))
+def causal_product(indices: str, weights: Array, values: Array, own: bool) -> Array:
+    """A contraction along a line: what arrives at a place from the values of the places before it.
+
+    A plain contraction lets a value that is not finite reach every place, since zero times NaN is NaN. Here the values
+    of such a place count as zero, and all that it reaches is NaN. The derivative is that of the plain contraction.
+
+    Args:
+        indices: of the contraction; n are the places of the result, m those of the values.
+        weights: zero where m lies behind n.
+        values: [..., m, ...], with m first among the letters.
+        own: whether a place reaches itself.
+
+    Returns:
+        What `contract` returns for finite values.
+    """
+    given, result = (part.replace("...", "") for part in indices.split(",")[1].split("->"))
+    finite = _finite_places(values, len(given))
+    shown = lax.expand_dims(finite, range(finite.ndim, values.ndim))
+    product = contract(indices, weights, jnp.where(shown, values, jnp.zeros((), values.dtype)))
+    place = lax.broadcasted_iota(jnp.int32, finite.shape, finite.ndim - 1)
+    since = jnp.min(jnp.where(finite, finite.shape[-1], place), -1)
+    since = lax.expand_dims(since, range(since.ndim, product.ndim))
+    axis = product.ndim - len(result) + result.index("n")
+    reached = since < lax.broadcasted_iota(jnp.int32, product.shape, axis) + int(own)
+    return jnp.where(reached, jnp.full((), jnp.nan, product.dtype), product)
+
+
+def _finite_places(values: Array, letters: int) -> Array:
+    """Whether everything of a place is finite, [..., m]: a product, which is cheaper than to look at every number."""
+    flat = values.reshape(*values.shape[: values.ndim - letters + 1], -1)
+    small = jnp.full(flat.shape[-1], 2.0**-64, flat.dtype)  # no sum of finite numbers leaves the range
+    dimensions = (((flat.ndim - 1,), (0,)), ((), ()))
+    return jnp.isfinite(lax.dot_general(flat, small, dimensions, precision=lax.Precision.HIGHEST))
+
+
+@causal_product.defjvp
+def _causal_product_tangent(
+    indices: str, own: bool, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    weights, values = primals
+    tangent = contract(indices, tangents[0], values) + contract(indices, weights, tangents[1])
+    return causal_product(indices, weights, values, own), tangent
+
+
+def masked_attention(query: Array, key: Array, value: Array, gating: Array, *, causal: bool = False) -> Array:
     """H[n, o] = sum over m, q, k, v of (Q[n, q] · K[m, k]) G[n, o, q, m, k, v] V[m, v].
 
     Args:
@@ -104,17 +187,22 @@ def masked_attention(query: Array, key: Array, value: Array, gating: Array) -> A
         key: [..., N, DK, JK].
         value: [..., N, DV, JV].
         gating: [..., N, JO, JQ, N, JK, JV].
+        causal: whether it is zero where m lies behind n; then what is not finite behind n does not reach n.
 
     Returns:
         [..., N, DV, JO].
     """
     *_, jo, jq, _, jk, jv = gating.shape
-    if jo == jq == jk == jv == 1:
+    if jo == jq == jk == jv == 1 and not causal:
         scores = contract("...nd,...md->...nm", query[..., 0], key[..., 0])
         return contract("...nm,...me->...ne", scores * gating[..., 0, 0, :, 0, 0], value[..., 0])[..., None]
     scores = contract("...ndq,...mdk->...nqmk", query, key)
+    if not causal:
+        weights = contract("...nqmk,...noqmkv->...nomv", scores, gating)
+        return contract("...nomv,...mev->...neo", weights, value)
+    scores = where_seen(scores, -4, -2, own=True)
     weights = contract("...nqmk,...noqmkv->...nomv", scores, gating)
-    return contract("...nomv,...mev->...neo", weights, value)
+    return causal_product("...nomv,...mev->...neo", weights, value, True)
 
 
 def scan_slices(

@@ -159,7 +159,7 @@ def scalar_decay(transition: Array) -> Array:
 
     def step(row: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         factor, unit = now
-        row = factor[..., None] * row + unit
+        row = factor[..., None] * row + jnp.broadcast_to(unit, row.shape)
         return row, row
 
     first = jnp.broadcast_to(units[0], (*transition.shape[:-1], len(units)))

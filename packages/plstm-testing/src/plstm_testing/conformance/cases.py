@@ -17,6 +17,7 @@ from plstm_config.shapes import (
     PLSTM_GRAPH,
     PLSTM_GRAPH_STATE_TRACKING,
 )
+from plstm_config.topology import DagTopology
 
 from .adapter import Array
 from .draws import Case, gate, matrices, normal, special_matrices
@@ -254,7 +255,7 @@ def topology(num_nodes: int, edges: list[tuple[int, int]]) -> Topology:
 
 def graph(
     name: str,
-    shape: Topology,
+    shape: Topology | DagTopology,
     *,
     heads: int = 2,
     j: tuple[int, ...] | None = None,

@@ -11,7 +11,7 @@ from plstm_config.shapes import PLSTM_1D_STEP
 
 from .. import golden
 from ..tolerances import assert_close, assert_within, rms
-from . import composition, errors, files, long_range, modules, sequences, signatures, steps, truth
+from . import composition, errors, files, isolation, long_range, modules, sequences, signatures, steps, truth
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
@@ -39,7 +39,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
 
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
-        "errors", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
+        "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
         "stepped_layers", "packed_layers", "files".
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
@@ -51,6 +51,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "composition": _composition_checks,
         "long_range": _long_range_checks,
         "errors": _error_checks,
+        "isolation": _isolation_checks,
         "golden_ops": _golden_op_checks,
         "golden_modules": _golden_module_checks,
     }
@@ -239,6 +240,14 @@ def _error_checks(adapter: Adapter) -> Iterator[Check]:
             for case in errors.error_cases(op):
                 run = partial(errors.check_error, adapter, case, implementation)
                 yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _isolation_checks(adapter: Adapter) -> Iterator[Check]:
+    for op in OPS:
+        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+            for spoilt in isolation.spoilt_cases(op):
+                run = partial(isolation.check_isolation, adapter, spoilt, implementation)
+                yield Check(f"{op}-{implementation}-{spoilt.case.name}", run)
 
 
 def _golden_op_checks(adapter: Adapter) -> Iterator[Check]:

@@ -122,6 +122,14 @@ def _option_errors(op: str, good: Case) -> Iterator[ErrorCase]:
     yield ErrorCase(
         "scale_as_text", _option(good, scale="big"), TypeError, "^scale: expected None or a number, got str"
     )
+    wrong_scales = {
+        "complex": (1j, TypeError, "None or a number, got complex"),
+        "infinite": (float("inf"), ValueError, "a finite number, got inf"),
+        "no_number": (float("nan"), ValueError, "a finite number, got nan"),
+        "beyond_floats": (10**400, ValueError, "a number that a float holds"),
+    }
+    for name, (scale, error, message) in wrong_scales.items():
+        yield ErrorCase(f"scale_{name}", _option(good, scale=scale), error, f"^scale: expected {message}")
     size = {"plstm_1d": "chunk_size", "plstm_2d": "block_size", "plstm_2d_oriented": "block_size"}.get(op)
     if size is not None:
         positive = f"^{size}: expected None or a positive integer, got "
@@ -203,4 +211,15 @@ def _graph_errors(good: Case) -> Iterator[ErrorCase]:
     apart[0] = 0, 3
     meeting = r"^topology\.line_edges: expected edges that meet in a node, got \[0, 1\] and \[2, 3\]"
     yield ErrorCase("line_edge_of_edges_apart", other(line_edges=apart), ValueError, meeting)
+    looped = shape.edges.copy()
+    looped[3] = 2, 2
+    itself = r"^topology\.edges: expected no edge from a node to itself, got \(2, 2\)"
+    yield ErrorCase("edge_to_itself", other(edges=looped), ValueError, itself)
+    for field in ("edges", "line_edges"):
+        integers = rf"^topology\.{field}: expected integers, got "
+        for kind, indices in (("fractions", float), ("flags", bool)):
+            wrong = getattr(shape, field).astype(indices)
+            yield ErrorCase(f"{field}_of_{kind}", other(**{field: wrong}), TypeError, integers)
+        unknown = np.full(getattr(shape, field).shape, np.nan)
+        yield ErrorCase(f"{field}_of_nan", other(**{field: unknown}), TypeError, integers)
     yield ErrorCase("no_topology", _option(good, topology=None), TypeError, "^topology: expected the attributes edges")

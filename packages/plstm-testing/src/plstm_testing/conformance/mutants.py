@@ -214,6 +214,17 @@ def output_in_float32(call: OpCall, result: Result) -> Result:
     return replace(result, output_dtype="float64" if call.dtype == "float64" else "float32")
 
 
+def spread(call: OpCall, result: Result) -> Result:
+    """What is not finite spoils all of its row, as products with masks let it."""
+    rows = np.isfinite(result.output).reshape(len(result.output), -1).all(axis=1)
+    return replace(result, output=np.where(rows.reshape(-1, *(1,) * (result.output.ndim - 1)), result.output, np.nan))
+
+
+def healed(call: OpCall, result: Result) -> Result:
+    """What is not finite is replaced."""
+    return replace(result, output=np.nan_to_num(result.output))
+
+
 class PaddedByIdentity(NumpyAdapter):
     """Grids: fills ragged sides up to whole blocks, and knows by the identity of an array which gate it is."""
 
@@ -363,4 +374,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("off_by_one_mark", "plstm_graph", Rewritten("plstm_graph", changed("mark", shifted))),
     Mutant("positive_transition", "plstm_graph", Rewritten("plstm_graph", changed("transition", np.abs))),
     Mutant("no_gradient_to_initial_state", "plstm_graph", WrongGradients("plstm_graph", no_state_gradient)),
+    Mutant("spreads_what_is_not_finite", "plstm_1d", WrongResults("plstm_1d", spread)),
+    Mutant("hides_what_is_not_finite", "plstm_1d", WrongResults("plstm_1d", healed)),
+    Mutant("spreads_what_is_not_finite", "plstm_graph", WrongResults("plstm_graph", spread)),
 )

@@ -10,7 +10,7 @@ from .checks import all_checks
 from .mutants import Mutant
 from .numpy_adapter import NumpyAdapter
 
-GROUPS = ("signatures", "values", "sharing", "steps", "errors")
+GROUPS = ("signatures", "values", "sharing", "steps", "errors", "isolation")
 # Every fault shows in one of these; the names begin with a dash to be matched whole.
 CASES = (
     "-odd_length",
@@ -22,6 +22,8 @@ CASES = (
     "-dense_states",
     "-straight",
     "-transition_ru_with_mode",
+    "-spoilt_value_scalar",
+    "-spoilt_value_states_scalar",
 )
 
 

@@ -49,6 +49,11 @@ def test_errors(check: Check) -> None:
     check.run()
 
 
+def test_isolation(check: Check) -> None:
+    """What is not finite reaches nothing that does not depend on it."""
+    check.run()
+
+
 def test_golden_ops(check: Check) -> None:
     """Ops agree with what the original project computed, gradients too."""
     check.run()

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from plstm_config.shapes import PLSTM_GRAPH, check_plstm_graph
+from plstm_config.topology.indices import check_indices
 
 from ._contractions import MOVE, READ, SKIP, WRITE, Array, double
 
@@ -175,20 +176,9 @@ def _forward(arrays: tuple[Array, ...], topology: Any, initial_state: Array | No
 
 
 def _indices(topology: Any, num_nodes: int) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    check_indices(topology.edges, topology.line_edges, num_nodes)
     edges = np.asarray(topology.edges).tolist()
     incoming: list[list[tuple[int, int]]] = [[] for _ in edges]
-    for tail, head in edges:
-        if not (0 <= tail < num_nodes and 0 <= head < num_nodes):
-            raise ValueError(f"topology.edges: expected nodes from 0 to N-1={num_nodes - 1}, got {(tail, head)}")
     for line, (earlier, later) in enumerate(np.asarray(topology.line_edges).tolist()):
-        if not 0 <= earlier < later < len(edges):
-            raise ValueError(
-                f"topology.line_edges: expected pairs (earlier, later) of the {len(edges)} edges in topological order, "
-                f"got {(earlier, later)}"
-            )
-        if edges[earlier][1] != edges[later][0]:
-            raise ValueError(
-                f"topology.line_edges: expected edges that meet in a node, got {edges[earlier]} and {edges[later]}"
-            )
         incoming[later].append((line, earlier))
     return edges, incoming

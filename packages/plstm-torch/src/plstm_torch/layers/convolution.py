@@ -9,6 +9,7 @@ from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
 from plstm_torch.build import register
 from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module, ParameterGroup
+from plstm_torch.ops._arguments import attach
 
 
 def _padding(kernel_size: int, causal: bool) -> tuple[int, int]:
@@ -105,10 +106,10 @@ class Convolution1DLayer(Module):
     def _convolve(self, x: Tensor) -> Tensor:
         """Convolve [B, k - 1 + T, D] to [B, T, D]."""
         length = x.shape[1] - self.kernel_size + 1
-        if length < 1 or x.shape[0] == 0:
-            return x[:, : max(length, 0)]  # nothing to compute, and torch refuses to
         bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
         weight = self._conv.weight.to(self.dtype)
+        if length < 1 or x.shape[0] == 0:  # nothing to compute, and torch refuses to
+            return attach(x[:, : max(length, 0)], weight, *([] if bias is None else [bias]))
         return F.conv1d(x.transpose(1, 2), weight, bias, groups=self.config.input_dim).transpose(1, 2)
 
     def _extend_packed(self, x: Tensor, window: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,10 +174,11 @@ class Convolution2DLayer(Module):
         """
         check_features(x, "B X Y D", self.config.input_dim)
         x = x.to(self.dtype)
+        bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
+        weight = self._conv.weight.to(self.dtype)
         if x.numel() == 0:
-            return x
+            return attach(x, weight, *([] if bias is None else [bias]))
         (left, right), (up, down) = (_padding(size, self.config.causal) for size in self.config.kernel_size)
         padded = F.pad(x, (0, 0, up, down, left, right)).permute(0, 3, 1, 2)
-        bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
-        output = F.conv2d(padded, self._conv.weight.to(self.dtype), bias, groups=self.config.input_dim)
+        output = F.conv2d(padded, weight, bias, groups=self.config.input_dim)
         return output.permute(0, 2, 3, 1)

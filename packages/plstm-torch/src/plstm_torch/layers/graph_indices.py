@@ -1,15 +1,15 @@
 """From what users call a graph to the index tensors that the graph layers gather with."""
 
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from plstm_config.topology import DagTopology, Mode
+from plstm_torch.constants import constant, keep
 
 Graph = DagTopology | Int[Tensor, "2 E"]
 
@@ -47,7 +47,7 @@ class GraphIndices:
     graph_sizes: Tensor
 
 
-_KNOWN: MutableMapping[DagTopology, dict[torch.device, GraphIndices]] = WeakKeyDictionary()
+_KNOWN: MutableMapping[DagTopology, dict[Hashable, GraphIndices]] = WeakKeyDictionary()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # looks up Python objects
@@ -61,27 +61,25 @@ def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     Returns:
         The tensors, int64; they live as long as the topology.
     """
-    known = _KNOWN.setdefault(topology, {})
-    if device not in known:
+    return keep(_KNOWN.setdefault(topology, {}), device, lambda: _make_indices(topology, device))
 
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.tensor(array, dtype=torch.int64, device=device)
 
-        known[device] = GraphIndices(
-            tail=tensor(topology.edges[:, 0]),
-            head=tensor(topology.edges[:, 1]),
-            edge_order=tensor(topology.edge_order),
-            in_slot=tensor(topology.in_slot),
-            out_slot=tensor(topology.out_slot),
-            incoming=tensor(topology.line_edges[:, 0]),
-            outgoing=tensor(topology.line_edges[:, 1]),
-            node_graph=tensor(topology.node_graph),
-            first_node=tensor(topology.node_ptr[topology.node_graph]),
-            in_degree=tensor(topology.in_degree),
-            out_degree=tensor(topology.out_degree),
-            graph_sizes=tensor(topology.graph_sizes),
-        )
-    return known[device]
+def _make_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
+    arrays = {
+        "tail": topology.edges[:, 0],
+        "head": topology.edges[:, 1],
+        "edge_order": topology.edge_order,
+        "in_slot": topology.in_slot,
+        "out_slot": topology.out_slot,
+        "incoming": topology.line_edges[:, 0],
+        "outgoing": topology.line_edges[:, 1],
+        "node_graph": topology.node_graph,
+        "first_node": topology.node_ptr[topology.node_graph],
+        "in_degree": topology.in_degree,
+        "out_degree": topology.out_degree,
+        "graph_sizes": topology.graph_sizes,
+    }
+    return GraphIndices(**{name: constant(array, device) for name, array in arrays.items()})
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the values of the edges

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
-    """The tensors among the arguments, once they are known to be floating point and on one device.
+    """The tensors among the arguments, once they are known to be dense, floating point and on one device.
 
     Args:
         named: argument by name; None where an optional one is missing.
@@ -19,7 +19,7 @@ def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
         Those that are there, in order.
 
     Raises:
-        TypeError: if one is no tensor, or has no floating dtype.
+        TypeError: if one is no dense tensor, or has no floating dtype of at least 16 bits.
         ValueError: if one is on another device than the first.
     """
     tensors: list[Tensor] = []
@@ -28,8 +28,13 @@ def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.is_nested or tensor.layout != torch.strided:
+            kind = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
+            raise TypeError(f"{name}: expected a dense tensor, got {kind}")
         if not tensor.dtype.is_floating_point:
             raise TypeError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
+        if tensor.dtype.itemsize < 2:  # what promotes to nothing
+            raise TypeError(f"{name}: expected a dtype of at least 16 bits, got {tensor.dtype}")
         if tensors and tensor.device != tensors[0].device:
             first = next(iter(named))
             raise ValueError(f"{name}: expected the device of {first}, {tensors[0].device}, got {tensor.device}")
@@ -40,3 +45,31 @@ def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
 def common_dtype(tensors: list[Tensor]) -> torch.dtype:
     """The dtype that all of them promote to."""
     return reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+
+
+def attach(result: Tensor, *tensors: Tensor) -> Tensor:
+    """A result that no number of the tensors can change, as their function: with zero gradients instead of none.
+
+    Args:
+        result: the result.
+        tensors: where it holds something, only the empty ones among them count.
+    """
+    for tensor in tensors:
+        if result.numel() == 0 or tensor.numel() == 0:
+            result = result + tensor.sum()
+    return result
+
+
+def scale_factor(scale: object, default: float) -> float | Tensor:
+    """The factor of the output.
+
+    Args:
+        scale: None, a number, or an array without dimensions, as `plstm_config.shapes.check_scale` lets pass.
+        default: the factor if it is None.
+
+    Returns:
+        A Python number, or the tensor as it is.
+    """
+    if scale is None:
+        return default
+    return scale if isinstance(scale, Tensor) else float(scale)  # type: ignore[arg-type]

@@ -4,21 +4,41 @@ A hand-written pass may write into preallocated buffers and keep no intermediate
 forward mode and derivatives of derivatives need a differentiable formula. `FastForm` holds both. For the compiler the
 hand-written pass is one opaque operator: to trace it would unroll every loop. Every pass, the backward ones too, runs
 without the caller's autocast: it writes into buffers of its inputs' dtype.
+
+A form that is fast because it multiplies with masks lets one NaN, or one product that overflows, reach results that do
+not depend on it: zero times NaN is NaN. It names a careful form, and both passes take that one for the rows of the
+batch whose results are not finite. Finite results need no second look, since whatever is not finite stays so in every
+product and sum; so one sum over the results is all that ordinary input pays.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from plstm_torch.dtypes import without_autocast
 
 Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CarefulForm:
+    """The function of a fast form where nothing is multiplied by what it does not depend on.
+
+    Attributes:
+        function: in differentiable operations, row by row of the batch; the last resort, so it may be slow.
+        rows: inputs -> rows that are evaluated at once, which bounds the memory.
+    """
+
+    function: Callable[..., Tensors]
+    rows: Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,7 @@ class FastForm:
         gradients: (inputs, saved, cotangents of the outputs) -> one gradient for each input.
         allocate: inputs -> empty tensors in the shapes of outputs and saved.
         num_outputs: number of outputs.
+        careful: takes over the rows of the batch whose outputs are not finite; None if the form is careful itself.
     """
 
     name: str
@@ -41,6 +62,7 @@ class FastForm:
     gradients: Callable[[Tensors, Tensors, Tensors], Tensors]
     allocate: Callable[..., Tensors]
     num_outputs: int
+    careful: CarefulForm | None = None
     operator: Callable[[list[Tensor]], list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,10 +81,64 @@ def apply_form(form: Any, *inputs: Tensor) -> Tensors:
     """The outputs of a form outside of the compiler.
 
     Args:
-        form: has `formula`, `forward`, `gradients` and `num_outputs`, as a `FastForm` does.
+        form: has `formula`, `forward`, `gradients`, `num_outputs` and `careful`, as a `FastForm` does.
         inputs: as its functions take them.
     """
     return tuple(_Forward.apply(form, *inputs)[: form.num_outputs])
+
+
+def _run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
+    """Outputs and saved of a form; the last of saved says which rows were left to its careful form, if it has one."""
+    with without_autocast(inputs[0]):
+        outputs, saved = form.forward(*inputs)
+        if form.careful is None:
+            return outputs, saved
+        spoilt = _rows_that_are_not_finite(outputs)
+        for rows in _pieces(form.careful, spoilt, inputs):
+            found = form.careful.function(*(tensor[rows] for tensor in inputs))
+            for output, right in zip(outputs, found, strict=True):
+                output[rows] = _where_not_finite(output[rows], right)
+    return outputs, (*saved, spoilt)
+
+
+def _run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+    """Gradients of a form, of its careful form in the rows that it was used for."""
+    with without_autocast(inputs[0]):
+        if form.careful is None:
+            return tuple(form.gradients(inputs, saved, cotangents))
+        *saved_by_form, spoilt = saved
+        gradients = tuple(form.gradients(inputs, tuple(saved_by_form), cotangents))
+        for rows in _pieces(form.careful, spoilt, inputs):
+            _, pull = _vjp(form.careful.function, *(tensor[rows] for tensor in inputs))
+            for gradient, right in zip(gradients, pull(tuple(tensor[rows] for tensor in cotangents)), strict=True):
+                gradient[rows] = _where_not_finite(gradient[rows], right)
+    return gradients
+
+
+def _where_not_finite(fast: Tensor, careful: Tensor) -> Tensor:
+    """What is finite is right as it is, and stays the same number whatever its neighbours hold."""
+    return torch.where(fast.isfinite(), fast, careful)
+
+
+def _rows_that_are_not_finite(outputs: Tensors) -> Tensor:
+    """Whether a row of any output holds something else than finite numbers, [B]."""
+    if _has_numbers(outputs[0]) and not math.isfinite(sum(float(output.sum()) for output in outputs)):
+        finite = [output.isfinite().flatten(1).all(1) for output in outputs]
+        return ~torch.stack(finite).all(0)
+    return torch.zeros(outputs[0].shape[0], dtype=torch.bool, device=outputs[0].device)
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    """Whether the host may look at the numbers: not where there are none, nor while a CUDA graph is captured."""
+    if tensor.device.type == "meta" or isinstance(tensor, FakeTensor):
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def _pieces(careful: CarefulForm, spoilt: Tensor, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Indices of the rows that are left to the careful form, as many at a time as it takes at once."""
+    if _has_numbers(spoilt) and bool(spoilt.any()):
+        yield from spoilt.nonzero().squeeze(1).split(careful.rows(*inputs))
 
 
 def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -71,20 +147,19 @@ def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
 
     @library.custom_op(f"plstm_torch::{form.name}", mutates_args=(), schema="(Tensor[] inputs) -> Tensor[]")
     def forward(inputs: list[Tensor]) -> list[Tensor]:
-        with without_autocast(inputs[0]):
-            outputs, saved = form.forward(*inputs)
+        outputs, saved = _run_forward(form, inputs)
         return [*outputs, *saved]
 
     signature = "(Tensor[] inputs, Tensor[] saved, Tensor[] cotangents) -> Tensor[]"
 
     @library.custom_op(f"plstm_torch::{form.name}_gradients", mutates_args=(), schema=signature)
     def gradients(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
-        with without_autocast(inputs[0]):
-            return list(form.gradients(tuple(inputs), tuple(saved), tuple(cotangents)))
+        return list(_run_gradients(form, tuple(inputs), tuple(saved), tuple(cotangents)))
 
     @forward.register_fake
     def _(inputs: list[Tensor]) -> list[Tensor]:
-        return list(form.allocate(*inputs))
+        spoilt = [] if form.careful is None else [inputs[0].new_empty(inputs[0].shape[0], dtype=torch.bool)]
+        return [*form.allocate(*inputs), *spoilt]
 
     @gradients.register_fake
     def _(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
@@ -117,8 +192,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(form: FastForm, *inputs: Tensor) -> Tensors:
-        with without_autocast(inputs[0]):
-            outputs, saved = form.forward(*inputs)
+        outputs, saved = _run_forward(form, inputs)
         return (*outputs, *saved)
 
     @staticmethod
@@ -161,8 +235,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor) -> tuple[Any, ...]:
         inputs, saved = tensors[:num_inputs], tensors[num_inputs : num_inputs + num_saved]
-        with without_autocast(inputs[0]):
-            return form.gradients(inputs, saved, tensors[num_inputs + num_saved :])
+        return _run_gradients(form, inputs, saved, tensors[num_inputs + num_saved :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plstm_jax.ops._plstm_1d.problem import state_at, with_state
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import causal_product, contract
 from plstm_jax.ops.lines import decay_line, line_matrix
 
 
@@ -26,10 +26,11 @@ def chain(states: Array, carry: Array, written: Array, sequences: Array | None) 
         return _by_sequence(states, carry, written, sequences)
     # Few chunks are at hand at once, so one product is faster than a step for each.
     matrix = line_matrix(decay_line(carry))
-    batch, _, jt, *dims = written.shape
-    sources = jnp.concatenate([states[0][:, None], written], 1)
-    found = contract("...ij,...jc->...ic", matrix, sources.reshape(batch, matrix.shape[-1], -1))
-    found = found.reshape(batch, -1, jt, *dims)
+    batch, count, jt, *dims = written.shape
+    sources = jnp.concatenate([states[0][:, None], written], 1).reshape(batch, count + 1, jt, -1)
+    matrix = matrix.reshape(batch, count + 1, jt, count + 1, jt)
+    found = causal_product("...ntms,...msc->...ntc", matrix, sources, True)
+    found = found.reshape(batch, count + 1, jt, *dims)
     return found[None, :, -1], found[:, :-1]
 
 

@@ -18,7 +18,7 @@ def matrix_segment(states: Array, steps: Steps, sequences: Array | None) -> tupl
     order costs JT times as much; reading contracts Q first, then the mark.
     """
     gating, read, write, carry = _responses(steps)
-    output = masked_attention(steps.query, steps.key, steps.value, gating)
+    output = masked_attention(steps.query, steps.key, steps.value, gating, causal=True)
     sent = contract("...jtkv,...jev->...jkte", write, steps.value)
     written = contract("...jkte,...jdk->...ted", sent, steps.key)
     states, entering = chain(states, carry, written, sequences)

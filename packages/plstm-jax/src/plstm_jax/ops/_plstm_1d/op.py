@@ -14,7 +14,7 @@ from plstm_config.shapes import PLSTM_1D, Sizes, check_cu_seqlens, check_impleme
 from plstm_jax.ops._plstm_1d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_1d.problem import Problem, Steps
 from plstm_jax.ops._plstm_1d.recurrent import recurrent
-from plstm_jax.ops.arrays import compute_dtype, swap_state
+from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
 # Measured on CPU; the work inside a chunk grows with its size, the number of states between chunks falls. Masks with
@@ -148,12 +148,12 @@ def _problem(arrays: tuple[Any, ...], initial_state: Any, scale: Any, cu_seqlens
     if cu_seqlens is not None:
         if not isinstance(cu_seqlens, jax.core.Tracer):
             check_cu_seqlens(cu_seqlens, sizes["T"])
-        bounds = jnp.asarray(cu_seqlens)
+        bounds = jnp.asarray(cu_seqlens, jnp.int32)
     dtype = compute_dtype(**dict(zip(PLSTM_1D, arrays, strict=True)), initial_state=initial_state)
     steps = Steps(*(jnp.asarray(array, dtype) for array in arrays))
-    factor = sizes["DK"] ** -0.5 if scale is None else scale
+    factor = scale_factor(scale, sizes["DK"] ** -0.5, dtype)
     # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
-    scaled = (array * jnp.asarray(factor, dtype) for array in (steps.mark, steps.direct))
+    scaled = (array * factor for array in (steps.mark, steps.direct))
     steps = steps._replace(**dict(zip(("mark", "direct"), scaled, strict=True)))
     packed = sizes.get("S", 1)
     if initial_state is None:

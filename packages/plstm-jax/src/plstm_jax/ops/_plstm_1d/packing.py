@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_jax.ops._plstm_1d.problem import Steps, sequence_of
+from plstm_jax.ops.arrays import places
 
 
 class Layout(NamedTuple):
@@ -33,9 +34,9 @@ class Layout(NamedTuple):
         if is_step is None:
             if self.chunks * self.size == self.length:
                 return placed
-            is_step = jnp.arange(self.chunks * self.size) < self.length
+            is_step = places(self.chunks * self.size) < self.length
         eye = jnp.eye(steps.transition.shape[-1], dtype=steps.transition.dtype)
-        return placed._replace(transition=jnp.where(is_step[:, None, None], placed.transition, eye))
+        return placed._replace(transition=jnp.where(is_step[None, :, None, None], placed.transition, eye[None, None]))
 
     def take_steps(self, output: Array) -> Array:
         """Outputs of the steps [B, T, ...] from those of all places."""
@@ -45,8 +46,8 @@ class Layout(NamedTuple):
         if self.source_step is None or self.is_step is None:
             missing = self.chunks * self.size - self.length
             return jnp.pad(array, [(0, 0), (0, missing), *((0, 0),) * (array.ndim - 2)]) if missing else array
-        is_step = self.is_step.reshape(-1, *(1,) * (array.ndim - 2))
-        return jnp.where(is_step, jnp.take(array, self.source_step, axis=1), 0)
+        is_step = self.is_step.reshape(1, -1, *(1,) * (array.ndim - 2))
+        return jnp.where(is_step, jnp.take(array, self.source_step, axis=1), jnp.zeros((), array.dtype))
 
 
 def plain_layout(length: int, size: int, together: int) -> Layout:
@@ -59,14 +60,15 @@ def packed_layout(length: int, size: int, together: int, bounds: Array) -> Layou
     packed = bounds.shape[0] - 1
     starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
     count = _whole_segments(min(length, (length + packed * (size - 1)) // size), together)
-    chunk_bounds = jnp.concatenate([jnp.zeros_like(bounds[:1]), jnp.cumsum((lengths + size - 1) // size)])
-    chunks = jnp.arange(count)
+    ends = jnp.cumsum((lengths + size - 1) // size, dtype=jnp.int32)
+    chunk_bounds = jnp.concatenate([jnp.zeros_like(ends[:1]), ends])
+    chunks = places(count)
     sequences = sequence_of(chunks, chunk_bounds)
-    within = ((chunks - chunk_bounds[sequences]) * size)[:, None] + jnp.arange(size)
+    within = ((chunks - chunk_bounds[sequences]) * size)[:, None] + places(size)[None, :]
     # Chunks beyond the last one that is needed count as an idle continuation of the last sequence.
     is_step = (within < lengths[sequences][:, None]).reshape(-1)
     source_step = jnp.minimum(starts[sequences][:, None] + within, length - 1).reshape(-1)
-    steps = jnp.arange(length)
+    steps = places(length)
     owner = sequence_of(steps, bounds)
     place = chunk_bounds[owner] * size + steps - starts[owner]
     return Layout(length, count, size, source_step, is_step, place, sequences)

@@ -17,13 +17,14 @@ from plstm_jax.ops._plstm_1d.problem import (
     with_state,
     write_state,
 )
+from plstm_jax.ops.arrays import places
 
 
 def recurrent(problem: Problem) -> Result:
     """Scan over the steps; the carry holds the state of every packed sequence."""
     steps = problem.steps
     length = steps.query.shape[1]
-    sequences = None if problem.bounds is None else sequence_of(jnp.arange(length), problem.bounds)
+    sequences = None if problem.bounds is None else sequence_of(places(length), problem.bounds)
 
     def step(states: Array, inputs: tuple[Steps, Array | None]) -> tuple[Array, Array]:
         now, sequence = inputs

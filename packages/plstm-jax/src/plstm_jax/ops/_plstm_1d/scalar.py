@@ -7,7 +7,7 @@ from jax import Array
 
 from plstm_jax.ops._plstm_1d.chain import chain
 from plstm_jax.ops._plstm_1d.problem import Steps
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import causal_product, contract, where_seen
 from plstm_jax.ops.lines import scalar_decay
 
 
@@ -23,7 +23,7 @@ def scalar_segment(states: Array, steps: Steps, sequences: Array | None) -> tupl
     decay = scalar_decay(steps.transition[..., 0, 0])
     marked, sourced = mark * query, source * key
     scores = contract("...id,...jd->...ij", marked, sourced) * decay[..., :-1, 1:]
-    output = contract("...ij,...je->...ie", scores, value)
+    output = causal_product("...nm,...me->...ne", where_seen(scores, -2, -1, own=False), value, False)
     output = output + direct * jnp.sum(query * key, -1, keepdims=True) * value
     written = contract("...je,...jd->...ed", value, sourced * decay[..., -1, 1:, None])
     carry = decay[..., -1, 0][..., None, None]

@@ -18,7 +18,7 @@ from plstm_jax.ops._plstm_2d.problem import (
     exchange_axes_of_result,
 )
 from plstm_jax.ops._plstm_2d.separable import separable_responses
-from plstm_jax.ops.arrays import masked_attention
+from plstm_jax.ops.arrays import lifted, masked_attention
 
 
 def chunkwise(problem: Problem, block: tuple[int, int]) -> Result:
@@ -77,9 +77,12 @@ def _pad(problem: Problem, grid: Grid) -> Problem:
 
     gates = problem.gates.map(lambda gate: padded(gate, (2, more_x), (3, more_y)))
     eye = jnp.eye(gates.transition_rl.shape[-1], dtype=gates.transition_rl.dtype)
-    beyond_x, beyond_y = (jnp.arange(x + more_x) >= x)[:, None], jnp.arange(y + more_y) >= y
+    beyond_x, beyond_y = (jnp.arange(x + more_x) >= x)[:, None], (jnp.arange(y + more_y) >= y)[None]
     # Beyond X only r arrives, beyond Y only d: so in P-mode, too, where the same transition turns what does not come.
-    passes_r, passes_d = (passes[..., None, None] * eye for passes in (beyond_x & ~beyond_y, beyond_y & ~beyond_x))
+    passes_r, passes_d = (
+        lifted(passes[..., None, None].astype(eye.dtype) * eye[None, None], gates.transition_rl.ndim)
+        for passes in (beyond_x & ~beyond_y, beyond_y & ~beyond_x)
+    )
     return problem._replace(
         query=nodes(problem.query),
         key=nodes(problem.key),

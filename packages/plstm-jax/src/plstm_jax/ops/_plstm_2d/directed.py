@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from plstm_jax.ops._plstm_2d.problem import Flips, Gates, by_direction, sum_orientations
 from plstm_jax.ops._plstm_2d.strips import Strip
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import contract, lifted
 from plstm_jax.ops.lines import diagonal, scalar_decay
 
 
@@ -58,7 +58,7 @@ def _walks(gates: Gates, flips: Flips, border: bool) -> list[tuple[bool, Strip]]
 
 def _columns(gates: Gates, flips: Flips) -> _Column:
     decay = scalar_decay(gates.transition_du)
-    backward = jnp.array([flip.y for flip in flips]).reshape(-1, 1, 1, 1)
+    backward = lifted(jnp.array([flip.y for flip in flips]).reshape(-1, 1, 1, 1), decay.ndim)
     arriving = jnp.where(backward, jnp.swapaxes(decay[..., 1:, 1:], -1, -2), decay[..., :-1, :-1])
     strictly = jnp.where(backward, jnp.swapaxes(decay[..., :-1, 1:], -1, -2), decay[..., :-1, 1:])
     own = strictly * gates.source_d[..., None, :]
@@ -71,7 +71,7 @@ def _walk(columns: _Column, backward: bool, border: bool) -> Strip:
     batch, orientations, x, y = columns.mark.shape
     before = y if border else 0
     start = jnp.broadcast_to(
-        jnp.eye(y, before + x * y, dtype=columns.mark.dtype) * border, (batch, orientations, y, before + x * y)
+        jnp.eye(y, before + x * y, dtype=columns.mark.dtype) * int(border), (batch, orientations, y, before + x * y)
     )
 
     def step(state: Array, now: tuple[_Column, Array]) -> tuple[Array, tuple[Array, Array]]:

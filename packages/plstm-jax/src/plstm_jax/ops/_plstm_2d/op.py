@@ -12,7 +12,7 @@ from plstm_config.shapes import Sizes, check_implementation, check_plstm_2d, che
 from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops._plstm_2d.recurrent import recurrent
-from plstm_jax.ops.arrays import compute_dtype, swap_state
+from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
 BLOCK_SIZE = 8
@@ -203,7 +203,7 @@ def _run(
         **dict(zip(("query", "key", "value"), inputs, strict=True)), **gates._asdict(), direct=direct, **states
     )
     query, key, value = (jnp.asarray(array, dtype) for array in inputs)
-    factor = jnp.asarray(sizes["DK"] ** -0.5 if scale is None else scale, dtype)
+    factor = scale_factor(scale, sizes["DK"] ** -0.5, dtype)
     gates = gates.map(lambda gate: jnp.asarray(gate, dtype))
     # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
     gates = gates._replace(mark_l=gates.mark_l * factor, mark_u=None if gates.mark_u is None else gates.mark_u * factor)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plstm_jax.ops._plstm_2d.problem import Flips, Gates
-from plstm_jax.ops.arrays import contract
+from plstm_jax.ops.arrays import contract, lifted
 from plstm_jax.ops.lines import scalar_decay
 
 
@@ -65,7 +65,8 @@ def separable_responses(gates: Gates, direct: Array, flips: Flips) -> tuple[Arra
     *lead, x, y = gates.source_r.shape
     across, down = _across(gates, flips), _down(gates, flips)
     own_column = jnp.eye(x, dtype=direct.dtype)[:, None, :]
-    read_top = (gates.upper_mark * down.start)[..., None] * own_column
+    read_top = (gates.upper_mark * down.start)[..., None]
+    read_top = read_top * lifted(own_column, read_top.ndim)
     right_of_top = jnp.zeros((*lead, y, x), direct.dtype)
     if gates.transition_ru is not None:
         turned = jnp.swapaxes(gates.transition_ru * down.start, -1, -2)
@@ -98,7 +99,8 @@ def _decays(transition: Array, walks: list[bool]) -> _Decays:
     between, start, end = decay[..., :-1, 1:], decay[..., :-1, 0], decay[..., -1, 1:]
     if any(walks):
         backward = jnp.array(walks).reshape(-1, 1, 1)
-        between = jnp.where(backward[..., None], jnp.swapaxes(between, -1, -2), between)
+        between = jnp.where(lifted(backward[..., None], between.ndim), jnp.swapaxes(between, -1, -2), between)
+        backward = lifted(backward, start.ndim)
         start, end = jnp.where(backward, end, start), jnp.where(backward, start, end)
     return _Decays(between, start, end, decay[..., -1, 0])
 
@@ -110,7 +112,7 @@ def _arriving(gates: Gates, down: _Decays) -> Array:
 
 def _turning(gates: Gates, arriving: Array) -> Array:
     """What leaves a column to the right [..., O, u, y, v], from its own sources."""
-    turning = gates.source_r[..., None] * jnp.eye(arriving.shape[-1], dtype=arriving.dtype)
+    turning = gates.source_r[..., None] * lifted(jnp.eye(arriving.shape[-1], dtype=arriving.dtype), arriving.ndim)
     return turning if gates.transition_ru is None else turning + gates.transition_ru[..., None] * arriving
 
 
@@ -118,7 +120,7 @@ def _factors(gates: Gates, direct: Array, across: _Decays, down: _Decays) -> tup
     x, y = direct.shape[-2:]
     arriving = _arriving(gates, down)
     turning = _turning(gates, arriving)
-    staying = direct[..., None] * jnp.eye(y, dtype=direct.dtype)
+    staying = direct[..., None] * lifted(jnp.eye(y, dtype=direct.dtype), direct.ndim + 1)
     for orientation in range(gates.mark_l.shape[-3]):
         staying = staying + (gates.upper_mark[..., None] * arriving)[..., orientation, :, :, :]
     reading = gates.mark_l[..., None] * jnp.swapaxes(across.between, -3, -2)

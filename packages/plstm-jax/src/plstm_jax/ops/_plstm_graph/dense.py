@@ -12,24 +12,24 @@ from plstm_jax.ops.arrays import contract, masked_attention
 
 
 def read_dense(
+    plan: GraphPlan,
     query: Float[Array, "N H DK JQ"],
     key: Float[Array, "N H DK JK"],
     value: Float[Array, "N H DV JV"],
     source: Float[Array, "E H JT JK JV"],
     transition: Float[Array, "L H JT JT"],
     mark: Float[Array, "E H JO JQ JT"],
-    plan: GraphPlan,
 ) -> Float[Array, "N H DV JO"]:
     """What the nodes read from the edges, by gating matrices M (I - T)^-1 S from node to node.
 
     Args:
+        plan: of the graphs.
         query: of the nodes.
         key: of the nodes.
         value: of the nodes.
         source: of the edges.
         transition: of the line edges.
         mark: of the edges, scaled.
-        plan: of the graphs.
 
     Returns:
         The output without the direct term.

@@ -14,7 +14,8 @@ from plstm_config.shapes import PLSTM_GRAPH, check_implementation, check_plstm_g
 from plstm_jax.ops._plstm_graph.dense import read_dense, solve_dense
 from plstm_jax.ops._plstm_graph.levels import solve_by_levels
 from plstm_jax.ops._plstm_graph.plan import GraphPlan, plan_graph
-from plstm_jax.ops.arrays import compute_dtype, contract
+from plstm_jax.ops._plstm_graph.spoilt import is_spoilt, marked, only_finite, spoilt_edges, spoilt_nodes
+from plstm_jax.ops.arrays import compute_dtype, contract, scale_factor
 
 IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
 # Edges of the largest graph up to which one triangular solve is faster than the levels.
@@ -88,10 +89,10 @@ def plstm_graph(
     sizes = check_plstm_graph(*arrays, topology, initial_state=initial_state, scale=scale)
     plan = topology if isinstance(topology, GraphPlan) else plan_graph(topology, sizes["N"])
     with_states = initial_state is not None or return_last_state
-    implementation = resolve_implementation(implementation, plan.max_edges, with_states)
+    implementation = resolve(implementation, plan.max_edges, with_states)
     dtype = compute_dtype(**dict(zip(PLSTM_GRAPH, arrays, strict=True)), initial_state=initial_state)
     given = [jnp.asarray(array, dtype) for array in arrays]
-    given[0] = given[0] * jnp.asarray(1.0 if scale is None else scale, dtype)
+    given[0] = given[0] * scale_factor(scale, 1.0, dtype)
     if initial_state is not None:
         given.append(jnp.asarray(initial_state, dtype))
     if "JT" not in sizes:
@@ -104,7 +105,7 @@ def plstm_graph(
     return (output, states[0]) if return_last_state else output
 
 
-def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
+def resolve(implementation: str, max_edges: int, with_states: bool) -> str:
     """The implementation that a call runs; "auto" is decided here and nowhere else."""
     check_implementation(implementation, IMPLEMENTATIONS)
     if implementation != "auto":
@@ -131,8 +132,9 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
     own = contract("nhoqkv,nhqk->nhov", direct, contract("nhdq,nhdk->nhqk", query, key))
     output = contract("nhov,nhev->nheo", own, value)
     if implementation == "parallel" and not with_states:
-        output = output + read_dense(query, key, value, source, transition, mark, plan)
-        return (jnp.swapaxes(output, 0, 1),)
+        arrays = query, key, value, source, transition, mark
+        read = read_dense(plan, *(only_finite(array) for array in arrays))
+        return (jnp.swapaxes(output + marked(read, spoilt_nodes(plan, *arrays)), 0, 1),)
     tail, head = plan.edges.T
     keys, values, queries = (
         array.at[node].get(mode="fill", fill_value=0) for array, node in ((key, tail), (value, tail), (query, head))
@@ -141,7 +143,11 @@ def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool)
     entering = contract("ehtkv,ehdk->ehtvd", written, keys)
     if initial:
         entering = entering + _turned(initial[0])
-    states = (solve_dense if implementation == "parallel" else solve_by_levels)(entering, transition, plan)
+    if implementation == "parallel":
+        spoilt = spoilt_edges(is_spoilt(entering), transition, plan)
+        states = marked(solve_dense(only_finite(entering), only_finite(transition), plan), spoilt)
+    else:
+        states = solve_by_levels(entering, transition, plan)
     reading = contract("ehoqt,ehdq->ehotd", mark, queries)
     output = output.at[head].add(contract("ehtvd,ehotd->ehvo", states, reading), mode="drop")
     return jnp.swapaxes(output, 0, 1), jnp.swapaxes(_turned(states), 0, 1)

@@ -86,6 +86,7 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
         The plan, with numpy arrays.
 
     Raises:
+        TypeError: if the indices are no integers.
         ValueError: if the number of nodes is missing, or the indices are no DAG in topological order.
     """
     try:
@@ -103,11 +104,12 @@ def _make_plan(topology: Any, num_nodes: int | None) -> GraphPlan:
     size = getattr(topology, "num_nodes", num_nodes) if num_nodes is None else num_nodes
     if size is None:
         raise ValueError("num_nodes: expected a number, since the topology has none")
+    if not isinstance(topology, DagTopology):
+        check_indices(topology.edges, topology.line_edges, size)
     edges, lines = (np.asarray(indices, np.int64) for indices in (topology.edges, topology.line_edges))
     if isinstance(topology, DagTopology):
         levels, graph = topology.levels, topology.node_graph
     else:
-        check_indices(edges, lines, size)
         levels, graph = edge_levels(len(edges), lines), np.zeros(size, np.int64)
     num_graphs = int(graph.max(initial=-1)) + 1
     edge_graph = graph[edges[:, 0]]

@@ -46,7 +46,7 @@ def _inverses(strict: Array) -> Array:
 def _by_powers(strict: Array) -> Array:
     """(I + T) (I + T^2) (I + T^4) ..., as far as the powers of T are not zero."""
     size = strict.shape[-1]
-    power, inverse, order = strict, jnp.eye(size, dtype=strict.dtype) + strict, 2
+    power, inverse, order = strict, jnp.eye(size, dtype=strict.dtype)[None] + strict, 2
     while order < size:
         power = contract("mij,mjk->mik", power, power)
         inverse = inverse + contract("mij,mjk->mik", inverse, power)

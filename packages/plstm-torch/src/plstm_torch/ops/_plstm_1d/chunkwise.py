@@ -12,7 +12,7 @@ from plstm_torch.ops._plstm_1d.scalar import plstm_1d_scalar
 
 
 def plstm_1d_chunkwise(
-    inputs: Tensors, initial_states: Tensor, chunk_size: int | None, bounds: Tensor | None
+    inputs: Tensors, initial_states: Tensor, chunk_size: int | None, bounds: Tensor | None, borders: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Output and last states, chunk by chunk.
 
@@ -22,6 +22,7 @@ def plstm_1d_chunkwise(
         initial_states: [B,S,DK,DV,JT].
         chunk_size: steps per chunk, or None.
         bounds: boundaries of the S packed sequences [S+1]; None where S = 1.
+        borders: steps at which sequences without states start [B,R], where their gates keep them apart and S = 1.
 
     Returns:
         [B,T,DV,JO] and [B,S,DK,DV,JT].
@@ -38,25 +39,28 @@ def plstm_1d_chunkwise(
         if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
             tensors[4] = torch.cat([inputs[4], _identity(inputs[4], missing)], 1)
         starts = inputs[0].new_zeros(inputs[0].shape[0], 1)
-        output, last_states = _run_chunks(tensors, initial_states, starts, chunk)
+        output, last_states = _run_chunks(tensors, initial_states, starts, borders, chunk)
         return output[:, :length], last_states
     places = layout(bounds, length, chunk)
     tensors = [_place(tensor, places.steps, places.filled) for tensor in inputs]
     empty = ~places.filled[:, None, None]
     tensors[4] = tensors[4] + empty * _identity(inputs[4], 1)
-    output, last_states = _run_chunks(tensors, initial_states, constant_positions(places.starts, inputs[0]), chunk)
+    starts = constant_positions(places.starts, inputs[0])
+    output, last_states = _run_chunks(tensors, initial_states, starts, borders, chunk)
     return output.index_select(1, places.places), last_states
 
 
-def _run_chunks(inputs: list[Tensor], states: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+def _run_chunks(
+    inputs: list[Tensor], states: Tensor, starts: Tensor, borders: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
     """The form for these dimensions, on whole chunks; output [B,N*C,DV,JO]."""
     if inputs[4].shape[-1] == inputs[6].shape[2:].numel() == 1:
         chunks = [_chunks(tensor.flatten(2), chunk) for tensor in inputs[:3]]
         chunks += [_chunks(tensor.flatten(1), chunk) for tensor in inputs[3:]]
-        output, last_states = plstm_1d_scalar(*chunks, states.squeeze(-1).contiguous(), starts)
+        output, last_states = plstm_1d_scalar(*chunks, states.squeeze(-1).contiguous(), starts, borders)
         return output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
     chunks = [_chunks(tensor, chunk) for tensor in inputs]
-    output, last_states = plstm_1d_matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts)
+    output, last_states = plstm_1d_matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts, borders)
     return output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
 
 

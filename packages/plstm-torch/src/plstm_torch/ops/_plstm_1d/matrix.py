@@ -7,7 +7,8 @@ from bisect import bisect_left, bisect_right
 import torch
 from torch import Tensor
 
-from plstm_torch.ops._fast_form import FastForm, Tensors
+from plstm_torch.ops._fast_form import CarefulForm, FastForm, Tensors
+from plstm_torch.ops._plstm_1d.careful import walk, walk_rows
 from plstm_torch.ops._plstm_1d.matrix_segment import Turns, run_segment, segment_gradients, segment_output
 from plstm_torch.ops._plstm_1d.packing import entering_state, host_positions, last_states
 
@@ -27,6 +28,7 @@ def formula(
     direct: Tensor,
     initial_states: Tensor,
     starts: Tensor,
+    borders: Tensor,
 ) -> Tensors:
     """Output and last state by differentiable operations.
 
@@ -40,6 +42,7 @@ def formula(
         direct: [B,N,C,JO,JQ,JK,JV], scaled.
         initial_states: [B,S,JT,DV,DK]: with the keys last, all JT of them are one matrix to read and write.
         starts: first chunk of each sequence [B,S].
+        borders: steps at which sequences without states start [B,R]; zero gates keep them apart here.
 
     Returns:
         [B,N,C,DV,JO] and the last states [B,S,JT,DV,DK].
@@ -137,7 +140,7 @@ def _turns(starts: list[int], part: slice, num_chunks: int) -> Turns:
 
 def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     """`formula` segment by segment; saved are the states that enter the segments, [B,G,JT,DV,DK]."""
-    *tensors, initial_states, starts = inputs
+    *tensors, initial_states, starts, _ = inputs
     value, mark = tensors[2], tensors[5]
     output = value.new_empty(*value.shape[:4], mark.shape[3])
     last_states = initial_states.new_empty(initial_states.shape)
@@ -154,7 +157,7 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
 
 def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     """Gradients segment by segment from the last to the first, each recomputed from the state that enters it."""
-    *tensors, initial_states, starts = inputs
+    *tensors, initial_states, starts, borders = inputs
     d_output, d_last = cotangents
     results = [tensor.new_empty(tensor.shape) for tensor in tensors]
     d_initial, firsts = torch.empty_like(d_last, memory_format=torch.contiguous_format), host_positions(starts)
@@ -169,15 +172,24 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
         )
         for result, gradient in zip(results, found, strict=True):
             _put(result, part, gradient)
-    return (*results, d_initial, starts.new_zeros(starts.shape))
+    return (*results, d_initial, torch.zeros_like(starts), torch.zeros_like(borders))
 
 
 def allocate(*inputs: Tensor) -> Tensors:
     """Empty output, last states and states that enter the segments."""
-    value, mark, states = inputs[2], inputs[5], inputs[-2]
+    value, mark, states = inputs[2], inputs[5], inputs[7]
     segments = len(_segments(*value.shape[:3]))
     entering = states.new_empty(states.shape[0], segments, *states.shape[2:])
     return value.new_empty(*value.shape[:4], mark.shape[3]), states.new_empty(states.shape), entering
 
 
-plstm_1d_matrix = FastForm("plstm_1d_matrix", formula, forward, gradients, allocate, num_outputs=2)
+def careful(*inputs: Tensor) -> Tensors:
+    """`formula` step by step."""
+    *chunks, initial_states, starts, borders = inputs
+    output, last = walk(chunks, initial_states.permute(0, 1, 4, 3, 2), starts, borders)
+    return output, last.permute(0, 1, 4, 3, 2)
+
+
+plstm_1d_matrix = FastForm(
+    "plstm_1d_matrix", formula, forward, gradients, allocate, num_outputs=2, careful=CarefulForm(careful, walk_rows)
+)

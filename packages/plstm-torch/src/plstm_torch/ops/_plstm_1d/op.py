@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
@@ -75,30 +75,31 @@ def plstm_1d(
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its section B.3.
     """
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
     sizes = check_plstm_1d(
         query, key, value, source, transition, mark, direct,
         initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens,
     )  # fmt: skip
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("chunk_size", chunk_size)
-    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
-    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
-    tensors = check_tensors(named)
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         q, k, v, s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors)
-        factor = sizes["DK"] ** -0.5 if scale is None else scale
+        factor = scale_factor(scale, sizes["DK"] ** -0.5)
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
         name = resolve_implementation(implementation, sizes["T"])
         bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
-        if bounds is not None and not given and not return_last_state:
-            inputs, bounds = _separate(inputs, bounds), None
+        borders = q.new_zeros(q.shape[0], 0)
+        if name == "chunkwise" and bounds is not None and not given and not return_last_state:
+            inputs, borders, bounds = _separate(inputs, bounds), constant_positions(bounds[:-1], q), None
         if given:
             states = given[0] if cu_seqlens is not None else given[0].unsqueeze(1)
         else:
             sequences = 1 if bounds is None else sizes["S"]
             states = q.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
-        output, last_state = _run(inputs, states, name, chunk_size, bounds)
+        output, last_state = _run(inputs, states, name, chunk_size, bounds, borders)
         last_state = last_state if cu_seqlens is not None else last_state.squeeze(1)
         output = output.to(value.dtype)
     return (output, last_state) if return_last_state else output
@@ -112,20 +113,20 @@ def resolve_implementation(implementation: str, length: int) -> str:
 
 
 def _run(
-    inputs: Tensors, states: Tensor, name: str, chunk_size: int | None, bounds: Tensor | None
+    inputs: Tensors, states: Tensor, name: str, chunk_size: int | None, bounds: Tensor | None, borders: Tensor
 ) -> tuple[Tensor, Tensor]:
     query, _, value, _, _, mark, _ = inputs
-    if query.shape[1] == 0:
-        return query.new_zeros(*value.shape[:3], mark.shape[2]), states.clone()
-    # an empty batch has nothing to split into chunks: all forms return the same empty tensors
-    if name == "recurrent" or query.shape[0] == 0:
+    if query.shape[0] == 0 or query.shape[1] == 0:  # no step to take, but gradients there are
+        output = query.new_zeros(*value.shape[:3], mark.shape[2])
+        return attach(output, *inputs, states), attach(states.clone(), *inputs)
+    if name == "recurrent":
         starts = query.new_zeros(1) if bounds is None else bounds[:-1]
         return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))
-    return plstm_1d_chunkwise(inputs, states, chunk_size, bounds)
+    return plstm_1d_chunkwise(inputs, states, chunk_size, bounds, borders)
 
 
 def _separate(inputs: Tensors, bounds: Tensor) -> Tensors:
-    """Zero transition and mark at every start: what a neighbour left is neither read nor carried on."""
+    """Zero transition and mark at every start: a finite state of a neighbour is neither read nor carried on."""
     query, key, value, source, transition, mark, direct = inputs
     length = query.shape[1]
     # one slot more, because an empty last sequence starts at T

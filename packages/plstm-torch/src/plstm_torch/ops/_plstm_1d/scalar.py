@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plstm_torch.ops._fast_form import FastForm, Tensors
+from plstm_torch.ops._fast_form import CarefulForm, FastForm, Tensors
+from plstm_torch.ops._plstm_1d.careful import walk, walk_rows
 from plstm_torch.ops._plstm_1d.chain import chain_backward, chain_forward
 from plstm_torch.ops._plstm_1d.decay import compute_line_decay, compute_line_ends, line_decay_and_ends
 from plstm_torch.ops._plstm_1d.packing import entering_state, host_positions, last_states
@@ -24,6 +25,7 @@ def formula(
     direct: Tensor,
     initial_states: Tensor,
     starts: Tensor,
+    borders: Tensor,
 ) -> Tensors:
     """Output and last state by differentiable operations.
 
@@ -37,6 +39,7 @@ def formula(
         direct: [B,N,C], scaled.
         initial_states: [B,S,DK,DV].
         starts: first chunk of each sequence [B,S].
+        borders: steps at which sequences without states start [B,R]; zero gates keep them apart here.
 
     Returns:
         [B,N,C,DV] and the last states [B,S,DK,DV].
@@ -83,6 +86,7 @@ def forward(
     direct: Tensor,
     initial_states: Tensor,
     starts: Tensor,
+    borders: Tensor,
 ) -> tuple[Tensors, Tensors]:
     """`formula` by hand: no mask outlives its piece; saved are the states that enter the chunks, [B,N,DK,DV]."""
     batch, num_chunks, chunk, _ = query.shape
@@ -122,7 +126,7 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
         local = [tensor[part] for tensor in (*tensors, *ends, entering)]
         _chunk_gradients(local, d_output[part], _shifted(slots, part), [result[part] for result in results])
     shaped = (result.view(tensor.shape) for result, tensor in zip(results, inputs, strict=False))
-    return (*shaped, d_initial_states, starts.new_zeros(starts.shape))
+    return (*shaped, d_initial_states, torch.zeros_like(starts), torch.zeros_like(inputs[9]))
 
 
 def _chunk_gradients(local: list[Tensor], d_output: Tensor, d_leaving: Tensor, results: list[Tensor]) -> None:
@@ -163,9 +167,20 @@ def _chunk_gradients(local: list[Tensor], d_output: Tensor, d_leaving: Tensor, r
 
 def allocate(*inputs: Tensor) -> Tensors:
     """Empty output, last states and entering states."""
-    _, key, value, *_, initial_states, _ = inputs
+    _, key, value, *_, initial_states, _, _ = inputs
     entering = key.new_empty(*key.shape[:2], key.shape[-1], value.shape[-1])
     return value.new_empty(value.shape), initial_states.new_empty(initial_states.shape), entering
 
 
-plstm_1d_scalar = FastForm("plstm_1d_scalar", formula, forward, gradients, allocate, num_outputs=2)
+def careful(*inputs: Tensor) -> Tensors:
+    """`formula` step by step."""
+    *arrays, initial_states, starts, borders = inputs
+    chunks = [array.unsqueeze(-1) for array in arrays[:3]]
+    chunks += [gate.view(*gate.shape, *(1,) * axes) for gate, axes in zip(arrays[3:], (3, 2, 3, 4), strict=True)]
+    output, last = walk(chunks, initial_states.unsqueeze(-1), starts, borders)
+    return output.squeeze(-1), last.squeeze(-1)
+
+
+plstm_1d_scalar = FastForm(
+    "plstm_1d_scalar", formula, forward, gradients, allocate, num_outputs=2, careful=CarefulForm(careful, walk_rows)
+)

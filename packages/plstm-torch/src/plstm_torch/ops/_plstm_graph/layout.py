@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plstm_torch.constants import constant
+
 
 @dataclass(frozen=True, eq=False)
 class DenseLayout:
@@ -60,7 +62,7 @@ def compute_layout(
     def place(group: np.ndarray, *digits: tuple[np.ndarray, int]) -> Tensor:
         for digit, base in digits:
             group = group * base + digit
-        return torch.from_numpy(group).to(device)
+        return constant(group, device)
 
     return DenseLayout(
         num_graphs=num_graphs,

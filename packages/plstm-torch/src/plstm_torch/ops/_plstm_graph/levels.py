@@ -9,11 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from plstm_torch.ops._fast_form import Tensors
+from plstm_torch.ops._contract import contract
+from plstm_torch.ops._fast_form import CarefulForm, Tensors, apply_form
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule
 
 # Numbers of a temporary: a block of states that stays in cache between its passes.
 _BLOCK = 1 << 20
+# Numbers in the states of the heads that are evaluated at once where another form was not careful enough.
+_STATES = 1 << 24
 
 
 class LevelForm:
@@ -30,11 +33,48 @@ class LevelForm:
     The outputs: what is read [H,E,JO,DV] and, if asked for, the states [H,E,JT,DK,DV].
     """
 
+    careful: CarefulForm | None = None  # a state only meets what it depends on
+
     def __init__(self, schedule: LevelSchedule, return_states: bool) -> None:
         self.num_outputs = 2 if return_states else 1
         self.formula: Callable[..., Tensors] = partial(_formula, schedule, return_states)
         self.forward: Callable[..., tuple[Tensors, Tensors]] = partial(_forward, schedule, return_states)
         self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_gradients, schedule)
+
+
+def edge_factors(
+    schedule: LevelSchedule, query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor
+) -> Tensors:
+    """Inputs of `LevelForm` but the initial state, from query, key and value of nodes and the gates of edges."""
+    keys, values = (tensor.index_select(1, schedule.tail) for tensor in (key, value))
+    written = _product(source.flatten(2, 3), values.mT).unflatten(2, source.shape[2:4])
+    queries = query.index_select(1, schedule.head)
+    reading = _product(mark.mT.flatten(2, 3), queries.mT).unflatten(2, (mark.shape[2], mark.shape[4])).flatten(3)
+    return keys, written, transition, reading
+
+
+def read_by_levels(schedule: LevelSchedule, *inputs: Tensor) -> Tensors:
+    """What the nodes read from the edges [H,N,DV,JO]; inputs as in `edge_factors`."""
+    query, value, mark = inputs[0], inputs[2], inputs[5]
+    (read,) = apply_form(LevelForm(schedule, False), *edge_factors(schedule, *inputs))
+    nothing = query.new_zeros(*value.shape[:3], mark.shape[2])
+    return (nothing.index_add(1, schedule.head, read.mT),)
+
+
+def careful(function: Callable[..., Tensors], numbers: int) -> CarefulForm:
+    """A function by levels as the careful form of another.
+
+    Args:
+        function: evaluates a `LevelForm`.
+        numbers: in the states of a head, which bound how many heads are evaluated at once.
+    """
+    rows = max(1, _STATES // max(1, numbers))
+    return CarefulForm(function, lambda *_: rows)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Left @ right; without a batched product where the inner dimension is one."""
+    return left * right if left.shape[-1] == 1 else contract("heij,hejk->heik", left, right)
 
 
 def _formula(schedule: LevelSchedule, return_states: bool, *inputs: Tensor) -> Tensors:

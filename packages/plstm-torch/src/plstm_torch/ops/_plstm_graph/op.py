@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from plstm_config.shapes import Sizes, check_implementation, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
-from plstm_torch.ops._fast_form import Tensors, apply_form
-from plstm_torch.ops._plstm_graph.dense import run_dense, solve_states
-from plstm_torch.ops._plstm_graph.levels import LevelForm
-from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
+from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
+from plstm_torch.ops._contract import contract
+from plstm_torch.ops._fast_form import apply_form
+from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
+from plstm_torch.ops._plstm_graph.levels import LevelForm, careful, edge_factors, read_by_levels
+from plstm_torch.ops._plstm_graph.plan import level_schedule
 
 IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
 # Edges of the largest graph up to which one triangular solve is faster than the levels (README.md).
@@ -80,13 +82,13 @@ def plstm_graph(
     Source:
         Equations 5 and 6 of the pLSTM paper; "parallel" is its equation 7.
     """
+    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
+    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
+    tensors = check_tensors(named)
     sizes = check_plstm_graph(
         query, key, value, source, transition, mark, direct, topology, initial_state=initial_state, scale=scale
     )
     check_implementation(implementation, IMPLEMENTATIONS)
-    named: dict[str, object] = {"query": query, "key": key, "value": value, "source": source, "transition": transition}
-    named |= {"mark": mark, "direct": direct, "initial_state": initial_state}
-    tensors = check_tensors(named)
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         arrays = [tensor.to(dtype) for tensor in tensors]
@@ -120,7 +122,7 @@ def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
     query, key, value, source, transition, mark, direct, *initial = arrays
-    factor = 1.0 if scale is None else scale
+    factor = scale_factor(scale, 1.0)
     schedule = level_schedule(topology, sizes["N"], query.device)
     output = _read_own(query, key, value, factor * direct)
     initial = [_reordered(state.movedim(-1, 2), schedule.edges) for state in initial]
@@ -128,39 +130,26 @@ def _run(
     gates = source, _reordered(transition, schedule.lines), mark
     with_states = bool(initial) or return_states
     name = resolve_implementation(implementation, schedule.max_edges, with_states)
+    numbers = sizes["E"] * sizes["DK"] * sizes["DV"] * source.shape[2]
     if name == "parallel" and not with_states:
-        return output + run_dense((query, key, value, *gates), schedule.dense), None
-    keys, written, reading = _edge_factors(query, key, value, source, mark, schedule)
+        dense = DenseForm(schedule.dense, careful(partial(read_by_levels, schedule), numbers))
+        (read,) = apply_form(dense, query, key, value, *gates)
+        return output + read, None
+    factors = edge_factors(schedule, query, key, value, *gates)
+    by_level = LevelForm(schedule, return_states or name == "parallel")
     if name == "parallel":
-        entering = keys.unsqueeze(2) @ written
-        states = solve_states(entering + initial[0] if initial else entering, gates[1], schedule.dense)
-        results: Tensors = (reading @ states.flatten(2, 3), states)
+        solved = DenseStatesForm(schedule.dense, careful(partial(apply_form, by_level), numbers))
+        results = apply_form(solved, *factors, *initial)
     else:
-        results = apply_form(LevelForm(schedule, return_states), keys, written, gates[1], reading, *initial)
+        results = apply_form(by_level, *factors, *initial)
     output = output.index_add(1, schedule.head, results[0].mT)
     return output, _reordered(results[1], schedule.positions).movedim(2, -1) if return_states else None
 
 
 def _read_own(query: Tensor, key: Tensor, value: Tensor, direct: Tensor) -> Tensor:
     """Q D (K ⊗ V) at every node: [H,N,DV,JO]."""
-    scores = query.mT @ key
-    return value @ torch.einsum("hnoqkv,hnqk->hnvo", direct, scores)
-
-
-def _edge_factors(
-    query: Tensor, key: Tensor, value: Tensor, source: Tensor, mark: Tensor, schedule: LevelSchedule
-) -> Tensors:
-    """Inputs of `LevelForm` but the transition and the initial state: key, written and reading of every edge."""
-    keys, values = (tensor.index_select(1, schedule.tail) for tensor in (key, value))
-    written = _product(source.flatten(2, 3), values.mT).unflatten(2, source.shape[2:4])
-    queries = query.index_select(1, schedule.head)
-    reading = _product(mark.mT.flatten(2, 3), queries.mT).unflatten(2, (mark.shape[2], mark.shape[4])).flatten(3)
-    return keys, written, reading
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Left @ right; without a batched product where the inner dimension is one."""
-    return left * right if left.shape[-1] == 1 else left @ right
+    scores = contract("hndq,hndk->hnqk", query, key)
+    return contract("hndv,hnvo->hndo", value, contract("hnoqkv,hnqk->hnvo", direct, scores))
 
 
 def _reordered(tensor: Tensor, order: Tensor | None) -> Tensor:

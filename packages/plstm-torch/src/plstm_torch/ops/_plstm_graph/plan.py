@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,10 +11,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from plstm_config.topology import DagTopology
 from plstm_config.topology.indices import check_indices
 from plstm_config.topology.schedule import edge_levels
+from plstm_torch.constants import constant, keep, make_apart
 from plstm_torch.ops._plstm_graph.layout import DenseLayout, compute_layout
 
 
@@ -57,7 +59,12 @@ class LevelSchedule:
     @cached_property
     def dense(self) -> DenseLayout:
         """The layout for one triangular solve per graph."""
-        return compute_layout(self.graph, *self.indices, self.tail.device)
+
+        def make() -> DenseLayout:
+            return compute_layout(self.graph, *self.indices, self.tail.device)
+
+        # a schedule that belongs to a mode is not kept, and so needs a layout of that mode
+        return make() if isinstance(self.tail, FakeTensor) else make_apart(make)
 
     def blocks(self, size: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Cut the edges into blocks for which one pass of every kind stays small.
@@ -80,22 +87,21 @@ class LevelSchedule:
             yield block[0][0], block[-1][1], block
 
 
-_KNOWN: WeakKeyDictionary[Any, dict[torch.device, LevelSchedule]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, dict[Hashable, LevelSchedule]] = WeakKeyDictionary()
 
 
 def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
     """The schedule of a topology on a device; checked and computed once for each if it can be weakly referenced.
 
     Raises:
-        ValueError: if the indices are no DAG in topological order.
+        TypeError: if the indices are no integers.
+        ValueError: if they are no DAG in topological order.
     """
     try:
         known = _KNOWN.setdefault(topology, {})
     except TypeError:  # a tuple, say: nothing to tie the schedule to
         known = {}
-    if device not in known:
-        known[device] = _compute_schedule(topology, num_nodes, device)
-    return known[device]
+    return keep(known, device, lambda: _compute_schedule(topology, num_nodes, device))
 
 
 def _compute_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
@@ -119,7 +125,7 @@ def _sorted_by_level(
     incoming, outgoing = incoming[lines], outgoing[lines]
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.int64)).to(device)
+        return constant(array, device)
 
     def permutation(array: np.ndarray, other: np.ndarray) -> Tensor | None:
         return None if np.array_equal(array, np.arange(len(array))) else tensor(other)
