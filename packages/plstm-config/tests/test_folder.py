@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 import plstm_config as pc
 from plstm_config import folder as folders
 from plstm_config.folder import CONFIG_FILE, DIGEST, WEIGHTS_FILE, read_folder, read_weights, write_folder
-from plstm_config.weights import check_weights
+from plstm_config.weights import array_infos, check_weights
 
 CONFIG = pc.SourceLayerConfig(input_dim=8, num_heads=2, weight=True, dtype="float32")
 OTHER = pc.SourceLayerConfig(input_dim=4, num_heads=4, weight=True, dtype="float32")
@@ -289,7 +289,7 @@ def test_positions_grow_up_to_a_limit(tmp_path: Path) -> None:
     describe(tmp_path, config=pc.to_dict(config) | {"seqlens": [16, 17]})
     with pytest.raises(ValueError, match=r"embed: expected shape \(1, 16, 17, 3\), got \(1, 2, 2, 3\)"):
         read_folder(tmp_path)
-    check_weights(pc.PosEmbed2DConfig(seqlens=(99, 99), dim=3), folders.array_infos(arrays_of(config)))
+    check_weights(pc.PosEmbed2DConfig(seqlens=(99, 99), dim=3), array_infos(arrays_of(config)))
 
 
 def test_infinite_weights_are_read_as_they_are(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import plstm_config as pc
-from plstm_config.folder import array_infos
 from plstm_config.original import MigrationWarning, convert_weights
-from plstm_config.weights import check_weights
+from plstm_config.weights import array_infos, check_weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -138,6 +137,12 @@ def test_a_tied_head_stands_there_twice() -> None:
 def test_values_that_are_no_numbers(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^arrays\['scale'\]: expected an array of numbers, got"):
         convert_weights(pc.RMSNormConfig(input_dim=4), {"scale": value})
+
+
+def test_more_blocks_than_there_are_weights_of() -> None:
+    config: Any = pc.preset("plstm_lm_small", embedding_dim=32, num_blocks=1)
+    with pytest.raises(ValueError, match=r"^arrays: weights do not fit pLSTMLMModel: missing .* and at least \d+ more"):
+        convert_weights(pc.change(config, {"num_blocks": 10**9}), draw(config))
 
 
 def test_other_arguments_are_refused() -> None:

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from plstm_config.base import Config
 from plstm_config.serialization import from_dict, one_line, parse_json, to_readable
-from plstm_config.weights import ArrayInfo, check_weights, count_arrays
+from plstm_config.weights import ArrayInfo, array_infos, check_weights, count_arrays
 
 if os.name == "posix":
     import fcntl
@@ -152,20 +152,6 @@ def read_config(folder: PathLike) -> Config:
         return from_dict(description["config"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a valid config: {error}") from error
-
-
-def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
-    """Shapes and types of arrays by name.
-
-    Args:
-        arrays: arrays by name, of numpy, JAX or torch: whatever has `shape` and a `dtype` whose name numpy shares.
-
-    Returns:
-        What [check_weights][plstm_config.weights.check_weights] takes.
-    """
-    return {
-        name: ArrayInfo(tuple(array.shape), str(array.dtype).removeprefix("torch.")) for name, array in arrays.items()
-    }
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping: expected a mapping with class_name, got {type(mapping).__name__}")
-    mapping = _current(mapping, "", iter(range(_MOST)))
+    check_plain(mapping)
+    mapping = _current(mapping)
     if "class_name" not in mapping:
         raise ValueError(f"mapping: expected a class_name, got the keys {sorted(mapping)[:_SHOWN]}")
     return _make(config_class(mapping["class_name"]), mapping, "")
@@ -157,22 +158,34 @@ def _option(hint: Any, value: Mapping[str, Any], path: str) -> type[Config]:
     return found
 
 
-def _current(value: Any, path: str, budget: Iterator[int]) -> Any:
-    """Plain data without what earlier versions wrote and nothing reads any more, after a look at every value."""
+def check_plain(value: Any) -> None:
+    """Look at all of a tree of plain data before anything is made of it.
+
+    Args:
+        value: what a file held.
+
+    Raises:
+        ValueError: if it nests too deeply, has too many values (aliases of YAML make many out of few), names that are
+            no texts, or numbers that are infinite or larger than any size.
+    """
+    _check_plain(value, "", iter(range(_MOST)))
+
+
+def _check_plain(value: Any, path: str, budget: Iterator[int]) -> None:
     if next(budget, None) is None:
         raise ValueError(f"mapping: expected a config, got one with more than {_MOST} values")
     if path.count(".") >= _DEEPEST:
         raise ValueError(f"mapping: expected a config, got one that nests deeper than {_DEEPEST} levels")
-    if isinstance(value, list | tuple):
-        return [_current(item, f"{path}.{index}", budget) for index, item in enumerate(value)]
-    if not isinstance(value, Mapping):
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{path.lstrip('.') or 'mapping'}: expected names of fields, got {name!r:.80}")
+            _check_plain(item, f"{path}.{name}", budget)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{path}.{index}", budget)
+    else:
         _check_number(value, path)
-        return value
-    for name in value:
-        if not isinstance(name, str):
-            raise ValueError(f"{path.lstrip('.') or 'mapping'}: expected names of fields, got {name!r:.80}")
-    retired = _retired(value)
-    return {name: _current(item, f"{path}.{name}", budget) for name, item in value.items() if name not in retired}
 
 
 def _check_number(value: Any, path: str) -> None:
@@ -180,6 +193,16 @@ def _check_number(value: Any, path: str) -> None:
         raise ValueError(f"{path.lstrip('.')!r:.200}: expected a finite number, got {value}")
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise ValueError(f"{path.lstrip('.')!r:.200}: expected a number up to {_LARGEST}, got a larger one")
+
+
+def _current(value: Any) -> Any:
+    """Plain data without what earlier versions wrote and nothing reads any more."""
+    if isinstance(value, list | tuple):
+        return [_current(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    retired = _retired(value)
+    return {name: _current(item) for name, item in value.items() if name not in retired}
 
 
 def _retired(mapping: Mapping[str, Any]) -> set[str]:

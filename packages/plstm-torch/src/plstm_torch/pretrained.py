@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import plstm_config
-from plstm_config.folder import array_infos, read_folder, read_weights, write_folder
-from plstm_config.weights import ArrayInfo, accepts_shape, check_shapes, check_weights
+from plstm_config.folder import read_folder, read_weights, write_folder
+from plstm_config.weights import ArrayInfo, accepts_shape, array_infos, check_shapes, check_weights
 from plstm_torch.arrays import as_array, as_tensor, distributed_like
 from plstm_torch.build import build
 from plstm_torch.models.pos_embed import PosEmbed2D
