@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 import plstm_config as pc
 from plstm_config import folder as folders
 from plstm_config.folder import CONFIG_FILE, DIGEST, WEIGHTS_FILE, read_folder, read_weights, write_folder
-from plstm_config.weights import check_weights
+from plstm_config.weights import array_infos, check_weights
 
 CONFIG = pc.SourceLayerConfig(input_dim=8, num_heads=2, weight=True, dtype="float32")
 OTHER = pc.SourceLayerConfig(input_dim=4, num_heads=4, weight=True, dtype="float32")
@@ -226,6 +226,27 @@ def test_only_what_fits_is_written(saved: Path) -> None:
     assert read_folder(saved)[1]["bias"].flat[0] == 1.0
 
 
+class Stranger(pc.RMSNormConfig):
+    """A class that no backend knows."""
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (pc.LinearConfig(input_dim=2, output_dim=2, bias_init=pc.ConstantInitConfig(value=-np.inf)), "finite number"),
+        (pc.LinearConfig(input_dim=2, output_dim=2, bias_init=pc.ConstantInitConfig(value=np.nan)), "finite number"),
+        (Stranger(input_dim=2), "got one of another class"),
+    ],
+)
+def test_only_what_can_be_read_is_written(tmp_path: Path, config: pc.Config, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^config: expected .*{message}"):
+        write_folder(tmp_path / "saved", config, arrays_of(config), **WRITER)
+    for name in ("config.json", "config.yaml"):
+        with pytest.raises(ValueError, match=rf"^config: expected .*{message}"):
+            pc.save(config, tmp_path / name)
+    assert names_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("version", [True, 1.0, "1", None, 2, [1], {}])
 def test_schema_versions(saved: Path, version: Any) -> None:
     describe(saved, schema_version=version)
@@ -268,7 +289,7 @@ def test_positions_grow_up_to_a_limit(tmp_path: Path) -> None:
     describe(tmp_path, config=pc.to_dict(config) | {"seqlens": [16, 17]})
     with pytest.raises(ValueError, match=r"embed: expected shape \(1, 16, 17, 3\), got \(1, 2, 2, 3\)"):
         read_folder(tmp_path)
-    check_weights(pc.PosEmbed2DConfig(seqlens=(99, 99), dim=3), folders.array_infos(arrays_of(config)))
+    check_weights(pc.PosEmbed2DConfig(seqlens=(99, 99), dim=3), array_infos(arrays_of(config)))
 
 
 def test_infinite_weights_are_read_as_they_are(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,59 @@ def test_changes_reach_the_whole_tree() -> None:
     config = pc.preset("plstm_vis_tiny", dtype="float32", output_shape=(10,), resolution=(32, 64))
     assert "bfloat16" not in str(pc.to_dict(config))
     assert (config.output_shape, config.pos_embed.seqlens) == ((10,), (2, 4))
+
+
+SPELLINGS: list[dict[str, Any]] = [
+    {"output_shape": (3,), "resolution": (48, 48), "num_channels": 1},
+    {"output_shape": 3, "resolution": 48, "num_channels": 1},
+    {"output_shape": [3], "resolution": [48, 48], "num_channels": 1},
+    {"num_classes": 3, "img_size": 48, "in_chans": 1},
+    {"num_classes": (3,), "img_size": (48, 48), "in_chans": 1},
+]
+
+
+@pytest.mark.parametrize("changes", SPELLINGS, ids=str)
+@pytest.mark.parametrize("name", ["plstm_vis_tiny", "vit_tiny"])
+def test_what_the_field_writes_is_understood(name: str, changes: dict[str, Any]) -> None:
+    config: Any = pc.preset(name, channels_first=True, **changes)
+    assert config == pc.preset(name, channels_first=True, **SPELLINGS[0])
+    assert (config.output_shape, config.resolution, config.seqlens) == ((3,), (48, 48), (3, 3))
+    assert config.patch_embed.channels_first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_clases": 3}, r"^changes: .* which are dim, .*, got 'num_clases'; did you mean 'num_classes'\?$"),
+        ({"image_size": 3}, r"got 'image_size'; did you mean 'img_size'\?$"),
+        ({"spam": 3}, r"got 'spam'$"),
+        ({"num_classes": 3, "output_shape": 3}, r"^changes: expected output_shape once"),
+        ({"img_size": (3, 4, 5)}, r"^resolution=\(3, 4, 5\): expected \(height, width\)"),
+        ({"num_classes": 0}, r"^output_shape=\(0,\): expected \(number of classes,\)"),
+    ],
+)
+def test_wrong_changes_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pc.preset("plstm_vis_tiny", **changes)
+
+
+@pytest.mark.parametrize("value", ["3", None, 3.5, True])
+def test_wrong_types_are_refused(value: Any) -> None:
+    for name in ("num_classes", "img_size"):
+        with pytest.raises(TypeError, match=r"^(output_shape|resolution)="):
+            pc.preset("plstm_vis_tiny", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["plstm_vis_tinny", "PLSTM_VIS_TINY", "vit", 3, None, ["vit_tiny"]])
+def test_unknown_names_list_the_known_ones(name: Any) -> None:
+    suggestion = r"; did you mean 'plstm_vis_tiny'\?$" if name == "plstm_vis_tinny" else ""
+    with pytest.raises(ValueError, match=rf"^name=.*: expected one of plstm_vis_tiny, .*{suggestion}"):
+        pc.preset(name)
+
+
+def test_names_of_vision_are_no_names_of_language() -> None:
+    with pytest.raises(ValueError, match=r"arguments of plstm_lm_small, which are vocab_size, .*, got 'num_classes'"):
+        pc.preset("plstm_lm_small", num_classes=3)
 
 
 def test_import_brings_no_framework() -> None:

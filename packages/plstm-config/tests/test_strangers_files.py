@@ -5,7 +5,7 @@ import dataclasses
 import json
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import plstm_config as pc
 from plstm_config.folder import CONFIG_FILE, DIGEST, WEIGHTS_FILE, read_folder, write_folder
+from plstm_config.original import migrate
 from plstm_config.serialization import CONFIG_CLASSES
 from plstm_config.weights import count_arrays
 
@@ -35,11 +36,17 @@ def _tree(class_name: str) -> dict[str, Any]:
 
 
 TREES = [_tree(name) for name in sorted(CONFIG_CLASSES)] + [pc.to_dict(pc.preset("plstm_vis_tiny"))]
+ORIGINALS = [
+    *(json.loads((Path(__file__).parent / "data" / f"{name}.json").read_text()) for name in ("plstm_vis_t", "vit_t")),
+    {"config_class": "pLSTM1DLayerConfig", "input_dim": 32, "num_heads": 2, "source": {"weight": True}},
+    {"_shortname": "pLSTM2D", "input_dim": 8, "num_heads": 2, "source": {"config_class": "SourceLayerConfig"}},
+]
 ODD = [
     *(None, True, False, 0, 1, -1, -5, 2, 3, 7, 10**6, 2**61, 2**62, 10**30, -(10**400), 0.0, 0.5, -1.5, 1e308, 1e-320),
     *(float("nan"), float("inf"), "", "x", "P", "PD", "\x1b[31m\n", "float32", "tanh", [], [1], [1, 2], [0, 0]),
     *([-1, 2], [1, 2, 3], ["a"], [[]], [None], {}, {"a": 1}, {"class_name": None}, {"class_name": [1]}),
     *({"class_name": "SourceLayer"}, {"class_name": "ZerosInit"}, {"class_name": "MarkLayer", "num_heads": 3}),
+    *({"config_class": "SourceLayerConfig"}, {"config_class": [1]}, {"_shortname": {}}),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -73,8 +80,8 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @st.composite
-def damaged_trees(draw: st.DrawFn) -> Any:
-    tree = draw(st.sampled_from(TREES))
+def damaged_trees(draw: st.DrawFn, trees: Sequence[Any] = TREES) -> Any:
+    tree = draw(st.sampled_from(trees))
     for _ in range(draw(st.integers(1, 3))):
         tree = put(tree, draw(st.sampled_from(list(places(tree)))), draw(VALUES))
     return tree
@@ -109,6 +116,16 @@ def test_configs_with_wrong_values_anywhere(tree: Any) -> None:
 @given(JSON)
 def test_any_value_of_json(value: Any) -> None:
     read(value)
+
+
+@pytest.mark.filterwarnings("ignore::plstm_config.original.MigrationWarning")
+@MANY
+@given(damaged_trees(ORIGINALS))
+def test_original_configs_with_wrong_values_anywhere(tree: Any) -> None:
+    try:
+        migrate(tree)
+    except (TypeError, ValueError) as error:
+        assert_one_line(error)
 
 
 @pytest.mark.parametrize("place", ["", "block_stack", "block_stack.block.norm"])

@@ -26,6 +26,13 @@ def test_unknown_configs_list_the_known_ones():
         build({"class_name": "RMSNorm"})
 
 
+def test_names_of_presets_point_to_them():
+    with pytest.raises(TypeError, match=r"got str; plstm_config\.preset\('plstm_vis_tiny'\) makes the config of that"):
+        build("plstm_vis_tiny")
+    with pytest.raises(TypeError, match=r"got str; plstm_config\.preset_names\(\) lists the names"):
+        build("plstm_vis")
+
+
 def test_a_config_class_is_registered_once():
     with pytest.raises(ValueError, match=r"config_class=RMSNormConfig is already registered for .*, got Other"):
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plstm_config.original import convert_weights, migrate
+from plstm_config.original import MigrationWarning, convert_weights, migrate
 from plstm_testing import golden
 from plstm_testing.tolerances import assert_within
 from plstm_torch import build, load_original
@@ -163,3 +163,18 @@ def test_scales_that_nothing_reads_are_dropped() -> None:
     case = golden.load("block_transformer")
     module = load_original({**case.config, "skip": False}, case.parameters)
     assert [name for name, _ in module.named_parameters() if name.startswith("scale")] == []
+
+
+def test_weights_of_gates_without_an_input_are_dropped() -> None:
+    case = golden.load("source_bias_only")
+    with pytest.warns(MigrationWarning, match="dropped weights without effect on the output: 'weight'"):
+        module = load_original(case.config, {**case.parameters, "weight": np.ones((2, 3))})
+    x = torch.from_numpy(case.inputs["x"])
+    assert_within(module(x).detach(), case.outputs["output"], case.limit, "output")
+
+
+def test_low_precision_weights_pass_unchanged() -> None:
+    case = golden.load("norm_rms")
+    scale = torch.from_numpy(case.parameters["scale"]).bfloat16()
+    weights = {name: torch.from_numpy(value).bfloat16() for name, value in case.parameters.items()}
+    assert torch.equal(load_original(case.config, weights).scale, scale.double())

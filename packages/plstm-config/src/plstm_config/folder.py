@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from plstm_config.base import Config
-from plstm_config.serialization import from_dict, one_line, parse_json, to_dict
-from plstm_config.weights import ArrayInfo, check_weights, count_arrays
+from plstm_config.serialization import from_dict, one_line, parse_json, to_readable
+from plstm_config.weights import ArrayInfo, array_infos, check_weights, count_arrays
 
 if os.name == "posix":
     import fcntl
@@ -61,11 +61,13 @@ def write_folder(
 
     Raises:
         TypeError: if `config` is no config.
-        ValueError: if the arrays are not the weights of the config; nothing is written.
+        ValueError: if the arrays are not the weights of the config, or the config could not be read again; nothing
+            is written.
         NotADirectoryError: if `folder` is a file.
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
     """
     check_weights(config, array_infos(arrays), source="arrays")
+    description = to_readable(config)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"folder: expected a folder or a new path, got the file {folder}")
@@ -75,7 +77,7 @@ def write_folder(
     try:
         with _locked(folder, exclusive=True):
             _clean_up(folder)
-            _replace(folder, _prepare(folder, {**head, "config": to_dict(config)}, arrays))
+            _replace(folder, _prepare(folder, {**head, "config": description}, arrays))
     except BaseException:
         if is_new:
             with contextlib.suppress(OSError):
@@ -150,20 +152,6 @@ def read_config(folder: PathLike) -> Config:
         return from_dict(description["config"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a valid config: {error}") from error
-
-
-def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
-    """Shapes and types of arrays by name.
-
-    Args:
-        arrays: arrays by name, of numpy, JAX or torch: whatever has `shape` and a `dtype` whose name numpy shares.
-
-    Returns:
-        What [check_weights][plstm_config.weights.check_weights] takes.
-    """
-    return {
-        name: ArrayInfo(tuple(array.shape), str(array.dtype).removeprefix("torch.")) for name, array in arrays.items()
-    }
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping: expected a mapping with class_name, got {type(mapping).__name__}")
-    mapping = _current(mapping, "", iter(range(_MOST)))
+    check_plain(mapping)
+    mapping = _current(mapping)
     if "class_name" not in mapping:
         raise ValueError(f"mapping: expected a class_name, got the keys {sorted(mapping)[:_SHOWN]}")
     return _make(config_class(mapping["class_name"]), mapping, "")
@@ -157,22 +158,34 @@ def _option(hint: Any, value: Mapping[str, Any], path: str) -> type[Config]:
     return found
 
 
-def _current(value: Any, path: str, budget: Iterator[int]) -> Any:
-    """Plain data without what earlier versions wrote and nothing reads any more, after a look at every value."""
+def check_plain(value: Any) -> None:
+    """Look at all of a tree of plain data before anything is made of it.
+
+    Args:
+        value: what a file held.
+
+    Raises:
+        ValueError: if it nests too deeply, has too many values (aliases of YAML make many out of few), names that are
+            no texts, or numbers that are infinite or larger than any size.
+    """
+    _check_plain(value, "", iter(range(_MOST)))
+
+
+def _check_plain(value: Any, path: str, budget: Iterator[int]) -> None:
     if next(budget, None) is None:
         raise ValueError(f"mapping: expected a config, got one with more than {_MOST} values")
     if path.count(".") >= _DEEPEST:
         raise ValueError(f"mapping: expected a config, got one that nests deeper than {_DEEPEST} levels")
-    if isinstance(value, list | tuple):
-        return [_current(item, f"{path}.{index}", budget) for index, item in enumerate(value)]
-    if not isinstance(value, Mapping):
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{path.lstrip('.') or 'mapping'}: expected names of fields, got {name!r:.80}")
+            _check_plain(item, f"{path}.{name}", budget)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{path}.{index}", budget)
+    else:
         _check_number(value, path)
-        return value
-    for name in value:
-        if not isinstance(name, str):
-            raise ValueError(f"{path.lstrip('.') or 'mapping'}: expected names of fields, got {name!r:.80}")
-    retired = _retired(value)
-    return {name: _current(item, f"{path}.{name}", budget) for name, item in value.items() if name not in retired}
 
 
 def _check_number(value: Any, path: str) -> None:
@@ -180,6 +193,16 @@ def _check_number(value: Any, path: str) -> None:
         raise ValueError(f"{path.lstrip('.')!r:.200}: expected a finite number, got {value}")
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise ValueError(f"{path.lstrip('.')!r:.200}: expected a number up to {_LARGEST}, got a larger one")
+
+
+def _current(value: Any) -> Any:
+    """Plain data without what earlier versions wrote and nothing reads any more."""
+    if isinstance(value, list | tuple):
+        return [_current(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    retired = _retired(value)
+    return {name: _current(item) for name, item in value.items() if name not in retired}
 
 
 def _retired(mapping: Mapping[str, Any]) -> set[str]:
@@ -211,6 +234,23 @@ def to_dict(config: Config) -> dict[str, Any]:
     if not isinstance(config, Config):
         raise TypeError(f"config: expected a config, got {type(config).__name__}")
     return _plain(config)
+
+
+def to_readable(config: Config) -> dict[str, Any]:
+    """Turn a config into plain data for a file, after a look at whether it can be read again.
+
+    Raises:
+        TypeError: if `config` is no config.
+        ValueError: if it cannot, because a number is infinite or the class is one of others.
+    """
+    data = to_dict(config)
+    try:
+        same = from_dict(data) == config
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config: expected one that can be read again, got one that cannot: {error}") from error
+    if not same:
+        raise ValueError(f"config: expected a {type(config).__name__} of plstm_config, got one of another class")
+    return data
 
 
 def _plain(value: Any) -> Any:
@@ -286,10 +326,11 @@ def save(config: Config, path: str | Path) -> None:
     """Write a config to a JSON or YAML file, by the ending of its name.
 
     Raises:
-        ValueError: if the ending is not .json, .yaml or .yml.
+        TypeError: if `config` is no config.
+        ValueError: if the ending is not .json, .yaml or .yml, or the file could not be read again.
     """
     path = Path(path)
-    data = to_dict(config)
+    data = to_readable(config)
     text = json.dumps(data, indent=2) + "\n" if _kind(path) == "json" else yaml.safe_dump(data, sort_keys=False)
     path.write_text(text, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plstm_config.base import Config
 from plstm_config.models import PosEmbed2DConfig
@@ -24,6 +24,20 @@ class ArrayInfo(NamedTuple):
 
     shape: Shape
     dtype: str
+
+
+def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
+    """Shapes and types of arrays by name.
+
+    Args:
+        arrays: arrays by name, of numpy, JAX or torch: whatever has `shape` and a `dtype` whose name numpy shares.
+
+    Returns:
+        What [check_weights][] takes.
+    """
+    return {
+        name: ArrayInfo(tuple(array.shape), str(array.dtype).removeprefix("torch.")) for name, array in arrays.items()
+    }
 
 
 def check_weights(

@@ -30,6 +30,24 @@ def as_array(tensor: Tensor) -> np.ndarray:
     return whole.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
+def distributed_like(tensor: Tensor, own: Tensor) -> Tensor:
+    """Divide a whole tensor among processes as a module's own tensor is, if that is divided.
+
+    Args:
+        tensor: The same in every process.
+        own: A tensor of the module; a distributed one says how.
+
+    Returns:
+        The tensor, or this process's part of it.
+    """
+    if not hasattr(own, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    whole = tensor.to(own.device)
+    return distribute_tensor(whole, own.device_mesh, own.placements) if isinstance(own, DTensor) else tensor
+
+
 def as_tensor(array: np.ndarray) -> Tensor:
     """Give an array's numbers to torch.
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plstm_config.original import convert_weights, migrate
+from plstm_config.weights import array_infos, check_weights
 from plstm_torch.arrays import as_array
 from plstm_torch.build import build
 from plstm_torch.pretrained import load_arrays
@@ -32,6 +33,7 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> nn.Module:
     config = migrate(mapping)
     arrays = {name: as_array(value) if isinstance(value, Tensor) else value for name, value in state_dict.items()}
     weights = convert_weights(config, arrays, source="state_dict")
+    check_weights(config, array_infos(weights), source="state_dict")  # before anything of their size is made
     module = build(config)
     load_arrays(module, weights, source="state_dict")
     return module.eval()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import plstm_config
-from plstm_config.folder import array_infos, read_folder, read_weights, write_folder
-from plstm_config.weights import ArrayInfo, accepts_shape, check_shapes, check_weights
-from plstm_torch.arrays import as_array, as_tensor
+from plstm_config.folder import read_folder, read_weights, write_folder
+from plstm_config.weights import ArrayInfo, accepts_shape, array_infos, check_shapes, check_weights
+from plstm_torch.arrays import as_array, as_tensor, distributed_like
 from plstm_torch.build import build
 from plstm_torch.models.pos_embed import PosEmbed2D
 from plstm_torch.version import __version__
@@ -34,8 +34,8 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     under each of their names, so that the config's module, in which they are apart, has the same outputs.
 
     Args:
-        module: Anything that `build` made, also wrapped by DistributedDataParallel, FSDP or torch.compile. Sharded
-            modules are gathered: all processes call this, and all write the same.
+        module: Anything that `build` made, also wrapped by DistributedDataParallel or torch.compile, or sharded by
+            `fully_shard`. Sharded modules are gathered: all processes call this, and all write the same.
         folder: Where to write; made if it does not exist.
 
     Raises:
@@ -108,8 +108,8 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
     `allow_interpolation`, otherwise it is an error like every other shape that does not fit.
 
     Args:
-        module: Module with the same parameters; its dtypes and device stay. Parameters that are tied by hand must have
-            one value in the folder, under one or all of their names.
+        module: Module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
+            are tied by hand must have one value in the folder, under one or all of their names.
         folder: A folder written by `save_pretrained` of any backend; of the config only the digest is read.
         ignore: Names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
             the folder's are not read. That is how a model for other classes, or without a head, loads a folder.
@@ -152,6 +152,7 @@ def load_arrays(
     for name, stored in names.items():
         state[name] = as_tensor(arrays[stored])
         _check_range(state[name], own[name], f"{source}: {stored}")
+        state[name] = distributed_like(state[name], own[name])
     module.load_state_dict(state)
 
 

@@ -26,6 +26,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Returns:
         Groups for an optimizer of torch, without empty ones; a parameter that is shared stands there once.
 
+    Raises:
+        TypeError: `model` is no module.
+
     Example:
         >>> import plstm_config, plstm_torch, torch
         >>> model = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
@@ -49,12 +52,17 @@ def no_weight_decay(model: nn.Module) -> set[str]:
 
     Returns:
         Dotted names as in `model.named_parameters()`.
+
+    Raises:
+        TypeError: `model` is no module.
     """
     return {name for name, _, decays in _parameters(model) if not decays}
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
     """Names, parameters in the order of the model, and whether they decay."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch module, got {type(model).__name__}")
     known: set[nn.Parameter] = set()
     for path, module in model.named_modules():
         config = getattr(module, "config", None)

@@ -1,29 +1,8 @@
 import pytest
-import torch
 from torch import nn
 
-from plstm_torch.training.optimizer import decays, learning_rate, make_optimizer
+from plstm_torch.training.optimizer import learning_rate, make_optimizer
 from plstm_torch.training.settings import TrainingSettings
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "expected"),
-    [
-        ("block_stack.blocks.0.upproj.weight", (8, 4), True),
-        ("source.weight", (4, 1, 1, 1, 1, 8), True),
-        ("patch_embed.proj.weight", (8, 3, 4, 4), True),
-        ("token_embedding.weight", (256, 8), True),
-        ("source.bias", (4, 1, 1, 1), False),
-        ("orientation_bias", (4, 4), False),
-        ("transition.eigenvalues_bias", (4, 2), False),
-        ("mhnorm.scale", (4, 8), False),
-        ("norm.scale", (8,), False),
-        ("pos_embed.embed", (1, 4, 4, 8), False),
-        ("cls_token", (8,), False),
-    ],
-)
-def test_only_what_multiplies_an_input_decays(name, shape, expected):
-    assert decays(name, nn.Parameter(torch.zeros(shape))) is expected
 
 
 def test_every_parameter_is_in_exactly_one_group():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_config.base import Config
-from plstm_config.serialization import CONFIG_CLASSES, config_class, from_dict, read_mapping, to_dict
+from plstm_config.serialization import CONFIG_CLASSES, check_plain, config_class, from_dict, read_mapping, to_dict
 
 
 class MigrationWarning(UserWarning):
@@ -90,6 +90,7 @@ def migrate(source: Mapping[str, Any] | str | Path) -> Config:
     tree = read_mapping(source) if isinstance(source, str | Path) else source
     if not isinstance(tree, Mapping):
         raise TypeError(f"source: expected a mapping or a path to one, got {type(tree).__name__}")
+    check_plain(tree)
     dropped: list[str] = []
     config = from_dict(_convert(tree, _kind_of(tree), "", dropped))
     # children that were made on the way have to compute as the original, too
@@ -101,9 +102,10 @@ def migrate(source: Mapping[str, Any] | str | Path) -> Config:
 
 
 def _kind_of(tree: Mapping[str, Any]) -> str:
-    kind = _tag(tree) or _SHORT_NAMES.get(tree.get("_shortname", "")) or _SHORT_NAMES.get(tree.get("_short_name", ""))
+    short = next((tree[name] for name in ("_shortname", "_short_name") if isinstance(tree.get(name), str)), "")
+    kind = _tag(tree) or _SHORT_NAMES.get(short)
     if kind is None:
-        raise ValueError(f"source: expected config_class, class_name or _shortname, got the keys {sorted(tree)}")
+        raise ValueError(f"source: expected config_class, class_name or _shortname, got the keys {sorted(tree)[:8]}")
     return kind
 
 
@@ -112,10 +114,12 @@ def _tag(tree: Mapping[str, Any]) -> str | None:
     by_class = {cls.__name__: name for name, cls in CONFIG_CLASSES.items()} | _RENAMED
     if tree.get("config_class"):
         name = tree["config_class"]
-        if name not in by_class:
-            raise ValueError(f"config_class={name!r}: expected one of {', '.join(sorted(by_class))}")
+        if not isinstance(name, str) or name not in by_class:
+            raise ValueError(f"config_class={name!r:.80}: expected one of {', '.join(sorted(by_class))}")
         return by_class[name]
     name = tree.get("class_name")
+    if name and not isinstance(name, str):
+        raise ValueError(f"class_name={name!r:.80}: expected a name, got {type(name).__name__}")
     return _RENAMED.get(name, name) if name else None
 
 

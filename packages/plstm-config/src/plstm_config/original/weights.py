@@ -16,6 +16,7 @@ from plstm_config.original.configs import MigrationWarning
 from plstm_config.parameters import check_config, join, named_configs
 from plstm_config.plstm_2d import GridLayerConfig, pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.transition import LongRangeTransitionLayerConfig
+from plstm_config.weights import array_infos, check_weights, count_arrays
 
 Arrays = dict[str, np.ndarray]
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -38,7 +39,8 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
         source: name of the argument that they come from, for messages.
 
     Returns:
-        Arrays by name. Whether they fit the config is not checked here.
+        Arrays by name. Whether they fit the config is the next question, see
+        [check_weights][plstm_config.weights.check_weights].
 
     Warns:
         MigrationWarning: once, with a list of the weights that were dropped: those that the original holds although
@@ -46,10 +48,13 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
 
     Raises:
         TypeError: if `config` is no config, or a value is no array of numbers.
-        ValueError: if a layout has no counterpart here, or a tied head has other values than its table.
+        ValueError: if there are fewer arrays than the config asks for, a layout has no counterpart here, or a tied
+            head has other values than its table.
     """
     check_config(config)
     state = {name: _as_array(f"{source}[{name!r}]", value) for name, value in _without_wrappers(arrays).items()}
+    if count_arrays(config) > len(state):  # before a walk through as many modules as the config names
+        check_weights(config, array_infos(state), source=source)
     dropped: list[str] = []
     for name, part in named_configs(config):
         dropped += [unread for unread in _unread(name, part) if state.pop(unread, None) is not None]
