@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from plstm_testing import tolerances
+from plstm_testing import reference, tolerances
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +34,15 @@ def randomize():
         return module
 
     return fill
+
+
+@pytest.fixture
+def by_reference():
+    """What the numpy reference makes of a module's config, parameters and inputs."""
+
+    def compute(module, *inputs):
+        parameters = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+        arrays = [value.detach().numpy() if isinstance(value, torch.Tensor) else value for value in inputs]
+        return reference.apply(module.config, parameters, *arrays)
+
+    return compute

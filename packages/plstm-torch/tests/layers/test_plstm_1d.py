@@ -5,13 +5,11 @@ import pytest
 import torch
 
 from plstm_config import IdentityConfig, LayerNormConfig, MultiHeadLayerNormConfig, RMSNormConfig, pLSTM1DLayerConfig
-from plstm_testing import reference
 from plstm_torch.build import build
 
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 SCALAR = {"JV": 1, "JT": 1, "JO": 1}
 MATRIX = {"JQ": 2, "JK": 2, "JV": 2, "JT": 3, "JO": 2}
-PARTS = {"S": "source", "T": "transition", "M": "mark", "D": "direct", "Q": "query", "K": "key", "V": "value_"}
 
 
 def layer(randomize, **options):
@@ -19,38 +17,16 @@ def layer(randomize, **options):
     return randomize(build(pLSTM1DLayerConfig(**options)), 0.3)
 
 
-def by_hand(module, x):
-    """The layer's formula with the numpy recurrence in the middle."""
-    config = module.config
-    convolved = x if module.conv is None else module.conv(x)
-
-    def part(letter):
-        name = "query" if letter == "K" and config.tie_query_key else PARTS[letter]
-        letter = "Q" if letter == "K" and config.tie_query_key else letter
-        heads = getattr(module, name)(convolved if letter in config.convolution_inputs else x)
-        return heads.transpose(1, 2).flatten(0, 1).detach().numpy()
-
-    names = {"S": "source", "T": "transition", "M": "mark", "D": "direct", "Q": "query", "K": "key", "V": "value"}
-    heads = reference.plstm_1d(**{name: part(letter) for letter, name in names.items()})
-    heads = torch.from_numpy(heads.reshape(x.shape[0], config.num_heads, x.shape[1], -1))
-    output = module.mhnorm(heads).transpose(1, 2).flatten(2)
-    if module.outprojection is not None:
-        output = module.outprojection(output)
-    if module.passthrough is not None:
-        output = output + module.passthrough(convolved if "P" in config.convolution_inputs else x)
-    return output
-
-
 @pytest.mark.parametrize("length", [1, 2, 7, 33])
 @pytest.mark.parametrize("sizes", [{}, SCALAR, MATRIX])
-def test_agrees_with_the_reference(sizes, length, randomize, assert_close):
+def test_agrees_with_the_reference(sizes, length, randomize, by_reference, assert_close):
     module = layer(randomize, **sizes)
     x = torch.randn(2, length, 16, dtype=torch.float64)
-    assert_close(module(x), by_hand(module, x))
+    assert_close(module(x), by_reference(module, x))
 
 
 @pytest.mark.parametrize("letters", ["", *"STMDQKVP", "STMDQKVP", "st"])
-def test_each_letter_chooses_one_input(letters, randomize, assert_close):
+def test_each_letter_chooses_one_input(letters, randomize, by_reference, assert_close):
     module = layer(randomize, convolution_inputs=letters, **SCALAR)
     for gate in (module.source, module.mark, module.direct):
         assert gate.weight is None  # the default; give the gates eyes below
@@ -61,11 +37,11 @@ def test_each_letter_chooses_one_input(letters, randomize, assert_close):
         **{name: with_weight(getattr(module.config, name)) for name in ("source", "mark", "direct")},
     )
     x = torch.randn(2, 6, 16, dtype=torch.float64)
-    assert_close(module(x), by_hand(module, x))
+    assert_close(module(x), by_reference(module, x))
 
 
 def with_weight(config):
-    return type(config)(weight=True, sub_heads=2)
+    return type(config)(weight=True, sub_heads=2, **DTYPES)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +56,10 @@ def with_weight(config):
     ],
     ids=lambda options: "-".join(options),
 )
-def test_parts_switch_on_and_off(options, randomize, assert_close):
+def test_parts_switch_on_and_off(options, randomize, by_reference, assert_close):
     module = layer(randomize, **options)
     x = torch.randn(2, 5, 16, dtype=torch.float64)
-    assert_close(module(x), by_hand(module, x))
+    assert_close(module(x), by_reference(module, x))
 
 
 def test_a_tied_key_has_no_parameters(randomize):

@@ -3,23 +3,12 @@ import torch
 
 from plstm_config import IdentityConfig, pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.shapes import DIRECTED
-from plstm_testing import reference
 from plstm_torch.build import build
 from plstm_torch.layers import plstm_2d as layer_module
 
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 MATRIX = {"JQ": 2, "JK": 1, "JV": 2, "JT": 3, "JO": 2}
 MODES = [{"mode": "P"}, {"mode": "D"}, {"mode": "D", "dmode_chirality": "R"}]
-PARTS = {
-    "S": ("source", "source_r", "source_d"),
-    "T": ("transition", "transition_r", "transition_d", "transition_rd"),
-    "M": ("mark", "mark_l", "mark_u"),
-    "D": ("direct",),
-    "Q": ("query",),
-    "K": ("key",),
-    "V": ("value_",),
-}
-LETTERS = {name: letter for letter, names in PARTS.items() for name in names}
 
 
 def layer(randomize, config_class=pLSTM2DLayerFusedConfig, **options):
@@ -27,97 +16,22 @@ def layer(randomize, config_class=pLSTM2DLayerFusedConfig, **options):
     return randomize(build(config_class(**options)), 0.4)
 
 
-class ByHand:
-    """The layers' formulas with the numpy recurrence in the middle."""
-
-    def __init__(self, module, x):
-        self.module, self.x = module, x
-        self.convolved = x if module.convolution is None else module.convolution(x)
-
-    def pick(self, letter):
-        return self.convolved if letter in self.module.config.convolution_inputs else self.x
-
-    def part(self, name):
-        return getattr(self.module, name)(self.pick(LETTERS[name]))
-
-    def gates(self, orientation):
-        """Gates [B, X, Y, H, ...] of the orientation at this place in the list."""
-        module, config = self.module, self.module.config
-        count = len(module.orientations)
-
-        def of(name):
-            return self.part(name)[:, :, :, orientation::count]
-
-        if config.mode == "D":
-            mixed = "transition_ru" if config.dmode_chirality == "L" else "transition_dl"
-            unchanged = {name: of(name) for name in ("source_r", "source_d", "mark_l", "mark_u")}
-            renamed = {"transition_rl": "transition_r", "transition_du": "transition_d", mixed: "transition_rd"}
-            return unchanged | {name: of(attribute) for name, attribute in renamed.items()}
-        weight, bias = module.orientation_weight[:, orientation], module.orientation_bias[:, orientation]
-        z = self.pick("O") @ weight.mT * config.pmode_orientation_scale / config.input_dim
-        alpha = torch.sigmoid(bias + z)[..., None, None]
-        source, transition = of("source"), of("transition")
-        right, source_right = alpha * transition, alpha[..., None] * source
-        if config.pmode_complement == "original":
-            down, source_down = 1 - right, 1 - source_right
-        else:
-            down, source_down = transition - right, source - source_right
-        transitions = {"transition_rl": right, "transition_ru": right, "transition_du": down, "transition_dl": down}
-        return {
-            "source_r": source_right,
-            "source_d": source_down,
-            "mark_l": of("mark"),
-            "mark_u": of("mark"),
-            **transitions,
-        }
-
-    def orientation(self, place, with_direct):
-        """One orientation's output [B, H, X, Y, DV * JO], by a pass over the flipped grid."""
-        key = "query" if self.module.config.tie_query_key else "key"
-        arguments = self.gates(place)
-        arguments |= {"query": self.part("query"), "key": self.part(key), "value": self.part("value_")}
-        arguments["direct"] = self.part("direct") * float(with_direct)
-        code = self.module.orientations[place]
-        axes = [axis for bit, axis in ((1, 1), (2, 2)) if code & bit]
-        merged = {
-            name: tensor.movedim(3, 1).flatten(0, 1).flip(axes).detach().numpy() for name, tensor in arguments.items()
-        }
-        output = torch.from_numpy(reference.plstm_2d(**merged)).flip(axes)
-        return output.unflatten(0, (self.x.shape[0], -1)).flatten(-2)
-
-    def finish(self, normal):
-        output = normal.movedim(1, 3).flatten(-2)
-        if self.module.outprojection is not None:
-            output = self.module.outprojection(output)
-        if self.module.passthrough is not None:
-            output = output + self.module.passthrough(self.pick("P"))
-        return output
-
-    def fused(self):
-        return self.finish(self.module.mhnorm(sum(self.orientation(place, place == 0) for place in range(4))))
-
-    def listed(self):
-        count = len(self.module.orientations)
-        normal = [self.module.mhnorm(self.orientation(place, True)) for place in range(count)]
-        return self.finish(sum(normal) / count)
-
-
 @pytest.mark.parametrize("grid", [(1, 1), (4, 3), (2, 7)])
 @pytest.mark.parametrize("sizes", [{}, MATRIX], ids=["scalar", "matrix"])
 @pytest.mark.parametrize("mode", [*MODES, {"mode": "P", "pmode_complement": "original"}], ids=str)
-def test_fused_agrees_with_the_reference(mode, sizes, grid, randomize, assert_close):
+def test_fused_agrees_with_the_reference(mode, sizes, grid, randomize, by_reference, assert_close):
     module = layer(randomize, **mode, **sizes)
     x = torch.randn(2, *grid, 8, dtype=torch.float64)
-    assert_close(module(x), ByHand(module, x).fused())
+    assert_close(module(x), by_reference(module, x))
 
 
 @pytest.mark.parametrize("orientations", [[0], [3, 1], [2, 2, 0], [0, 1, 2, 3]], ids=str)
 @pytest.mark.parametrize("sizes", [{}, MATRIX], ids=["scalar", "matrix"])
 @pytest.mark.parametrize("mode", [*MODES, {"mode": "P", "pmode_complement": "original"}], ids=str)
-def test_listed_orientations_agree_with_the_reference(mode, sizes, orientations, randomize, assert_close):
+def test_listed_orientations_agree_with_the_reference(mode, sizes, orientations, randomize, by_reference, assert_close):
     module = layer(randomize, pLSTM2DLayerConfig, orientation_combinations=orientations, **mode, **sizes)
     x = torch.randn(2, 3, 4, 8, dtype=torch.float64)
-    assert_close(module(x), ByHand(module, x).listed())
+    assert_close(module(x), by_reference(module, x))
 
 
 @pytest.mark.parametrize("config_class", [pLSTM2DLayerFusedConfig, pLSTM2DLayerConfig])
@@ -134,11 +48,10 @@ def test_listed_orientations_agree_with_the_reference(mode, sizes, orientations,
     ids=lambda options: "-".join(f"{name}={value}" for name, value in options.items()),
 )
 @pytest.mark.parametrize("mode", ["P", "D"])
-def test_parts_switch_on_and_off(mode, options, config_class, randomize, assert_close):
+def test_parts_switch_on_and_off(mode, options, config_class, randomize, by_reference, assert_close):
     module = layer(randomize, config_class, mode=mode, **options)
     x = torch.randn(2, 3, 2, 8, dtype=torch.float64)
-    by_hand = ByHand(module, x)
-    assert_close(module(x), by_hand.fused() if config_class is pLSTM2DLayerFusedConfig else by_hand.listed())
+    assert_close(module(x), by_reference(module, x))
 
 
 def test_both_layers_agree_where_they_must(randomize, assert_close):
