@@ -1,0 +1,53 @@
+"""From what users call a graph to a topology, whose index arrays the formulas gather with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from plstm_config.topology import DagTopology, Mode
+
+
+def as_topology(graph: Any, num_nodes: int, mode: Mode | None = None) -> DagTopology:
+    """Read what a module on graphs is given.
+
+    Args:
+        graph: a topology, or the edges of a directed acyclic graph as concrete integers [2, E] of tails and heads. A
+            topology keeps what was derived from it; edges are read anew at every call.
+        num_nodes: number of nodes that there are features of.
+        mode: the mode that the module needs; None takes any.
+
+    Returns:
+        The topology in this mode; in P-mode if made from edges for any.
+
+    Raises:
+        TypeError: if the graph is neither, or the edges are no integers.
+        ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
+    """
+    if isinstance(graph, np.ndarray | jax.Array) and not isinstance(graph, jax.core.Tracer):
+        return DagTopology.from_edge_index(num_nodes, np.asarray(graph), mode or "P")
+    if not isinstance(graph, DagTopology):
+        raise TypeError(f"graph: expected a DagTopology or an edge_index [2,E], got {type(graph).__name__}")
+    if graph.num_nodes != num_nodes:
+        raise ValueError(f"graph: expected a graph of N={num_nodes} nodes, as many as x has, got {graph.num_nodes}")
+    return graph if mode is None else graph.with_mode(mode)
+
+
+def check_degrees(topology: DagTopology, max_edges: int) -> None:
+    """Check that no node has too many edges on one side.
+
+    Args:
+        topology: the topology.
+        max_edges: the largest number of edges that may enter, and that may leave a node.
+
+    Raises:
+        ValueError: if a node has more; the message names it.
+    """
+    for degree, way in ((topology.in_degree, "into"), (topology.out_degree, "out of")):
+        if degree.max(initial=0) > max_edges:
+            raise ValueError(
+                f"graph: expected at most max_edges={max_edges} edges {way} a node, "
+                f"got {degree.max()} {way} node {degree.argmax()}"
+            )
