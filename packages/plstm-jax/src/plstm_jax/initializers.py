@@ -113,9 +113,7 @@ _INITIALIZERS: dict[type, Callable[[Array, Shape, Any, Any], Array]] = {
         lambda shape, config: 2.0 * config.mup_init_scale / math.sqrt(_size(shape, config.axis)) / config.num_blocks
     ),
     XavierInitConfig: _normal(_xavier_stddev),
-    SmallInitConfig: _normal(
-        lambda shape, config: config.mup_init_scale / math.sqrt(2.5 * _size(shape, config.axis))
-    ),
+    SmallInitConfig: _normal(lambda shape, config: config.mup_init_scale / math.sqrt(2.5 * _size(shape, config.axis))),
 }
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import plstm_jax.blocks
 import plstm_jax.layers
-import plstm_jax.models  # noqa: F401  # the three hold the formulas
+import plstm_jax.models  # the three hold the formulas
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.base import Config
 from plstm_config.folder import array_infos
 from plstm_config.parameters import Repeated
+from plstm_config.shapes import check_cu_seqlens
 from plstm_config.weights import check_weights
 from plstm_jax.context import Cache, Context, require_sequence
 from plstm_jax.formulas import formula_of, kind_of
@@ -62,7 +65,7 @@ def apply(
     context = Context(
         cache=cache,
         return_cache=return_cache,
-        cu_seqlens=cu_seqlens,
+        cu_seqlens=_borders(cu_seqlens, x),
         graph=topology,
         edge_attr=edge_attr,
         training=training,
@@ -120,6 +123,12 @@ def _run(config: Config, params: Mapping[str, Any], x: Array, context: Context, 
     check_weights(config, array_infos(flatten(params)), source="params")
     context.check(kind_of(config), _name(config))
     return formula(config, TreeScope(config, params, key), jnp.asarray(x), context)
+
+
+def _borders(cu_seqlens: Any, x: Array) -> Any:
+    if cu_seqlens is None or isinstance(cu_seqlens, jax.core.Tracer) or x.ndim < 2:
+        return cu_seqlens
+    return np.asarray(check_cu_seqlens(cu_seqlens, x.shape[1]))
 
 
 def _name(config: object) -> str:

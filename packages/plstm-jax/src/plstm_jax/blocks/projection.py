@@ -48,9 +48,7 @@ def pre_up_projection_block(config: PreUpProjectionBlockConfig, scope: Scope, x:
 
 
 @register(PostUpProjectionBlockConfig, kind=_kind)
-def post_up_projection_block(
-    config: PostUpProjectionBlockConfig, scope: Scope, x: Array, context: Context
-) -> Result:
+def post_up_projection_block(config: PostUpProjectionBlockConfig, scope: Scope, x: Array, context: Context) -> Result:
     r"""Mix positions at the input width, then a feed-forward part, each with its residual.
 
     .. math:: x_2 = x + \mathrm{interaction}(\mathrm{norm}(x)), \qquad

@@ -6,6 +6,7 @@ from plstm_jax.layers.linear import linear
 from plstm_jax.layers.norms import feature_norm, head_norm, identity
 from plstm_jax.layers.plstm_1d import empty_cache, plstm_1d_layer
 from plstm_jax.layers.plstm_2d import plstm_2d_layer, plstm_2d_layer_fused
+from plstm_jax.layers.plstm_graph import plstm_graph_edge_layer, plstm_graph_layer
 from plstm_jax.layers.pointwise import (
     drop_path,
     exp_exp_function,
@@ -32,6 +33,8 @@ __all__ = [
     "plstm_1d_layer",
     "plstm_2d_layer",
     "plstm_2d_layer_fused",
+    "plstm_graph_edge_layer",
+    "plstm_graph_layer",
     "sigmoid_function",
     "soft_cap_function",
     "tanh_function",

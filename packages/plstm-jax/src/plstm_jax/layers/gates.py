@@ -35,9 +35,7 @@ def gate(config: GateLayerConfig, scope: Scope, x: Array) -> Array:
     check_features(x, "... D", config.input_dim)
     weight = cast(scope.get("weight"), config.dtype)
     bias = scope.need("bias").astype(wide(config.dtype))
-    return functional.gate(
-        x.astype(dtype_of(config.dtype)), bias, weight, config.activation, config.activation_scale
-    )
+    return functional.gate(x.astype(dtype_of(config.dtype)), bias, weight, config.activation, config.activation_scale)
 
 
 @register_map(LongRangeTransitionLayerConfig)

@@ -13,7 +13,7 @@ from plstm_jax.layers.inputs import check_features
 
 @register_map(LinearConfig)
 def linear(config: LinearConfig, scope: Scope, x: Array) -> Array:
-    """y = W x + b on the last axis, in the config's dtype.
+    """The map W x + b on the last axis, in the config's dtype.
 
     Args:
         config: sizes and dtype.

@@ -95,5 +95,5 @@ def exp_exp_function(config: ExpExpFunctionConfig, scope: Scope, x: Array) -> Ar
 
 @register_map(SoftCapFunctionConfig)
 def soft_cap_function(config: SoftCapFunctionConfig, scope: Scope, x: Array) -> Array:
-    """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude."""
+    """The function c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c."""
     return soft_cap(x, config.scale)
