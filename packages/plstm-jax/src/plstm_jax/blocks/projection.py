@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import PostUpProjectionBlockConfig, PreUpProjectionBlockConfig
-from plstm_config.blocks import ProjectionBlockConfig
 from plstm_jax.blocks.gating import add_branch, feed_forward
 from plstm_jax.context import Context, Kind
 from plstm_jax.dtypes import dtype_of
@@ -14,7 +13,7 @@ from plstm_jax.formulas import Result, Scope, kind_of, register
 from plstm_jax.functional import activation
 
 
-def _kind(config: ProjectionBlockConfig) -> Kind:
+def _kind(config: PreUpProjectionBlockConfig | PostUpProjectionBlockConfig) -> Kind:
     return kind_of(config.interaction_module)
 
 

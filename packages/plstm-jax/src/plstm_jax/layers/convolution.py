@@ -53,7 +53,9 @@ def _convolve(config: Any, scope: Scope, x: Array) -> Array:
     size, work = config.kernel_size, dtype_of(config.dtype)
     weight, bias = scope.need("_conv.weight").astype(work), cast(scope.get("_conv.bias"), work)
     length = x.shape[1] - size + 1
-    output = sum(x[:, shift : shift + length] * weight[:, 0, shift] for shift in range(size))
+    output = x[:, :length] * weight[:, 0, 0]
+    for shift in range(1, size):
+        output = output + x[:, shift : shift + length] * weight[:, 0, shift]
     return output if bias is None else output + bias
 
 

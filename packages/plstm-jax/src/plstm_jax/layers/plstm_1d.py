@@ -71,7 +71,7 @@ def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: 
         check_cache(cache, ("state",) if config.convolution is None else ("state", "window"), rows)
     elif context.return_cache:
         cache = empty_cache(config, rows)
-    convolved, new_cache = x, {}
+    convolved, new_cache = x, Cache()
     if config.convolution is not None:
         convolved, new_cache = scope.call("conv", x, replace(context, cache=cache))
     parts = Parts(config, scope, x, convolved)
@@ -91,9 +91,7 @@ def _advance(config: Any, arguments: dict[str, Array], state: Array | None, cont
     return heads.reshape(*lead, *heads.shape[1:]), last.reshape(*lead, *last.shape[1:])
 
 
-def _recur(
-    config: Any, arguments: dict[str, Array], state: Array | None, context: Context
-) -> tuple[Array, Array | None]:
+def _recur(config: Any, arguments: dict[str, Array], state: Array | None, context: Context) -> tuple[Array, Array]:
     """Heads' outputs [B, H, T, DV, JO] and state [rows, H, DK, DV, JT], from a state of that shape or None."""
     lead, borders = (arguments["query"].shape[0], config.num_heads), context.cu_seqlens
     if state is not None and borders is not None:
@@ -101,20 +99,18 @@ def _recur(
         state = jnp.moveaxis(state.reshape(lead[0], -1, *state.shape[1:]), 2, 1)
     if state is not None:
         state = state.reshape(-1, *state.shape[2:])
-    result: Any = plstm_1d(
+    output, last = plstm_1d(
         **merge_heads(arguments, 1),
         initial_state=state,
-        return_last_state=context.return_cache,
+        return_last_state=True,
         implementation=config.implementation,
         cu_seqlens=borders,
     )
-    output, last = result if context.return_cache else (result, None)
     output = output.reshape(*lead, *output.shape[1:])
-    if last is not None:
-        last = last.reshape(*lead, *last.shape[1:])
-        if borders is not None:
-            last = jnp.moveaxis(last, 2, 1)
-            last = last.reshape(-1, *last.shape[2:])
+    last = last.reshape(*lead, *last.shape[1:])
+    if borders is not None:
+        last = jnp.moveaxis(last, 2, 1)
+        last = last.reshape(-1, *last.shape[2:])
     return output, last
 
 
