@@ -38,7 +38,7 @@ class Scope(ABC):
 
     @abstractmethod
     def key(self) -> Array | None:
-        """A key of this module for random numbers, or None where there is none."""
+        """A key for random numbers, another one at every call of this module; None where there is none."""
 
     def need(self, name: str) -> Array:
         """A parameter that the config does not switch off.

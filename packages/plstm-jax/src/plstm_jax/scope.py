@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,7 @@ class TreeScope(Scope):
         self._config = config
         self._params = params
         self._key = key
+        self._calls: Counter[str] = Counter()
 
     @cached_property
     def _children(self) -> dict[str, Child]:
@@ -55,7 +57,11 @@ class TreeScope(Scope):
         return self._key
 
     def _child_key(self, name: str) -> Array | None:
-        return None if self._key is None else jax.random.fold_in(self._key, zlib.crc32(name.encode()))
+        """A key of its own for every call: the two branches of a block share their drop path."""
+        if self._key is None:
+            return None
+        self._calls[name] += 1
+        return jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(name.encode())), self._calls[name])
 
 
 def _find(params: Mapping[str, Any], name: str) -> Any:
