@@ -10,6 +10,7 @@ from plstm_jax.version import __version__
 
 if TYPE_CHECKING:
     from plstm_jax import functional, ops
+    from plstm_jax.padded_graph import pad_graph
     from plstm_jax.parameters import flatten, init, unflatten
     from plstm_jax.pretrained import load, load_original, save
     from plstm_jax.running import apply, init_cache, step
@@ -23,6 +24,7 @@ _PLACES = {
     "flatten": "parameters",
     "init": "parameters",
     "unflatten": "parameters",
+    "pad_graph": "padded_graph",
     "load": "pretrained",
     "load_original": "pretrained",
     "save": "pretrained",
@@ -38,6 +40,7 @@ __all__ = [
     "load",
     "load_original",
     "ops",
+    "pad_graph",
     "save",
     "step",
     "unflatten",

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from jax import Array
 
-from plstm_config.topology import DagTopology
+from plstm_jax.graphs import Graph
 
 Cache: TypeAlias = dict[str, Any]
 # What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
@@ -25,7 +25,7 @@ class Context:
         return_cache: whether to collect the caches after the last step.
         cu_seqlens: borders of packed sequences [S + 1].
         stepping: whether the input is the next step of every sequence, without a time axis.
-        graph: topology of modules on graphs.
+        graph: topology, or padded graph, of modules on graphs.
         edge_attr: features of its edges [E, De].
         training: whether paths are dropped.
     """
@@ -34,7 +34,7 @@ class Context:
     return_cache: bool = False
     cu_seqlens: Any = None
     stepping: bool = False
-    graph: DagTopology | None = None
+    graph: Graph | None = None
     edge_attr: Array | None = None
     training: bool = False
 

@@ -45,8 +45,8 @@ def apply(
         config: complete config of a layer, block or model; static under `jax.jit`.
         params: its parameters as `init` makes them.
         x: input, such as [B, T, D], [B, X, Y, D], [N, D] or tokens [B, T].
-        graph: a `DagTopology`, or the edges [2, E] of a directed acyclic graph as concrete integers (modules on graphs
-            only); static under `jax.jit`.
+        graph: a `DagTopology`, or the edges [2, E] of a directed acyclic graph as concrete integers, both static under
+            `jax.jit`; or the result of `pad_graph`, which is a pytree (modules on graphs only).
         edge_attr: features of its edges [E, De].
         training: whether paths are dropped.
         key: for dropped paths.

@@ -13,7 +13,7 @@ from plstm_config.topology import DagTopology
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
-from plstm_jax.graphs import as_topology, check_degrees
+from plstm_jax.graphs import Graph, as_topology, check_degrees, op_graph
 from plstm_jax.layers.inputs import check_features
 from plstm_jax.ops import plstm_graph
 
@@ -51,7 +51,8 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
 
     Raises:
         ValueError: if x has another rank or number of features, the graph another number of nodes or more than
-            `max_edges` edges at one end of a node, or if there are edge features.
+            `max_edges` edges at one end of a node, or if there are edge features. A traced graph with too many edges
+            at a node gives NaN instead.
     """
     check_features(x, "N D", config.input_dim)
     if context.edge_attr is not None:
@@ -68,8 +69,10 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
         """Rows `place` of the gates of all nodes and slots, [E, H]."""
         gates = _wide(scope, name, x)
         by_slot = jnp.swapaxes(gates.reshape(x.shape[0], config.num_heads, gates.shape[1] // config.num_heads), 1, 2)
-        return by_slot.reshape(-1, config.num_heads)[place]
+        picked = by_slot.reshape(-1, config.num_heads)[place]
+        return picked if isinstance(topology, DagTopology) else jnp.where(fits, picked, jnp.nan)
 
+    fits = jnp.max(jnp.concatenate([topology.in_degree, topology.out_degree])) <= size
     slots = mark_slot[incoming] * size + source_slot[outgoing]
     source, mark = pick("source", tail * size + source_slot), pick("mark", head * size + mark_slot)
     transition = pick("transition", tail[outgoing] * size * size + slots)
@@ -116,7 +119,7 @@ def plstm_graph_edge_layer(config: pLSTMGraphEdgeLayerConfig, scope: Scope, x: A
 
 
 def _run(
-    config: _Config, scope: Scope, x: Array, topology: DagTopology, source: Array, transition: Array, mark: Array
+    config: _Config, scope: Scope, x: Array, topology: Graph, source: Array, transition: Array, mark: Array
 ) -> Array:
     """From gates [E,H], transitions [L,H] before their stabilisation, and [E,H] to the layer's output [N,D]."""
     heads, nodes = config.num_heads, x.shape[0]
@@ -129,13 +132,13 @@ def _run(
     stabilized = _stabilized(config, transition, topology).T
     implementation = config.implementation
     output: Any = plstm_graph(
-        query, key, value, source, stabilized, mark, direct, topology, implementation=implementation
+        query, key, value, source, stabilized, mark, direct, op_graph(topology), implementation=implementation
     )
     normed = jnp.moveaxis(scope.map("mhnorm", output), 0, -2).reshape(nodes, -1).astype(dtype_of(config.dtype))
     return scope.map("out", normed) if config.out else normed
 
 
-def _stabilized(config: _Config, transition: Array, topology: DagTopology) -> Array:
+def _stabilized(config: _Config, transition: Array, topology: Graph) -> Array:
     """Bound the transitions as the mode demands: |T| <= 1 (D), or their sum over edges that share a state (P)."""
     if config.mode == "D":
         return jnp.tanh(transition)
@@ -144,9 +147,7 @@ def _stabilized(config: _Config, transition: Array, topology: DagTopology) -> Ar
     return transition / (_PMODE_MARGIN + sizes[shared])
 
 
-def _edge_features(
-    config: pLSTMGraphEdgeLayerConfig, x: Array, topology: DagTopology, edge_attr: Array | None
-) -> Array:
+def _edge_features(config: pLSTMGraphEdgeLayerConfig, x: Array, topology: Graph, edge_attr: Array | None) -> Array:
     rows, width = topology.num_input_edges, config.edge_input_dim
     if edge_attr is None:
         if width:

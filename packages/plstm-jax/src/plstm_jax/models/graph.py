@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from plstm_config import pLSTMGraphModelConfig
-from plstm_config.topology import DagTopology
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
-from plstm_jax.graphs import as_topology
+from plstm_jax.graphs import Graph, as_topology
 
 
 @register(pLSTMGraphModelConfig, kind="graph")
@@ -42,7 +40,7 @@ def graph_model(config: pLSTMGraphModelConfig, scope: Scope, x: Array, context: 
     hidden = scope.map("encoder", x)
     if config.degree_encoding:
         entering, leaving = (
-            scope.need(f"degree_encoding.{name}")[np.minimum(getattr(topology, name), config.max_degree)]
+            scope.need(f"degree_encoding.{name}")[jnp.minimum(getattr(topology, name), config.max_degree)]
             for name in ("in_degree", "out_degree")
         )
         hidden = hidden + (entering + leaving).astype(dtype_of(config.dtype))
@@ -56,7 +54,7 @@ def graph_model(config: pLSTMGraphModelConfig, scope: Scope, x: Array, context: 
     return scope.map("head", hidden), {}
 
 
-def pool_graphs(features: Float[Array, "N D"], topology: DagTopology, pooling: str) -> Float[Array, "G D"]:
+def pool_graphs(features: Float[Array, "N D"], topology: Graph, pooling: str) -> Float[Array, "G D"]:
     """Reduce the nodes of each graph.
 
     Args:
@@ -78,5 +76,5 @@ def pool_graphs(features: Float[Array, "N D"], topology: DagTopology, pooling: s
     if pooling == "max":
         pooled = jnp.where(sizes > 0, pooled, 0)
     if pooling == "mean":
-        pooled = pooled / np.maximum(sizes, 1)
+        pooled = pooled / jnp.maximum(sizes, 1)
     return pooled.astype(features.dtype)
