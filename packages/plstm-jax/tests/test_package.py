@@ -11,6 +11,7 @@ import pytest
 import plstm_config
 import plstm_jax
 import plstm_testing
+from plstm_jax import blocks, layers, models
 
 FOREIGN = ("torch", "flax", "rich", "typer", "pandas")
 
@@ -29,11 +30,23 @@ def test_no_source_file_speaks_of_torch(package):
     assert [str(path.relative_to(folder)) for path in speaks] == []
 
 
+def test_the_ops_come_without_configs():
+    code = "import sys, plstm_jax.ops; print([name for name in sys.modules if name.startswith(('yaml', 'compoconf', "
+    code += "'plstm_config.base', 'plstm_testing', 'plstm_jax.layers'))])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_importing_a_module_of_formulas_alone_works():
+    for name in ("pretrained", "running"):
+        subprocess.run([sys.executable, "-c", f"import plstm_jax.{name}"], check=True)
+
+
 def test_the_version_is_that_of_the_distribution():
     assert plstm_jax.__version__ == metadata.version("plstm-jax")
 
 
 def test_every_exported_name_exists():
-    for module in (plstm_jax, plstm_jax.ops, plstm_jax.functional):
+    for module in (plstm_jax, plstm_jax.ops, plstm_jax.functional, blocks, layers, models):
         for name in module.__all__:
             assert hasattr(module, name), f"{module.__name__}.{name}"

@@ -1,6 +1,60 @@
-"""pLSTM in pure JAX: parallelizable linear source-transition-mark operations on sequences and images."""
+"""pLSTM in pure JAX: parallelizable linear source-transition-mark operations, layers and models.
 
-from plstm_jax import functional, ops
+Everything is imported when it is first used, so that the ops come without the configs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from plstm_jax.version import __version__
 
-__all__ = ["__version__", "functional", "ops"]
+if TYPE_CHECKING:
+    from plstm_jax import functional, ops
+    from plstm_jax.padded_graph import pad_graph
+    from plstm_jax.parameters import flatten, init, unflatten
+    from plstm_jax.pretrained import load, load_original, save
+    from plstm_jax.running import apply, init_cache, step
+
+_PLACES = {
+    "functional": "",
+    "ops": "",
+    "apply": "running",
+    "init_cache": "running",
+    "step": "running",
+    "flatten": "parameters",
+    "init": "parameters",
+    "unflatten": "parameters",
+    "pad_graph": "padded_graph",
+    "load": "pretrained",
+    "load_original": "pretrained",
+    "save": "pretrained",
+}
+
+__all__ = [
+    "__version__",
+    "apply",
+    "flatten",
+    "functional",
+    "init",
+    "init_cache",
+    "load",
+    "load_original",
+    "ops",
+    "pad_graph",
+    "save",
+    "step",
+    "unflatten",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = _PLACES[name]
+    return getattr(import_module(f"{__name__}.{place}"), name) if place else import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    """What there is, imported or not."""
+    return sorted(__all__)

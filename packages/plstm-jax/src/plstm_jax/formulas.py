@@ -1,0 +1,113 @@
+"""From configs to formulas: what a module computes, apart from where its parameters are kept.
+
+A formula is a function ``(config, scope, x, context) -> (y, cache)``, one for each config class. It reaches what the
+module owns through its scope alone, so the same formula serves plain JAX and every library of modules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar
+
+from jax import Array
+
+from plstm_config.registry import Registry
+from plstm_jax.context import Cache, Context, Kind
+
+Result: TypeAlias = tuple[Array, Cache]
+Formula: TypeAlias = Callable[[Any, "Scope", Array, Context], Result]
+Map: TypeAlias = Callable[[Any, "Scope", Array], Array]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_REGISTRY: Registry[Result] = Registry()
+_KINDS: dict[type, Kind | Callable[[Any], Kind]] = {}
+
+
+class Scope(ABC):
+    """What a module owns. Names may be dotted: parts of parts, and ``blocks.0`` for the first of repeated parts."""
+
+    @abstractmethod
+    def get(self, name: str) -> Array | None:
+        """A parameter in its canonical layout, or None if the config switches it off."""
+
+    @abstractmethod
+    def call(self, name: str, x: Array, context: Context) -> Result:
+        """Run a submodule under a context."""
+
+    @abstractmethod
+    def key(self) -> Array | None:
+        """A key for random numbers, another one at every call of this module; None where there is none."""
+
+    def need(self, name: str) -> Array:
+        """A parameter that the config does not switch off.
+
+        Raises:
+            ValueError: if it is missing.
+        """
+        found = self.get(name)
+        if found is None:
+            raise ValueError(f"params: expected an array {name!r}, got none")
+        return found
+
+    def map(self, name: str, x: Array) -> Array:
+        """Run a submodule that needs no context."""
+        return self.call(name, x, Context())[0]
+
+
+def register(config_class: type, kind: Kind | Callable[[Any], Kind] = "any") -> Callable[[_F], _F]:
+    """Let a function be the formula of configs of one class.
+
+    Args:
+        config_class: the config class; exactly this one, not those derived from it.
+        kind: what its modules work on, or a function of the config that tells.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+    _KINDS[config_class] = kind
+    return _REGISTRY.register(config_class)
+
+
+def register_map(*config_classes: type) -> Callable[[_F], _F]:
+    """Let a function ``(config, scope, x) -> y`` be the formula of configs that need no context.
+
+    Args:
+        config_classes: the config classes.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+
+    def decorate(function: _F) -> _F:
+        @wraps(function)
+        def formula(config: Any, scope: Scope, x: Array, context: Context) -> Result:
+            return function(config, scope, x), {}
+
+        for config_class in config_classes:
+            register(config_class)(formula)
+        return function
+
+    return decorate
+
+
+def formula_of(config: object) -> Formula:
+    """The formula of a config.
+
+    Args:
+        config: a config of a registered class.
+
+    Returns:
+        The formula.
+
+    Raises:
+        TypeError: if there is none for its class; the message lists those that have one.
+    """
+    return _REGISTRY.find(config)
+
+
+def kind_of(config: object) -> Kind:
+    """What the modules of a config work on; those without a formula are "any"."""
+    kind = _KINDS.get(type(config), "any")
+    return kind(config) if callable(kind) else kind

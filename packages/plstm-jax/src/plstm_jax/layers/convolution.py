@@ -1,0 +1,110 @@
+"""Depthwise convolutions over sequences and grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
+from plstm_jax.context import Context
+from plstm_jax.dtypes import cast, dtype_of
+from plstm_jax.formulas import Result, Scope, register, register_map
+from plstm_jax.layers.inputs import check_features
+
+
+@register(Convolution1DLayerConfig)
+def convolution_1d(config: Convolution1DLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
+    """Causal depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+
+    Args:
+        config: kernel size, width and dtype.
+        scope: holds `_conv.weight` [D, 1, k] and, with `bias`, `_conv.bias` [D].
+        x: [B, T, input_dim] of any floating dtype, or [B, input_dim] when stepping.
+        context: its cache is {"window": [B, k - 1, D]}, the inputs before x; for S packed sequences [B * S, k - 1, D],
+            row b * S + s for sequence s of row b. None: zeros. Sequences packed along T do not see each other.
+
+    Returns:
+        Output of the shape of x in the config's dtype, and the cache after the last input: its window has the dtype of
+        the one before.
+
+    Raises:
+        ValueError: if x has another rank or number of features.
+    """
+    check_features(x, "B D" if context.stepping else "B T D", config.input_dim)
+    work = dtype_of(config.dtype)
+    inputs = (x[:, None] if context.stepping else x).astype(work)
+    rows = x.shape[0] * (1 if context.cu_seqlens is None else len(context.cu_seqlens) - 1)
+    if context.cache is None:
+        window = jnp.zeros((rows, config.kernel_size - 1, config.input_dim), work)
+    else:
+        window = context.cache["window"]
+    if context.cu_seqlens is None:
+        extended = jnp.concatenate([window.astype(work), inputs], axis=1)
+        output, after = _convolve(config, scope, extended), extended[:, inputs.shape[1] :]
+    else:
+        output, after = _packed(config, scope, inputs, window.astype(work), context.cu_seqlens)
+    return (output[:, 0] if context.stepping else output), {"window": after.astype(window.dtype)}
+
+
+def _convolve(config: Any, scope: Scope, x: Array) -> Array:
+    """Convolve [B, k - 1 + T, D] to [B, T, D]: a sum of k shifted copies."""
+    size, work = config.kernel_size, dtype_of(config.dtype)
+    weight, bias = scope.need("_conv.weight").astype(work), cast(scope.get("_conv.bias"), work)
+    length = x.shape[1] - size + 1
+    output = x[:, :length] * weight[:, 0, 0]
+    for shift in range(1, size):
+        output = output + x[:, shift : shift + length] * weight[:, 0, shift]
+    return output if bias is None else output + bias
+
+
+def _packed(config: Any, scope: Scope, x: Array, window: Array, cu_seqlens: Any) -> tuple[Array, Array]:
+    # Each window goes in front of its sequence; the outputs inside of the windows, which mix neighbours, are left out
+    # again.
+    borders = jnp.asarray(cu_seqlens)
+    batch, length, dim = x.shape
+    count, width = borders.shape[0] - 1, config.kernel_size - 1
+    positions = jnp.arange(length)
+    places = positions + (jnp.searchsorted(borders[1:], positions, side="right") + 1) * width
+    offsets = jnp.arange(count)[:, None] * width + jnp.arange(width)
+    starts, ends = ((edge[:, None] + offsets).reshape(-1) for edge in (borders[:-1], borders[1:]))
+    extended = jnp.zeros((batch, length + count * width, dim), x.dtype).at[:, places].set(x)
+    extended = extended.at[:, starts].set(window.reshape(batch, count * width, dim))
+    after = extended[:, ends].reshape(batch * count, width, dim)
+    return _convolve(config, scope, extended)[:, places - width], after
+
+
+def _padding(kernel_size: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after an axis: all before where causal, else as centred as the size allows."""
+    before = kernel_size - 1 if causal else (kernel_size - 1) // 2
+    return before, kernel_size - 1 - before
+
+
+@register_map(Convolution2DLayerConfig)
+def convolution_2d(config: Convolution2DLayerConfig, scope: Scope, x: Array) -> Array:
+    """Depthwise convolution over a grid, centred, or seeing only x' <= x and y' <= y if the config's `causal` is set.
+
+    Args:
+        config: kernel size, width and dtype.
+        scope: holds `_conv.weight` [D, 1, kx, ky] and, with `bias`, `_conv.bias` [D].
+        x: [B, X, Y, input_dim] of any floating dtype.
+
+    Returns:
+        The shape of x in the config's dtype.
+
+    Raises:
+        ValueError: if x has another rank or number of features.
+    """
+    check_features(x, "B X Y D", config.input_dim)
+    work = dtype_of(config.dtype)
+    bias = cast(scope.get("_conv.bias"), work)
+    output = lax.conv_general_dilated(
+        x.astype(work),
+        scope.need("_conv.weight").astype(work),
+        window_strides=(1, 1),
+        padding=[_padding(size, config.causal) for size in config.kernel_size],
+        dimension_numbers=("NHWC", "OIHW", "NHWC"),
+        feature_group_count=config.input_dim,
+    )
+    return output if bias is None else output + bias

@@ -1,0 +1,96 @@
+"""Parameters of a config as nested dicts: drawing them, and their dotted names."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import jax
+from jax import Array
+
+from plstm_config.base import Config
+from plstm_config.parameters import Parameter, parameter_tree
+from plstm_jax.initializers import draw
+
+Params: TypeAlias = dict[str, Any]
+
+
+def init(config: Config, key: Array) -> Params:
+    """Draw the parameters of a module.
+
+    Each parameter has a key of its own, made from `key` and its dotted name, so that switching one part of a config
+    leaves the numbers of the others as they were.
+
+    Args:
+        config: complete config of a layer, block or model.
+        key: for random numbers.
+
+    Returns:
+        The parameters by name, those of submodules in dicts of their own; repeated ones under "0", "1", ....
+
+    Raises:
+        TypeError: if `config` is no config.
+        ValueError: if a size is left open.
+    """
+    tree = parameter_tree(config)
+    return unflatten({name: draw_parameter(item, _key_of(key, name)) for name, item in tree.items()})
+
+
+def draw_parameter(parameter: Parameter, key: Array) -> Array:
+    """Draw one parameter in its canonical layout.
+
+    Args:
+        parameter: what is to be drawn.
+        key: for random numbers.
+
+    Returns:
+        An array of the parameter's shape and dtype.
+    """
+    drawn = draw(parameter.init, key, parameter.drawn_shape, parameter.dtype)
+    return drawn.transpose(parameter.from_drawn).reshape(parameter.shape)
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
+    """Arrays by dotted name from nested mappings.
+
+    Args:
+        params: nested mappings of arrays.
+        prefix: put before all names.
+
+    Returns:
+        The arrays by the names of the saved files.
+    """
+    return dict(_leaves(params, prefix))
+
+
+def unflatten(arrays: Mapping[str, Any]) -> Params:
+    """Nested dicts from arrays by dotted name.
+
+    Args:
+        arrays: arrays by the names of the saved files.
+
+    Returns:
+        A dict for every part of the names.
+    """
+    params: Params = {}
+    for name, array in arrays.items():
+        *parts, last = name.split(".")
+        inner = params
+        for part in parts:
+            inner = inner.setdefault(part, {})
+        inner[last] = array
+    return params
+
+
+def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        here = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, Mapping):
+            yield from _leaves(value, here)
+        else:
+            yield here, value
+
+
+def _key_of(key: Array, name: str) -> Array:
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -1,0 +1,135 @@
+"""Calling modules in plain JAX: a config, its parameters, and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import plstm_jax.blocks
+import plstm_jax.layers
+import plstm_jax.models  # the three hold the formulas
+from plstm_config import pLSTM1DLayerConfig
+from plstm_config.base import Config
+from plstm_config.folder import array_infos
+from plstm_config.parameters import Repeated
+from plstm_config.shapes import check_cu_seqlens
+from plstm_config.weights import check_weights
+from plstm_jax.context import Cache, Context, require_sequence
+from plstm_jax.formulas import formula_of, kind_of
+from plstm_jax.graphs import as_topology
+from plstm_jax.parameters import flatten
+from plstm_jax.scope import TreeScope
+
+
+def apply(
+    config: Config,
+    params: Mapping[str, Any],
+    x: Array,
+    graph: Any = None,
+    edge_attr: Array | None = None,
+    *,
+    training: bool = False,
+    key: Array | None = None,
+    cache: Mapping[str, Any] | None = None,
+    return_cache: bool = False,
+    cu_seqlens: Any = None,
+) -> Any:
+    """Compute what a module computes.
+
+    Args:
+        config: complete config of a layer, block or model; static under `jax.jit`.
+        params: its parameters as `init` makes them.
+        x: input, such as [B, T, D], [B, X, Y, D], [N, D] or tokens [B, T].
+        graph: a `DagTopology`, or the edges [2, E] of a directed acyclic graph as concrete integers, both static under
+            `jax.jit`; or the result of `pad_graph`, which is a pytree (modules on graphs only).
+        edge_attr: features of its edges [E, De].
+        training: whether paths are dropped.
+        key: for dropped paths.
+        cache: where the sequences stood before x: of `init_cache`, `step` or another call (modules on sequences only).
+        return_cache: whether to return the cache after the last input, too.
+        cu_seqlens: borders [S + 1] of sequences packed along T (modules on sequences only).
+
+    Returns:
+        The output, with `return_cache` the pair of it and the new cache.
+
+    Raises:
+        TypeError: if `config` is no config of a module, or an input has a wrong type.
+        ValueError: if parameters or inputs do not fit the config, or the module cannot do what is asked.
+    """
+    topology = None if graph is None else as_topology(graph, x.shape[0])
+    context = Context(
+        cache=cache,
+        return_cache=return_cache,
+        cu_seqlens=_borders(cu_seqlens, x),
+        graph=topology,
+        edge_attr=edge_attr,
+        training=training,
+    )
+    output, new_cache = _run(config, params, x, context, key)
+    return (output, new_cache) if return_cache else output
+
+
+def step(config: Config, params: Mapping[str, Any], x: Array, cache: Mapping[str, Any]) -> tuple[Array, Cache]:
+    """Advance sequences by one time step, in constant time.
+
+    Args:
+        config: config of a module on sequences.
+        params: its parameters.
+        x: the next input [B, D], or tokens [B] of a language model.
+        cache: of `init_cache`, `step` or `apply`.
+
+    Returns:
+        The output without a time axis, and the new cache.
+
+    Raises:
+        ValueError: if the module is not on sequences, or x or the cache do not fit it.
+    """
+    return _run(config, params, x, Context(cache=cache, return_cache=True, stepping=True), None)
+
+
+def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
+    """Make the cache of sequences that have not begun.
+
+    Args:
+        config: config of a module on sequences.
+        batch_size: number of sequences B.
+        dtype: of cached activations; None: the compute dtype of each layer.
+
+    Returns:
+        The cache, nested like the modules.
+
+    Raises:
+        ValueError: if the module is not on sequences.
+    """
+    require_sequence(kind_of(config), _name(config), "init_cache")
+    if isinstance(config, pLSTM1DLayerConfig):
+        return plstm_jax.layers.empty_cache(config, batch_size, dtype)
+    cache: Cache = {}
+    for name, child in config.children().items():
+        if isinstance(child, Repeated):
+            cache |= {str(index): init_cache(child.config, batch_size, dtype) for index in range(child.count)}
+        elif kind_of(child) == "sequence":
+            cache[name] = init_cache(child, batch_size, dtype)  # type: ignore[arg-type]
+    return cache
+
+
+def _run(config: Config, params: Mapping[str, Any], x: Array, context: Context, key: Array | None) -> Any:
+    formula = formula_of(config)
+    check_weights(config, array_infos(flatten(params)), source="params")
+    context.check(kind_of(config), _name(config))
+    return formula(config, TreeScope(config, params, key), jnp.asarray(x), context)
+
+
+def _borders(cu_seqlens: Any, x: Array) -> Any:
+    if cu_seqlens is None or isinstance(cu_seqlens, jax.core.Tracer) or x.ndim < 2:
+        return cu_seqlens
+    return np.asarray(check_cu_seqlens(cu_seqlens, x.shape[1]))
+
+
+def _name(config: object) -> str:
+    return str(getattr(config, "class_name", type(config).__name__))
