@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, dtypes
 
+from plstm_jax.ops.arrays import common_dtype
+
 
 def dtype_of(name: Any) -> jnp.dtype:
     """The dtype that a name stands for; float64 counts as float32 unless x64 is enabled.
@@ -25,7 +27,7 @@ def dtype_of(name: Any) -> jnp.dtype:
 
 def wide(dtype: Any) -> jnp.dtype:
     """The dtype for gates, states and statistics: float32 for anything narrower, else the dtype itself."""
-    return jnp.promote_types(dtype_of(dtype), jnp.float32)
+    return common_dtype(dtype_of(dtype), jnp.float32)
 
 
 def cast(array: Array | None, dtype: Any) -> Array | None:

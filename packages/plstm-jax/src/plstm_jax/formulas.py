@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
+import jax
 from jax import Array
 
 from plstm_config.registry import Registry
@@ -67,7 +68,23 @@ def register(config_class: type, kind: Kind | Callable[[Any], Kind] = "any") -> 
         A decorator that returns the function unchanged.
     """
     _KINDS[config_class] = kind
-    return _REGISTRY.register(config_class)
+
+    def decorate(function: _F) -> _F:
+        _REGISTRY.register(config_class)(_with_own_promotion(function))
+        return function
+
+    return decorate
+
+
+def _with_own_promotion(function: Formula) -> Formula:
+    """The formula under JAX's default promotion: biases broadcast, whatever the caller forbids in its own code."""
+
+    @wraps(function)
+    def formula(config: Any, scope: Scope, x: Array, context: Context) -> Result:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(config, scope, x, context)
+
+    return formula
 
 
 def register_map(*config_classes: type) -> Callable[[_F], _F]:

@@ -15,10 +15,9 @@ import plstm_jax.layers
 import plstm_jax.models  # the three hold the formulas
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.base import Config
-from plstm_config.folder import array_infos
 from plstm_config.parameters import Repeated
 from plstm_config.shapes import check_cu_seqlens
-from plstm_config.weights import check_weights
+from plstm_config.weights import array_infos, check_weights
 from plstm_jax.context import Cache, Context, require_sequence
 from plstm_jax.formulas import formula_of, kind_of
 from plstm_jax.graphs import as_topology
