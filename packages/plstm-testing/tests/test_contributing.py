@@ -1,0 +1,58 @@
+"""The chapter on new backends, followed word by word: its blocks make a backend that passes the suite's layer group."""
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import plstm_config
+from plstm_testing.conformance.checks import all_checks
+
+CHAPTER = re.compile(r"## Add a backend\n(.*?)\n## ", flags=re.DOTALL)
+TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def blocks() -> str:
+    """The code of the chapter as one file."""
+    chapter = CHAPTER.search(TEXT)
+    assert chapter is not None
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", chapter.group(1), flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def toy() -> dict[str, Any]:
+    # the method of the class that the block before it opens
+    names: dict[str, Any] = {"__name__": "toy"}
+    exec(compile(textwrap.dedent(blocks()), "CONTRIBUTING.md", "exec"), names)
+    return names
+
+
+def test_the_toy_backend_passes_the_layer_group(toy: dict[str, Any]) -> None:
+    checks = all_checks(toy["adapter"])["layers"]
+    assert len(checks) > 20
+    for check in checks:
+        check.run()
+
+
+def test_the_toy_backend_draws_what_the_table_says(toy: dict[str, Any]) -> None:
+    config: Any = plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2, JT=1, JV=1, JO=1)
+    layer = toy["Layer"](config)
+    assert {name: array.shape for name, array in layer.parameters.items()} == {
+        name: parameter.shape for name, parameter in plstm_config.parameter_tree(config).items()
+    }
+    assert layer(np.ones((1, 3, 16))).shape == (1, 3, 16)
+
+
+def test_a_wrong_toy_backend_is_caught(toy: dict[str, Any]) -> None:
+    class Late(toy["Adapter"]):  # type: ignore[misc, name-defined]
+        def run_module(self, call: Any) -> Any:
+            result = super().run_module(call)
+            object.__setattr__(result, "output", np.roll(result.output, 1, axis=1))
+            return result
+
+    (check,) = (check for check in all_checks(Late())["layers"] if check.name == "1d_scalar-float64")
+    with pytest.raises(AssertionError, match="output"):
+        check.run()
