@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import TransformerBlockConfig
+from plstm_jax.axes import merge_axes
 from plstm_jax.blocks.gating import add_branch, feed_forward
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
@@ -41,7 +42,8 @@ def transformer_block(config: TransformerBlockConfig, scope: Scope, x: Array, co
 def _attend(qkv: Array, num_heads: int) -> Array:
     """From queries, keys and values side by side [B, ..., 3 D] to the mixed values [B, ..., D]."""
     *positions, width = qkv.shape
-    heads = qkv.reshape(positions[0], -1, 3, num_heads, width // 3 // num_heads)
+    heads = merge_axes(qkv, 1, -2)
+    heads = heads.reshape(*heads.shape[:2], 3, num_heads, width // 3 // num_heads)
     query, key, value = (heads[:, :, part] for part in range(3))
     scores = jnp.einsum("bnhd,bmhd->bhnm", query, key).astype(wide(qkv.dtype)) / math.sqrt(heads.shape[-1])
     weights = jax.nn.softmax(scores, axis=-1).astype(qkv.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config.interaction import InteractionLayerConfig
+from plstm_jax.axes import merge_axes
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Scope
 
@@ -45,7 +46,7 @@ class Parts:
     def project(self, heads: Array) -> Array:
         """From the heads' normalised outputs [B, H, ..., DV * JO] to the layer's output [B, ..., D]."""
         last = jnp.moveaxis(heads, 1, -2)
-        output = last.reshape(*last.shape[:-2], -1).astype(dtype_of(self._config.dtype))
+        output = merge_axes(last, last.ndim - 2, -1).astype(dtype_of(self._config.dtype))
         if self._config.outprojection:
             output = self._scope.map("outprojection", output)
         if self._config.passthrough is not None:
@@ -56,4 +57,4 @@ class Parts:
 def merge_heads(arrays: dict[str, Any], grid_axes: int) -> dict[str, Any]:
     """Bring arrays [B, grid..., H, ...] to [B * H, grid..., ...]."""
     moved = {name: jnp.moveaxis(array, 1 + grid_axes, 1) for name, array in arrays.items()}
-    return {name: array.reshape(-1, *array.shape[2:]) for name, array in moved.items()}
+    return {name: merge_axes(array, 0, 1) for name, array in moved.items()}

@@ -15,6 +15,7 @@ from plstm_config import (
     RMSNormConfig,
 )
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
+from plstm_jax.axes import merge_axes
 from plstm_jax.dtypes import cast, dtype_of, wide
 from plstm_jax.formulas import Scope, register_map
 from plstm_jax.functional import layer_norm, multi_head_norm, rms_norm
@@ -99,5 +100,5 @@ def normalize_heads(scope: Scope, name: str, config: Any, heads: Array) -> Array
     if not over_all_heads:
         return scope.map(name, heads)
     last = jnp.moveaxis(heads, 1, -2)
-    features = scope.map(name, last.reshape(*last.shape[:-2], -1))
+    features = scope.map(name, merge_axes(last, last.ndim - 2, -1))
     return jnp.moveaxis(features.reshape(last.shape), -2, 1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import pLSTM1DLayerConfig
+from plstm_jax.axes import merge_axes
 from plstm_jax.context import Cache, Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
@@ -78,7 +79,7 @@ def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: 
     arguments = parts.query_key_value() | {name: parts.read(name, letter) for name, letter in _GATES.items()}
     state = None if cache is None else cache["state"]
     heads, state = (_advance if context.stepping else _recur)(config, arguments, state, context)
-    heads = normalize_heads(scope, "mhnorm", config.mhnorm, heads.reshape(*heads.shape[:-2], -1))
+    heads = normalize_heads(scope, "mhnorm", config.mhnorm, merge_axes(heads, heads.ndim - 2, -1))
     return parts.project(heads), {"state": state, **new_cache} if context.return_cache else {}
 
 
@@ -86,7 +87,7 @@ def _advance(config: Any, arguments: dict[str, Array], state: Array | None, cont
     """Heads' outputs [B, H, DV, JO] of one step, and the state after it."""
     if state is None:
         raise ValueError("cache: expected a cache as init_cache makes it, got None")
-    heads, last = plstm_1d_step(**merge_heads(arguments, 0), state=state.reshape(-1, *state.shape[2:]))
+    heads, last = plstm_1d_step(**merge_heads(arguments, 0), state=merge_axes(state, 0, 1))
     lead = state.shape[:2]
     return heads.reshape(*lead, *heads.shape[1:]), last.reshape(*lead, *last.shape[1:])
 
@@ -96,9 +97,9 @@ def _recur(config: Any, arguments: dict[str, Array], state: Array | None, contex
     lead, borders = (arguments["query"].shape[0], config.num_heads), context.cu_seqlens
     if state is not None and borders is not None:
         # The op holds the sequences of a head side by side, the cache the heads of a sequence.
-        state = jnp.moveaxis(state.reshape(lead[0], -1, *state.shape[1:]), 2, 1)
+        state = jnp.moveaxis(state.reshape(lead[0], len(borders) - 1, *state.shape[1:]), 2, 1)
     if state is not None:
-        state = state.reshape(-1, *state.shape[2:])
+        state = merge_axes(state, 0, 1)
     output, last = plstm_1d(
         **merge_heads(arguments, 1),
         initial_state=state,
@@ -110,7 +111,7 @@ def _recur(config: Any, arguments: dict[str, Array], state: Array | None, contex
     last = last.reshape(*lead, *last.shape[1:])
     if borders is not None:
         last = jnp.moveaxis(last, 2, 1)
-        last = last.reshape(-1, *last.shape[2:])
+        last = merge_axes(last, 0, 1)
     return output, last
 
 

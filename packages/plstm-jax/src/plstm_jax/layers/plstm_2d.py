@@ -11,6 +11,7 @@ from jax import Array
 
 from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.plstm_2d import GridLayerConfig
+from plstm_jax.axes import merge_axes
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
@@ -52,9 +53,10 @@ def plstm_2d_layer_fused(config: pLSTM2DLayerFusedConfig, scope: Scope, x: Array
     """
     parts = _parts(config, scope, x)
     arguments = merge_heads(parts.query_key_value() | {"direct": parts.read("direct", "D")}, _GRID_AXES)
-    gates = _gates(config, scope, parts, lambda gate: gate.reshape(-1, *gate.shape[2:]))
+    gates = _gates(config, scope, parts, lambda gate: merge_axes(gate, 0, 1))
     output: Any = plstm_2d_oriented(**arguments, **gates, implementation=config.implementation)
-    heads = output.reshape(x.shape[0], config.num_heads, *output.shape[1:-2], -1)
+    heads = merge_axes(output, output.ndim - 2, -1)
+    heads = heads.reshape(x.shape[0], config.num_heads, *heads.shape[1:])
     return parts.project(normalize_heads(scope, "mhnorm", config.mhnorm, heads)), {}
 
 
@@ -82,7 +84,7 @@ def plstm_2d_layer(config: pLSTM2DLayerConfig, scope: Scope, x: Array, context: 
 
     def turn(array: Array) -> Array:
         """From [B, H, O, X, Y, ...] to [B * H * O, X, Y, ...] with every orientation running right and down."""
-        return _flip(array, orientations).reshape(-1, *array.shape[3:])
+        return merge_axes(_flip(array, orientations), 0, 2)
 
     def repeat(array: Array) -> Array:
         """From [B, X, Y, H, ...] to turned copies for all orientations."""
@@ -93,7 +95,8 @@ def plstm_2d_layer(config: pLSTM2DLayerConfig, scope: Scope, x: Array, context: 
     repeated: dict[str, Any] = {name: repeat(array) for name, array in arguments.items()}
     gates = _gates(config, scope, parts, turn)
     output: Any = plstm_2d(**repeated, **gates, implementation=config.implementation)
-    output = output.reshape(x.shape[0], config.num_heads, len(orientations), *output.shape[1:-2], -1)
+    output = merge_axes(output, output.ndim - 2, -1)
+    output = output.reshape(x.shape[0], config.num_heads, len(orientations), *output.shape[1:])
     heads = normalize_heads(scope, "mhnorm", config.mhnorm, _flip(output, orientations))
     return parts.project(jnp.mean(heads, axis=2)), {}
 
@@ -118,7 +121,7 @@ def _gates(config: GridLayerConfig, scope: Scope, parts: Parts, arrange: _Arrang
     def read(name: str, letter: str) -> Array:
         """From head-major gates [B, X, Y, H * O, ...] to [B, H, O, X, Y, ...]."""
         gate = parts.read(name, letter)
-        gate = gate.reshape(*gate.shape[:3], config.num_heads, -1, *gate.shape[4:])
+        gate = gate.reshape(*gate.shape[:3], config.num_heads, len(config.orientations), *gate.shape[4:])
         return jnp.moveaxis(gate, (3, 4), (1, 2))
 
     if config.mode == "P":

@@ -10,6 +10,7 @@ from jax import Array
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology
+from plstm_jax.axes import merge_axes
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
@@ -69,7 +70,7 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
         """Rows `place` of the gates of all nodes and slots, [E, H]."""
         gates = _wide(scope, name, x)
         by_slot = jnp.swapaxes(gates.reshape(x.shape[0], config.num_heads, gates.shape[1] // config.num_heads), 1, 2)
-        picked = by_slot.reshape(-1, config.num_heads)[place]
+        picked = merge_axes(by_slot, 0, 1)[place]
         return picked if isinstance(topology, DagTopology) else jnp.where(fits, picked, jnp.nan)
 
     fits = jnp.max(jnp.concatenate([topology.in_degree, topology.out_degree])) <= size
@@ -134,7 +135,7 @@ def _run(
     output: Any = plstm_graph(
         query, key, value, source, stabilized, mark, direct, op_graph(topology), implementation=implementation
     )
-    normed = jnp.moveaxis(scope.map("mhnorm", output), 0, -2).reshape(nodes, -1).astype(dtype_of(config.dtype))
+    normed = merge_axes(jnp.moveaxis(scope.map("mhnorm", output), 0, -2), 1, -1).astype(dtype_of(config.dtype))
     return scope.map("out", normed) if config.out else normed
 
 

@@ -100,7 +100,7 @@ def _features(config: pLSTMVisionModelConfig, scope: Scope, x: Array, context: C
 
     if config.pooling != "cls" and kind_of(config.block_stack) != "sequence":
         return run(x), None
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    flat = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
     if config.pooling != "cls":
         return run(flat).reshape(x.shape), None
     token = jnp.broadcast_to(scope.need("cls_token").astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
