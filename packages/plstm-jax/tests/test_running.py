@@ -119,6 +119,18 @@ def test_a_language_model_steps(jit):
     assert_same(jnp.moveaxis(outputs, 0, 1), logits)
 
 
+@pytest.mark.parametrize("token", [-1, 11])
+def test_tokens_outside_of_the_vocabulary_are_never_passed_over(jit, token):
+    config = configs.TokenEmbeddingConfig(vocab_size=11, embedding_dim=4, **TYPES)
+    params, tokens = drawn(config), jnp.array([3, token])
+    with pytest.raises(ValueError, match=r"token_ids: expected values in \[0, 11\)"):
+        plstm_jax.apply(config, params, tokens)
+    rows = jit(lambda tokens: plstm_jax.apply(config, params, tokens))(tokens)
+    assert jnp.isnan(rows).all(1).tolist() == [False, True]
+    with pytest.raises(TypeError, match="token_ids: expected integers, got float64"):
+        plstm_jax.apply(config, params, jnp.ones(2))
+
+
 def test_gradients_reach_every_parameter(jit):
     config = configs.pLSTMVisionModelConfig(
         dim=8, num_heads=2, num_blocks=1, resolution=(8, 8), patch_size=4, output_shape=(3,), num_channels=1, **TYPES
