@@ -6,7 +6,8 @@ from pathlib import Path
 
 ADAPTER = Path(__file__).parents[1] / "conformance" / "adapter.py"
 MODULES = (
-    "plstm_jax.functional",
+    *(f"plstm_jax.{name}" for name in ("functional", "layers", "blocks", "models")),
+    *(f"plstm_jax.{name}" for name in ("formulas", "graphs", "parameters", "pretrained", "running", "scope")),
     *(f"plstm_jax.ops.{name}" for name in ("_plstm_1d.op", "_plstm_1d.step", "_plstm_2d.op", "_plstm_graph.op")),
 )
 

@@ -119,6 +119,18 @@ def test_a_language_model_steps(jit):
     assert_same(jnp.moveaxis(outputs, 0, 1), logits)
 
 
+@pytest.mark.parametrize("token", [-1, 11])
+def test_tokens_outside_of_the_vocabulary_are_never_passed_over(jit, token):
+    config = configs.TokenEmbeddingConfig(vocab_size=11, embedding_dim=4, **TYPES)
+    params, tokens = drawn(config), jnp.array([3, token])
+    with pytest.raises(ValueError, match=r"token_ids: expected values in \[0, 11\)"):
+        plstm_jax.apply(config, params, tokens)
+    rows = jit(lambda tokens: plstm_jax.apply(config, params, tokens))(tokens)
+    assert jnp.isnan(rows).all(1).tolist() == [False, True]
+    with pytest.raises(TypeError, match="token_ids: expected integers, got float64"):
+        plstm_jax.apply(config, params, jnp.ones(2))
+
+
 def test_gradients_reach_every_parameter(jit):
     config = configs.pLSTMVisionModelConfig(
         dim=8, num_heads=2, num_blocks=1, resolution=(8, 8), patch_size=4, output_shape=(3,), num_channels=1, **TYPES
@@ -218,3 +230,35 @@ def test_edges_are_a_graph(jit):
         for graph in (np.array([[0, 1], [1, 2]]), PATH)
     )
     assert_same(by_edges, by_topology)
+
+
+def test_scanning_and_recomputing_change_no_number(jit):
+    """A scanned stack has the same parameters, steps, gradients and dropped paths."""
+    layer = configs.pLSTM1DLayerConfig(num_heads=2, JT=1, JV=1, JO=1, **TYPES)
+    block = configs.PostUpProjectionBlockConfig(
+        input_dim=8, projection_round=8, drop_path_rate=0.5, interaction_module=layer, **TYPES
+    )
+    plain, scanned = (
+        configs.BlockStackConfig(input_dim=8, num_blocks=2, block=block, scan_blocks=scan, **TYPES)
+        for scan in (False, True)
+    )
+    params = drawn(plain)
+    x = jax.random.normal(jax.random.key(9), (4, 5, 8), jnp.float64)
+
+    def trained(config, remat):
+        def loss(params):
+            output = plstm_jax.apply(config, params, x, training=True, key=jax.random.key(1), remat=remat)
+            return jnp.sum(jnp.sin(output)), output
+
+        return jit(jax.grad(loss, has_aux=True))(params)
+
+    expected = trained(plain, False)
+    assert_same(trained(scanned, True), expected)
+    stepped = [
+        jit(lambda x, cache, config=config: plstm_jax.step(config, params, x, cache))(
+            x[:, 0], plstm_jax.init_cache(config, 4)
+        )
+        for config in (plain, scanned)
+    ]
+    assert_same(*stepped)
+    assert jax.tree.structure(stepped[0]) == jax.tree.structure(stepped[1])

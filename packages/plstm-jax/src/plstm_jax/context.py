@@ -28,6 +28,7 @@ class Context:
         graph: topology, or padded graph, of modules on graphs.
         edge_attr: features of its edges [E, De].
         training: whether paths are dropped.
+        remat: whether blocks of a stack are computed anew in the backward pass instead of keeping their activations.
     """
 
     cache: Mapping[str, Any] | None = None
@@ -37,6 +38,7 @@ class Context:
     graph: Graph | None = None
     edge_attr: Array | None = None
     training: bool = False
+    remat: bool = False
 
     def of(self, name: str) -> Context:
         """The context of a submodule: the same with its part of the cache.

@@ -7,7 +7,7 @@ module owns through its scope alone, so the same formula serves plain JAX and ev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
@@ -40,6 +40,27 @@ class Scope(ABC):
     @abstractmethod
     def key(self) -> Array | None:
         """A key for random numbers, another one at every call of this module; None where there is none."""
+
+    def repeat(
+        self, name: str, x: Array, contexts: Sequence[Context], *, scan: bool = False
+    ) -> tuple[Array, list[Cache]]:
+        """Run repeated submodules one after the other, each under its context.
+
+        Args:
+            name: of the repeated submodules, such as "blocks".
+            x: input of the first.
+            contexts: one for each.
+            scan: whether they should be compiled once for all. Needs contexts that differ in their caches only. Nothing
+                but compilation depends on it, so a scope may ignore it.
+
+        Returns:
+            The output of the last, and the caches of all.
+        """
+        caches = []
+        for index, context in enumerate(contexts):
+            x, cache = self.call(f"{name}.{index}", x, context)
+            caches.append(cache)
+        return x, caches
 
     def need(self, name: str) -> Array:
         """A parameter that the config does not switch off.

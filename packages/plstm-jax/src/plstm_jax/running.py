@@ -33,6 +33,7 @@ def apply(
     edge_attr: Array | None = None,
     *,
     training: bool = False,
+    remat: bool = False,
     key: Array | None = None,
     cache: Mapping[str, Any] | None = None,
     return_cache: bool = False,
@@ -48,6 +49,7 @@ def apply(
             `jax.jit`; or the result of `pad_graph`, which is a pytree (modules on graphs only).
         edge_attr: features of its edges [E, De].
         training: whether paths are dropped.
+        remat: whether blocks of a stack are computed anew in the backward pass instead of keeping their activations.
         key: for dropped paths.
         cache: where the sequences stood before x: of `init_cache`, `step` or another call (modules on sequences only).
         return_cache: whether to return the cache after the last input, too.
@@ -68,6 +70,7 @@ def apply(
         graph=topology,
         edge_attr=edge_attr,
         training=training,
+        remat=remat,
     )
     output, new_cache = _run(config, params, x, context, key)
     return (output, new_cache) if return_cache else output

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
 from plstm_config.base import Config
 from plstm_config.parameters import Child, Repeated
-from plstm_jax.context import Context
+from plstm_jax.context import Cache, Context
 from plstm_jax.formulas import Result, Scope, formula_of
 
 
@@ -52,6 +54,27 @@ class TreeScope(Scope):
         inner = TreeScope(child, params, self._child_key(first))
         return inner.call(rest, x, context) if rest else formula_of(child)(child, inner, x, context)
 
+    def repeat(
+        self, name: str, x: Array, contexts: Sequence[Context], *, scan: bool = False
+    ) -> tuple[Array, list[Cache]]:
+        """Run repeated submodules one after the other, each under its context."""
+        first, _, rest = name.partition(".")
+        child = self._children[first]
+        if rest and isinstance(child, Config):
+            inner = TreeScope(child, self._params.get(first, {}), self._child_key(first))
+            return inner.repeat(rest, x, contexts, scan=scan)
+        if not isinstance(child, Repeated):
+            raise KeyError(name)
+        params = [self._params[first][str(index)] for index in range(len(contexts))]
+        keys = [self._child_key(f"{first}.{index}") for index in range(len(contexts))]
+        if scan and len(contexts) > 1:
+            return _scanned(child.config, params, keys, x, contexts)
+        caches = []
+        for own, key, context in zip(params, keys, contexts, strict=True):
+            x, cache = _block(child.config, context)(x, own, key, context.cache)
+            caches.append(cache)
+        return x, caches
+
     def key(self) -> Array | None:
         """A key of this module for random numbers, or None where there is none."""
         return self._key
@@ -62,6 +85,27 @@ class TreeScope(Scope):
             return None
         self._calls[name] += 1
         return jax.random.fold_in(jax.random.fold_in(self._key, zlib.crc32(name.encode())), self._calls[name])
+
+
+def _block(config: Config, context: Context) -> Callable[..., Result]:
+    """One of repeated submodules as a function of arrays alone."""
+
+    def run(x: Array, params: Any, key: Array | None, cache: Any) -> Result:
+        return formula_of(config)(config, TreeScope(config, params, key), x, replace(context, cache=cache))
+
+    return jax.checkpoint(run) if context.remat else run
+
+
+def _scanned(
+    config: Config, params: list[Any], keys: list[Array | None], x: Array, contexts: Sequence[Context]
+) -> tuple[Array, list[Cache]]:
+    """Run equal submodules by a loop that is compiled once."""
+    run = _block(config, contexts[0])
+    each = [(own, key, context.cache) for own, key, context in zip(params, keys, contexts, strict=True)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    output = jax.eval_shape(run, x, *each[0])[0]
+    x, caches = lax.scan(lambda carry, own: run(carry, *own), x.astype(output.dtype), stacked)
+    return x, [jax.tree.map(lambda leaf, index=index: leaf[index], caches) for index in range(len(each))]
 
 
 def _find(params: Mapping[str, Any], name: str) -> Any:

@@ -10,7 +10,7 @@ from plstm_config import (
     pLSTMGraphEdgeBlockConfig,
     pLSTMVisionBlockConfig,
 )
-from plstm_jax.context import Cache, Context
+from plstm_jax.context import Context
 from plstm_jax.formulas import Result, Scope, kind_of, register
 
 
@@ -76,7 +76,6 @@ def block_stack(config: BlockStackConfig, scope: Scope, x: Array, context: Conte
     Returns:
         The output of the last block, and the caches of all by their numbers.
     """
-    caches: Cache = {}
-    for index in range(config.num_blocks):
-        x, caches[str(index)] = scope.call(f"blocks.{index}", x, context.of(str(index)))
-    return x, caches
+    contexts = [context.of(str(index)) for index in range(config.num_blocks)]
+    x, caches = scope.repeat("blocks", x, contexts, scan=config.scan_blocks)
+    return x, {str(index): cache for index, cache in enumerate(caches)}

@@ -45,9 +45,8 @@ def graph_model(config: pLSTMGraphModelConfig, scope: Scope, x: Array, context: 
         )
         hidden = hidden + (entering + leaving).astype(dtype_of(config.dtype))
     directions = topology, topology.reverse()
-    for index in range(config.num_blocks):
-        here = replace(context, graph=directions[index % 2])
-        hidden, _ = scope.call(f"block_stack.blocks.{index}", hidden, here)
+    contexts = [replace(context, graph=directions[index % 2]) for index in range(config.num_blocks)]
+    hidden, _ = scope.repeat("block_stack.blocks", hidden, contexts)
     hidden = scope.map("norm", hidden)
     if config.pooling != "none":
         hidden = pool_graphs(hidden, topology, config.pooling)

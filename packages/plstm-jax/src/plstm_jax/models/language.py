@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -19,16 +20,21 @@ def token_embedding(config: TokenEmbeddingConfig, scope: Scope, x: Array) -> Arr
     Args:
         config: sizes and dtype.
         scope: holds `weight` [vocab_size, embedding_dim].
-        x: integers in [0, vocab_size). Their values are not looked at; one outside gives a row of NaN.
+        x: integers in [0, vocab_size). Where their values are traced, one outside gives a row of NaN.
 
     Returns:
         Their rows in the compute dtype.
 
     Raises:
         TypeError: if the tokens are no integers.
+        ValueError: if a token is outside of the vocabulary.
     """
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"token_ids: expected integers, got {x.dtype}")
+    if not isinstance(x, jax.core.Tracer) and x.size and not 0 <= int(x.min()) <= int(x.max()) < config.vocab_size:
+        raise ValueError(
+            f"token_ids: expected values in [0, {config.vocab_size}), got values from {int(x.min())} to {int(x.max())}"
+        )
     rows = jnp.take(scope.need("weight"), jnp.where(x < 0, config.vocab_size, x), axis=0, mode="fill")
     return rows.astype(dtype_of(config.dtype))
 
