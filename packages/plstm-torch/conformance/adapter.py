@@ -1,7 +1,7 @@
 """How the conformance suite calls the torch backend."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,17 @@ from plstm_testing import golden, reference
 from plstm_testing.conformance import ModuleCall, OpCall, Result
 from plstm_torch import build, from_pretrained, load_original, ops, save_pretrained
 from plstm_torch.build import registered_configs
-
-OPS = ("plstm_1d", "plstm_1d_step", "plstm_2d", "plstm_2d_oriented", "plstm_graph")
-GRID = ("recurrent", "chunkwise", "parallel")
+from plstm_torch.check import DTYPES, IMPLEMENTATIONS, available_devices, run_op
 
 
 class TorchAdapter:
-    """Converts numpy arrays to tensors, calls, differentiates, and converts back."""
+    """Ops run as in the self-check; modules are built, given their numbers, called and differentiated."""
 
     name: str = "torch"
-    ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in OPS if hasattr(ops, name)}
-    implementations: Mapping[str, Sequence[str]] = {
-        "plstm_1d": ("recurrent", "chunkwise"),
-        "plstm_2d": GRID,
-        "plstm_2d_oriented": GRID,
-        "plstm_graph": ("recurrent", "parallel"),
-    }
-    dtypes: Sequence[str] = ("float64", "float32", "bfloat16", "float16")
-    devices: Sequence[str] = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
+    implementations: Mapping[str, Sequence[str]] = IMPLEMENTATIONS
+    dtypes: Sequence[str] = DTYPES
+    devices: Sequence[str] = available_devices()
     module_classes: Sequence[type] = tuple(
         config_class for config_class in reference.module_classes() if config_class.__name__ in registered_configs()
     )
@@ -41,21 +34,8 @@ class TorchAdapter:
     )
 
     def run_op(self, call: OpCall) -> Result:
-        """Run one op, and its gradients where a cotangent is given."""
-        arguments = {name: self._argument(name, value, call) for name, value in call.arguments.items()}
-        keywords = {name: _keyword(value, call.device) for name, value in call.keywords.items()}
-        same = {name: arguments[source] for name, source in call.same.items()}
-        result = self.ops[call.op](**arguments, **same, **keywords)
-        output, state = result if call.returns_state else (result, None)
-        gradients = self._gradients(call, arguments, output, state) if call.cotangent is not None else {}
-        states = _tensors(state)
-        return Result(
-            output=_numpy(output),
-            last_state=None if state is None else _like(state, [_numpy(part) for part in states]),
-            gradients=gradients,
-            output_dtype=_dtype_name(output),
-            state_dtype="+".join(sorted({_dtype_name(part) for part in states})) or None,
-        )
+        """Run one op as the package's self-check does."""
+        return run_op(call)
 
     def run_module(self, call: ModuleCall) -> Result:
         """Make a module with the given parameters, call it, and differentiate where a cotangent is given."""
@@ -98,31 +78,6 @@ class TorchAdapter:
                 # the original stores orientations before heads, but reads the numbers in our order
                 gradients[name] = gradients[name].reshape(recorded.shape)
         return Result(_numpy(output), gradients=gradients, output_dtype=_dtype_name(output))
-
-    def _argument(self, name: str, value: Any, call: OpCall) -> Any:
-        if isinstance(value, tuple):
-            return tuple(self._argument(name, part, call) for part in value)
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-            return value
-        tensor = torch.from_numpy(np.array(value)).to(call.device, getattr(torch, call.dtype_of(name)))
-        if call.strided:
-            tensor = _strided(tensor)
-        return tensor.requires_grad_(call.cotangent is not None)
-
-    def _gradients(self, call: OpCall, arguments: Mapping[str, Any], output: Tensor, state: Any) -> dict[str, Any]:
-        if output.dtype != getattr(torch, call.dtype):
-            raise AssertionError(f"output: expected dtype {call.dtype}, got {output.dtype}")
-        weighted = [(output, call.cotangent), *zip(_tensors(state), _tensors(call.cotangent_state), strict=True)]
-        results = [result for result, _ in weighted]
-        weights = [_weight(weight, result, call) for result, weight in weighted]
-        leaves = [tensor for value in arguments.values() for tensor in _tensors(value)]
-        # strict: an argument without a gradient would have none in a user's optimizer either
-        remaining = iter(torch.autograd.grad(results, leaves, weights))
-        gradients: dict[str, Any] = {}
-        for name, value in arguments.items():
-            if value is not None:
-                gradients[name] = _like(value, [_numpy(next(remaining)) for _ in _tensors(value)])
-        return gradients
 
 
 def _module(config: Any, parameters: Mapping[str, np.ndarray]) -> nn.Module:
@@ -195,28 +150,6 @@ def _golden_input(value: Any) -> Any:
         return value  # a topology
     tensor = torch.tensor(value)
     return tensor.requires_grad_() if tensor.is_floating_point() else tensor
-
-
-def _tensors(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, tuple) else [value]
-
-
-def _like(value: Any, parts: Iterable[Any]) -> Any:
-    """The parts in the structure of `value`: a tuple or the only one."""
-    parts = tuple(parts)
-    return parts if isinstance(value, tuple) else parts[0]
-
-
-def _weight(array: Any, result: Tensor, call: OpCall) -> Tensor:
-    weight = torch.from_numpy(np.array(array)).to(result.device, result.dtype)
-    return _strided(weight) if call.strided else weight
-
-
-def _strided(tensor: Tensor) -> Tensor:
-    """The same numbers at every second place of a buffer whose other places hold NaN."""
-    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
 
 
 def _keyword(value: Any, device: str) -> Any:

@@ -112,30 +112,37 @@ def run_op(call: OpCall) -> Result:
         last_state=_map(_array, state),
         gradients={} if call.cotangent is None else _gradients(call, arguments, output, state),
         output_dtype=_name(output.dtype),
-        state_dtype=None if state is None else _name(_parts(state)[0].dtype),
+        state_dtype="+".join(sorted({_name(part.dtype) for part in _parts(state)})) or None,
     )
 
 
 def _gradients(call: OpCall, arguments: dict[str, Any], output: Tensor, state: Any) -> dict[str, Any]:
     results = [output, *_parts(state)]
     weights = [call.cotangent, *_parts(call.cotangent_state)]
-    pairs = [
-        (result, torch.from_numpy(np.array(weight)).to(result.device, result.dtype))
+    cotangents = [
+        _laid_out(torch.from_numpy(np.array(weight)).to(result.device, result.dtype), call)
         for result, weight in zip(results, weights, strict=True)
     ]
     leaves = {name: value for name, value in arguments.items() if value is not None}
     flat = [tensor for value in leaves.values() for tensor in _parts(value)]
-    outputs, cotangents = zip(*pairs, strict=True)
-    remaining = iter(torch.autograd.grad(outputs, flat, cotangents))
+    # strict: an argument without a gradient would have none in a user's optimizer either
+    remaining = iter(torch.autograd.grad(results, flat, cotangents))
     return {name: _map(lambda _: _array(next(remaining)), value) for name, value in leaves.items()}
 
 
 def _argument(name: str, value: Any, call: OpCall) -> Any:
-    def tensor(array: np.ndarray) -> Tensor:
+    def tensor(array: Any) -> Any:
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            return array
         moved = torch.from_numpy(np.array(array)).to(call.device, getattr(torch, call.dtype_of(name)))
-        return moved.requires_grad_(call.cotangent is not None)
+        return _laid_out(moved, call).requires_grad_(call.cotangent is not None)
 
     return _map(tensor, value)
+
+
+def _laid_out(tensor: Tensor, call: OpCall) -> Tensor:
+    """The tensor; where the call says so at every second place of a buffer whose other places hold NaN."""
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0] if call.strided else tensor
 
 
 def _map(function: Any, value: Any) -> Any:
