@@ -30,14 +30,12 @@ def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
     """Shapes and types of arrays by name.
 
     Args:
-        arrays: arrays by name, of numpy, JAX or torch: whatever has `shape` and a `dtype` whose name numpy shares.
+        arrays: arrays by name, of any framework: whatever has `shape` and a `dtype` whose last name numpy shares.
 
     Returns:
         What [check_weights][] takes.
     """
-    return {
-        name: ArrayInfo(tuple(array.shape), str(array.dtype).removeprefix("torch.")) for name, array in arrays.items()
-    }
+    return {name: ArrayInfo(tuple(array.shape), str(array.dtype).rpartition(".")[2]) for name, array in arrays.items()}
 
 
 def check_weights(

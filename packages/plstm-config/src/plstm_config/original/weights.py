@@ -71,7 +71,7 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
 
 
 def _without_wrappers(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the prefixes that DistributedDataParallel and torch.compile put before every name."""
+    """Remove the prefixes that wrappers for data parallelism and compilation put before every name."""
     state = dict(arrays)
     while True:
         prefix = next((p for p in _WRAPPERS if state and all(name.startswith(p) for name in state)), None)
