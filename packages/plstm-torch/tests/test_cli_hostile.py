@@ -107,6 +107,13 @@ def test_a_run_folder_cannot_lead_out_of_the_root(run, graphs, shapes, tmp_path)
     assert "dataset: expected a name of letters" in err
 
 
+def test_control_sequences_do_not_reach_the_terminal(run, digits):
+    (digits / "training.json").write_text(json.dumps({"schema_version": "\x1b]0;owned\x07\n\x9b2J"}))
+    _, _, err = run("eval", digits)
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+
+
 def test_graphs_that_changed_are_noticed(run, graphs, shapes, tmp_path):
     labels = shapes / "SHAPES" / "raw" / "SHAPES_graph_labels.txt"
     labels.write_text("".join(f"{1 - graph % 2}\n" for graph in range(12)))

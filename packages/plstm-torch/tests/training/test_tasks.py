@@ -247,7 +247,7 @@ def test_a_text_that_changed_is_noticed(text_file):
         ("digits", {"dim": 30, "num_heads": 4}, "dim: expected a multiple of num_heads=4, got 30"),
         ("digits", {"patch_size": 3}, r"resolution=\(8, 8\) is not divisible by patch_size=3"),
         ("digits", {"label_smoothing": 1.0}, "label_smoothing: expected at least 0 and below 1, got 1.0"),
-        ("digits", {"size": 3}, "unknown setting size; DigitsSettings has "),
+        ("digits", {"size": 3}, "unknown setting 'size'; DigitsSettings has "),
         ("arrows", {"test_sizes": [24, 96]}, r"test_sizes: expected image_size=48 as the first, got \(24, 96\)"),
         ("arrows", {"test_sizes": [48, 24]}, r"expected none below image_size=48"),
         ("arrows", {"smaller_sizes": [48]}, r"smaller_sizes: expected sizes below image_size=48, got \(48,\)"),

@@ -117,9 +117,9 @@ def from_mapping(cls: type[AnySettings], mapping: Any) -> AnySettings:
         raise TypeError(f"{cls.__name__}: expected a JSON object, got {_shown(mapping)}")
     entries = fields(cls)
     known = [entry.name for entry in entries]
-    unknown = sorted(str(name) for name in set(mapping) - set(known))
+    unknown = sorted(_shown(name) for name in set(mapping) - set(known))
     if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; {cls.__name__} has {', '.join(known)}")
+        raise ValueError(f"unknown setting {', '.join(unknown[:3])}; {cls.__name__} has {', '.join(known)}")
     missing = [entry.name for entry in entries if entry.default is MISSING and entry.name not in mapping]
     if missing:
         raise ValueError(f"{cls.__name__}: expected the setting {', '.join(missing)}, which is missing")
