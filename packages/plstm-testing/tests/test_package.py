@@ -34,8 +34,9 @@ def test_golden_data_are_package_data():
     assert (folder / "README.md").is_file()
 
 
-def test_readme_example_runs():
+def test_readme_examples_run():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert example is not None
-    exec(example.group(1), {})
+    examples = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(example, {})

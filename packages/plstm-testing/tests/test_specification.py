@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import plstm_config
 from plstm_config import parameter_tree
 from plstm_testing import reference
 from plstm_testing.conformance.modules import GROUPS
@@ -45,4 +44,4 @@ def test_every_class_is_named():
 
 
 def test_the_readme_leads_there():
-    assert "docs/layers.md" in (Path(plstm_config.__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert "docs/layers.md" in (PACKAGES / "plstm-config" / "README.md").read_text(encoding="utf-8")

@@ -117,7 +117,9 @@ class Result:
 
 
 class Adapter(Protocol):
-    """A backend as the suite sees it. One without modules leaves `module_classes` and `golden_kinds` empty.
+    """A backend as the suite sees it.
+
+    One without modules leaves `module_classes` and `golden_kinds` empty, and is asked for `run_op` only.
 
     Attributes:
         name: name of the backend.
