@@ -34,7 +34,7 @@ MODULE_KINDS = (
 NAMES = [
     name
     for name in golden.names()
-    if (case := golden.load(name)).config is not None and case.kind.startswith(MODULE_KINDS)
+    if (case := golden.load(name)).config is not None and case.is_original and case.kind.startswith(MODULE_KINDS)
 ]
 
 

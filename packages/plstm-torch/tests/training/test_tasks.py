@@ -45,7 +45,9 @@ def test_the_paper_preset_is_the_papers_model():
     assert (data.image_size, data.test_sizes, data.train_images) == (192, (192, 384), 100_000)
     assert (training.batch_size, training.epochs, training.warmup_epochs) == (128, 50, 1.0)
     ours = vision_config(data, size=224, num_classes=1000, num_channels=3, dtype=training.dtype)
-    assert plstm_config.to_dict(ours) == plstm_config.to_dict(plstm_config.preset("plstm_vis_tiny"))
+    assert plstm_config.to_dict(ours) == plstm_config.to_dict(
+        plstm_config.preset("plstm_vis_tiny", dtype=training.dtype)
+    )
 
 
 def test_arrows_are_measured_at_every_size(tmp_path):
