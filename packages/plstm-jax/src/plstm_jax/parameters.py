@@ -47,7 +47,8 @@ def draw_parameter(parameter: Parameter, key: Array) -> Array:
     Returns:
         An array of the parameter's shape and dtype.
     """
-    drawn = draw(parameter.init, key, parameter.drawn_shape, parameter.dtype)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        drawn = draw(parameter.init, key, parameter.drawn_shape, parameter.dtype)
     return drawn.transpose(parameter.from_drawn).reshape(parameter.shape)
 
 
