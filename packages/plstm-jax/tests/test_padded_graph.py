@@ -67,6 +67,27 @@ def test_padding_changes_no_number_and_saves_compiling(name, jit):
     assert sum(isinstance(graph, PaddedGraph) for graph in traced) == 1
 
 
+def test_merged_edges_have_features_of_their_own(jit):
+    """More rows of features than edges: every edge was given both ways."""
+    config = MODELS["max of edges"]
+    both = [(1, 0), (0, 1), (1, 2), (2, 1), (2, 3), (3, 2), (0, 3), (3, 0), (0, 2), (2, 0)]
+    graph = DagTopology.from_edges(4, both, undirected=True)
+    padded, params = plstm_jax.pad_graph(graph), drawn(config)
+    x, edge_attr = features(config, graph)
+    expected = jit(lambda x, edge_attr: plstm_jax.apply(config, params, x, graph, edge_attr))(x, edge_attr)
+    run = jit(lambda x, graph, edge_attr: plstm_jax.apply(config, params, x, graph, edge_attr))
+    output = run(padded.pad_nodes(x), padded, padded.pad_edges(edge_attr))
+    assert_within(output[:1], expected, tolerance("float64", "output"))
+
+
+def test_features_of_another_graph_are_refused():
+    graph = plstm_jax.pad_graph(WEDGE)
+    with pytest.raises(ValueError, match="array: expected at most 4 nodes, as many as the graph has, got 5"):
+        graph.pad_nodes(np.ones((5, 4)))
+    with pytest.raises(ValueError, match="array: expected at most 2 edges, as many as the graph has, got 3"):
+        graph.pad_edges(np.ones((3, 2)))
+
+
 def test_too_many_edges_of_a_node_are_never_passed_over(jit):
     config = configs.pLSTMGraphLayerConfig(input_dim=4, num_heads=2, max_edges=1, **TYPES)
     params, graph = drawn(config), plstm_jax.pad_graph(WEDGE)

@@ -23,6 +23,21 @@ def test_what_was_saved_is_loaded(tmp_path, dtype):
         assert jnp.array_equal(one, other)
 
 
+def test_files_know_no_stacks(tmp_path):
+    block = configs.TransformerBlockConfig(input_dim=4, num_heads=1, projection_round=4)
+    config = configs.BlockStackConfig(input_dim=4, num_blocks=3, block=block, scan_blocks=True)
+    params = plstm_jax.init(config, jax.random.key(0))
+    stacked = plstm_jax.stack_blocks(params)
+    assert stacked["blocks"]["qkv"]["weight"].shape == (3, 12, 4)
+    plstm_jax.save(config, stacked, tmp_path)
+    loaded = plstm_jax.load(tmp_path)[1]
+    for found in (loaded, plstm_jax.unstack_blocks(stacked), plstm_jax.unstack_blocks(params)):
+        assert jax.tree.structure(found) == jax.tree.structure(params)
+        assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, found, params)))
+    again = plstm_jax.stack_blocks(stacked)
+    assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, again, stacked)))
+
+
 def test_other_parameters_are_not_saved(tmp_path):
     config = configs.LinearConfig(input_dim=3, output_dim=2)
     with pytest.raises(ValueError, match="missing 'bias'"):

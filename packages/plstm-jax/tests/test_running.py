@@ -119,6 +119,20 @@ def test_a_language_model_steps(jit):
     assert_same(jnp.moveaxis(outputs, 0, 1), logits)
 
 
+def test_inputs_of_known_values_may_stand_inside_of_traced_functions(jit):
+    """Batches in closures, as in a loss of the parameters alone."""
+    tokens, borders = jnp.array([[3, 1, 10, 0]]), jnp.array([0, 1, 4])
+    config = configs.pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1, **TYPES)
+    params = drawn(config)
+    expected = jit(lambda tokens: plstm_jax.apply(config, params, tokens, cu_seqlens=borders))(tokens)
+    assert_same(jit(lambda params: plstm_jax.apply(config, params, tokens, cu_seqlens=borders))(params), expected)
+    edges = jnp.array([[0, 1], [1, 2]])
+    config = configs.pLSTMGraphLayerConfig(input_dim=4, num_heads=2, max_edges=2, **TYPES)
+    params, x = drawn(config), jnp.ones((3, 4))
+    expected = plstm_jax.apply(config, params, x, DagTopology.from_edge_index(3, np.asarray(edges)))
+    assert_same(jit(lambda params: plstm_jax.apply(config, params, x, edges))(params), expected)
+
+
 @pytest.mark.parametrize("token", [-1, 11])
 def test_tokens_outside_of_the_vocabulary_are_never_passed_over(jit, token):
     config = configs.TokenEmbeddingConfig(vocab_size=11, embedding_dim=4, **TYPES)
@@ -245,15 +259,19 @@ def test_scanning_and_recomputing_change_no_number(jit):
     params = drawn(plain)
     x = jax.random.normal(jax.random.key(9), (4, 5, 8), jnp.float64)
 
-    def trained(config, remat):
+    def trained(config, params, remat):
         def loss(params):
             output = plstm_jax.apply(config, params, x, training=True, key=jax.random.key(1), remat=remat)
             return jnp.sum(jnp.sin(output)), output
 
         return jit(jax.grad(loss, has_aux=True))(params)
 
-    expected = trained(plain, False)
-    assert_same(trained(scanned, True), expected)
+    expected = trained(plain, params, False)
+    assert_same(trained(scanned, params, True), expected)
+    stacked = plstm_jax.stack_blocks(params)
+    grads, output = trained(scanned, stacked, False)
+    assert_same((plstm_jax.unstack_blocks(grads), output), expected)
+    assert_same(trained(plain, stacked, True), (grads, output))
     stepped = [
         jit(lambda x, cache, config=config: plstm_jax.step(config, params, x, cache))(
             x[:, 0], plstm_jax.init_cache(config, 4)

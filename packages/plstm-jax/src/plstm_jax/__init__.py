@@ -10,8 +10,9 @@ from plstm_jax.version import __version__
 
 if TYPE_CHECKING:
     from plstm_jax import functional, ops
+    from plstm_jax.generation import generate
     from plstm_jax.padded_graph import pad_graph
-    from plstm_jax.parameters import flatten, init, unflatten
+    from plstm_jax.parameters import flatten, init, stack_blocks, unflatten, unstack_blocks
     from plstm_jax.pretrained import load, load_original, save
     from plstm_jax.running import apply, init_cache, step
 
@@ -23,6 +24,9 @@ _PLACES = {
     "step": "running",
     "flatten": "parameters",
     "init": "parameters",
+    "generate": "generation",
+    "stack_blocks": "parameters",
+    "unstack_blocks": "parameters",
     "unflatten": "parameters",
     "pad_graph": "padded_graph",
     "load": "pretrained",
@@ -35,6 +39,7 @@ __all__ = [
     "apply",
     "flatten",
     "functional",
+    "generate",
     "init",
     "init_cache",
     "load",
@@ -42,8 +47,10 @@ __all__ = [
     "ops",
     "pad_graph",
     "save",
+    "stack_blocks",
     "step",
     "unflatten",
+    "unstack_blocks",
 ]
 
 

@@ -25,7 +25,7 @@ class GraphView:
         plan: what the op needs.
         in_slot: rank of each edge among those that end in its head [E].
         out_slot: rank of each edge among those that start in its tail [E].
-        edge_order: position of each edge in the input [E].
+        edge_order: position of each edge in the input, one past its end for padding [E].
     """
 
     plan: GraphPlan
@@ -48,6 +48,7 @@ class PaddedGraph:
         first_node: first node of this graph [N].
         degrees: number of edges into and out of each node [N], by "in" and "out".
         graph_sizes: number of nodes of each graph [G].
+        num_input_edges: number of edges that were given, with padding; more than E where opposite ones were merged.
         mode: the mode that is read.
         reversed: whether edges are read backwards.
     """
@@ -57,6 +58,7 @@ class PaddedGraph:
     first_node: Int[Array, " N"]
     degrees: dict[str, Int[Array, " N"]]
     graph_sizes: Int[Array, " G"]
+    num_input_edges: int = field(metadata={"static": True})
     mode: Mode = field(metadata={"static": True})
     reversed: bool = field(metadata={"static": True})
 
@@ -70,11 +72,11 @@ class PaddedGraph:
 
     def pad_nodes(self, array: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
         """Append rows of zeros for the nodes of the padding."""
-        return _append(array, self.num_nodes)
+        return _append("nodes", array, self.num_nodes)
 
     def pad_edges(self, array: Float[Array, "E ..."]) -> Float[Array, "E ..."]:
         """Append rows of zeros for the edges of the padding."""
-        return _append(array, self.num_input_edges)
+        return _append("edges", array, self.num_input_edges)
 
     @property
     def _view(self) -> GraphView:
@@ -126,11 +128,6 @@ class PaddedGraph:
         return int(self.node_graph.shape[0])
 
     @property
-    def num_input_edges(self) -> int:
-        """E, with padding."""
-        return int(self.edges.shape[0])
-
-    @property
     def num_graphs(self) -> int:
         """G, with padding."""
         return int(self.graph_sizes.shape[0])
@@ -149,8 +146,9 @@ def pad_graph(topology: DagTopology) -> PaddedGraph:
     Returns:
         The graph, in the mode of the topology, with numpy arrays.
     """
+    rows = _bucket(topology.num_input_edges)
     views = {
-        _key(mode, backwards): _view(turned.with_mode(mode))
+        _key(mode, backwards): _view(turned.with_mode(mode), rows)
         for backwards, turned in ((False, topology), (True, topology.reverse()))
         for mode in ("P", "D")
     }
@@ -161,19 +159,20 @@ def pad_graph(topology: DagTopology) -> PaddedGraph:
         first_node=_fill(topology.node_ptr[topology.node_graph], nodes, nodes),
         degrees={"in": _fill(topology.in_degree, nodes, 0), "out": _fill(topology.out_degree, nodes, 0)},
         graph_sizes=_fill(topology.graph_sizes, graphs, 0),
+        num_input_edges=rows,
         mode=topology.mode,
         reversed=False,
     )
 
 
-def _view(topology: DagTopology) -> GraphView:
+def _view(topology: DagTopology, rows: int) -> GraphView:
     plan = plan_graph(topology)
     size = plan.edges.shape[0]
     return GraphView(
         plan=plan,
         in_slot=_fill(topology.in_slot, size, 0),
         out_slot=_fill(topology.out_slot, size, 0),
-        edge_order=_fill(topology.edge_order, size, size),
+        edge_order=_fill(topology.edge_order, size, rows),
     )
 
 
@@ -186,5 +185,7 @@ def _fill(array: np.ndarray, size: int, value: int) -> Any:
     return np.concatenate([array, np.full(size - len(array), value)]).astype(np.int32)
 
 
-def _append(array: Array, size: int) -> Array:
+def _append(name: str, array: Array, size: int) -> Array:
+    if array.shape[0] > size:
+        raise ValueError(f"array: expected at most {size} {name}, as many as the graph has, got {array.shape[0]}")
     return jnp.pad(array, [(0, size - array.shape[0]), *[(0, 0)] * (array.ndim - 1)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from plstm_config.base import Config
@@ -14,6 +15,8 @@ from plstm_config.parameters import Parameter, parameter_tree
 from plstm_jax.initializers import draw
 
 Params: TypeAlias = dict[str, Any]
+
+_REPEATED = "blocks"  # the only name under which modules repeat
 
 
 def init(config: Config, key: Array) -> Params:
@@ -82,6 +85,65 @@ def unflatten(arrays: Mapping[str, Any]) -> Params:
             inner = inner.setdefault(part, {})
         inner[last] = array
     return params
+
+
+def stack_blocks(params: Mapping[str, Any]) -> Params:
+    """Bring the blocks of every stack together, so that a scan over them copies nothing.
+
+    Args:
+        params: nested parameters.
+
+    Returns:
+        The same with one dict in place of those under "0", "1", ..., each array with a first axis that counts the
+        blocks; what is stacked already stays.
+    """
+
+    def stack(blocks: Mapping[str, Any]) -> Mapping[str, Any]:
+        if is_stacked(blocks):
+            return blocks
+        ordered = [blocks[str(index)] for index in range(len(blocks))]
+        stacked: Params = jax.tree.map(lambda *arrays: jnp.stack(arrays), *ordered)
+        return stacked
+
+    return _on_blocks(params, stack)
+
+
+def unstack_blocks(params: Mapping[str, Any]) -> Params:
+    """Take the blocks of every stack apart again, as the files have them.
+
+    Args:
+        params: nested parameters.
+
+    Returns:
+        The same with the blocks under "0", "1", ...; what is not stacked stays.
+    """
+
+    def unstack(blocks: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not is_stacked(blocks):
+            return blocks
+        count = jax.tree.leaves(blocks)[0].shape[0]
+        return {str(index): block_of(blocks, index) for index in range(count)}
+
+    return _on_blocks(params, unstack)
+
+
+def is_stacked(blocks: Mapping[str, Any]) -> bool:
+    """Whether the parameters of repeated parts are stacked, not numbered."""
+    return not all(name.isdigit() for name in blocks)
+
+
+def block_of(blocks: Mapping[str, Any], index: int) -> Any:
+    """The parameters of one of repeated parts."""
+    return jax.tree.map(lambda array: array[index], blocks) if is_stacked(blocks) else blocks.get(str(index), {})
+
+
+def _on_blocks(params: Mapping[str, Any], function: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Params:
+    changed: Params = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            value = function(value) if name == _REPEATED else _on_blocks(value, function)
+        changed[name] = value
+    return changed
 
 
 def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from plstm_config.folder import read_folder, write_folder
 from plstm_config.original import convert_weights, migrate
 from plstm_config.parameters import named_configs, parameter_tree
 from plstm_jax.models.pos_embed import resize_pos_embed
-from plstm_jax.parameters import Params, flatten, unflatten
+from plstm_jax.parameters import Params, flatten, unflatten, unstack_blocks
 from plstm_jax.version import __version__
 
 _PACKAGE = "plstm-jax"
@@ -31,7 +31,7 @@ def save(config: Config, params: Mapping[str, Any], folder: str | os.PathLike[st
 
     Args:
         config: config of the module.
-        params: its parameters.
+        params: its parameters, with stacked blocks or without.
         folder: where to write; made if it does not exist.
 
     Raises:
@@ -40,7 +40,7 @@ def save(config: Config, params: Mapping[str, Any], folder: str | os.PathLike[st
         NotADirectoryError: if `folder` is a file.
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
     """
-    arrays = {name: np.asarray(array) for name, array in flatten(params).items()}
+    arrays = {name: np.asarray(array) for name, array in flatten(unstack_blocks(params)).items()}
     write_folder(folder, config, arrays, package=_PACKAGE, version=__version__)
 
 

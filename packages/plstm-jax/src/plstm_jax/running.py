@@ -21,7 +21,7 @@ from plstm_config.weights import array_infos, check_weights
 from plstm_jax.context import Cache, Context, require_sequence
 from plstm_jax.formulas import formula_of, kind_of
 from plstm_jax.graphs import as_topology
-from plstm_jax.parameters import flatten
+from plstm_jax.parameters import flatten, unstack_blocks
 from plstm_jax.scope import TreeScope
 
 
@@ -43,7 +43,7 @@ def apply(
 
     Args:
         config: complete config of a layer, block or model; static under `jax.jit`.
-        params: its parameters as `init` makes them.
+        params: its parameters as `init` makes them, or with blocks stacked by `stack_blocks`.
         x: input, such as [B, T, D], [B, X, Y, D], [N, D] or tokens [B, T].
         graph: a `DagTopology`, or the edges [2, E] of a directed acyclic graph as concrete integers, both static under
             `jax.jit`; or the result of `pad_graph`, which is a pytree (modules on graphs only).
@@ -122,7 +122,8 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
 
 def _run(config: Config, params: Mapping[str, Any], x: Array, context: Context, key: Array | None) -> Any:
     formula = formula_of(config)
-    check_weights(config, array_infos(flatten(params)), source="params")
+    shapes = jax.eval_shape(unstack_blocks, params)  # checked as the files have them
+    check_weights(config, array_infos(flatten(shapes)), source="params")
     context.check(kind_of(config), _name(config))
     return formula(config, TreeScope(config, params, key), jnp.asarray(x), context)
 

@@ -17,10 +17,13 @@ from plstm_config.base import Config
 from plstm_config.parameters import Child, Repeated
 from plstm_jax.context import Cache, Context
 from plstm_jax.formulas import Result, Scope, formula_of
+from plstm_jax.parameters import block_of, stack_blocks
 
 
 class TreeScope(Scope):
     """A module whose parameters stand in nested mappings, one level for each part of the dotted names.
+
+    Those of repeated modules stand under their numbers, or are stacked (`plstm_jax.stack_blocks`).
 
     Args:
         config: config of the module.
@@ -40,7 +43,8 @@ class TreeScope(Scope):
 
     def get(self, name: str) -> Array | None:
         """A parameter in its canonical layout, or None if the config switches it off."""
-        return _find(self._params, name)
+        found = _find(self._params, name)
+        return None if found is None else jnp.asarray(found)  # numpy's arrays cannot be read at traced places
 
     def call(self, name: str, x: Array, context: Context) -> Result:
         """Run a submodule under a context."""
@@ -48,7 +52,7 @@ class TreeScope(Scope):
         child, params = self._children[first], self._params.get(first, {})
         if isinstance(child, Repeated):
             index, _, rest = rest.partition(".")
-            first, child, params = f"{first}.{index}", child.config, params.get(index, {})
+            first, child, params = f"{first}.{index}", child.config, block_of(params, int(index))
         if not isinstance(child, Config):
             raise KeyError(name)
         inner = TreeScope(child, params, self._child_key(first))
@@ -65,13 +69,13 @@ class TreeScope(Scope):
             return inner.repeat(rest, x, contexts, scan=scan)
         if not isinstance(child, Repeated):
             raise KeyError(name)
-        params = [self._params[first][str(index)] for index in range(len(contexts))]
+        blocks = self._params[first]
         keys = [self._child_key(f"{first}.{index}") for index in range(len(contexts))]
         if scan and len(contexts) > 1:
-            return _scanned(child.config, params, keys, x, contexts)
+            return _scanned(child.config, stack_blocks({first: blocks})[first], keys, x, contexts)
         caches = []
-        for own, key, context in zip(params, keys, contexts, strict=True):
-            x, cache = _block(child.config, context)(x, own, key, context.cache)
+        for index, (key, context) in enumerate(zip(keys, contexts, strict=True)):
+            x, cache = _block(child.config, context)(x, block_of(blocks, index), key, context.cache)
             caches.append(cache)
         return x, caches
 
@@ -97,14 +101,18 @@ def _block(config: Config, context: Context) -> Callable[..., Result]:
 
 
 def _scanned(
-    config: Config, params: list[Any], keys: list[Array | None], x: Array, contexts: Sequence[Context]
+    config: Config, blocks: Any, keys: list[Array | None], x: Array, contexts: Sequence[Context]
 ) -> tuple[Array, list[Cache]]:
-    """Run equal submodules by a loop that is compiled once."""
+    """Run equal submodules, whose parameters are stacked, by a loop that is compiled once."""
     run = _block(config, contexts[0])
-    each = [(own, key, context.cache) for own, key, context in zip(params, keys, contexts, strict=True)]
+    each = [(key, context.cache) for key, context in zip(keys, contexts, strict=True)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    output = jax.eval_shape(run, x, *each[0])[0]
-    x, caches = lax.scan(lambda carry, own: run(carry, *own), x.astype(output.dtype), stacked)
+    output = jax.eval_shape(run, x, block_of(blocks, 0), *each[0])[0]
+
+    def step(x: Array, own: tuple[Any, tuple[Array | None, Any]]) -> Result:
+        return run(x, own[0], *own[1])
+
+    x, caches = lax.scan(step, x.astype(output.dtype), (blocks, stacked))
     return x, [jax.tree.map(lambda leaf, index=index: leaf[index], caches) for index in range(len(each))]
 
 

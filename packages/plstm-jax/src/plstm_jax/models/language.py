@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
@@ -31,10 +32,14 @@ def token_embedding(config: TokenEmbeddingConfig, scope: Scope, x: Array) -> Arr
     """
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"token_ids: expected integers, got {x.dtype}")
-    if not isinstance(x, jax.core.Tracer) and x.size and not 0 <= int(x.min()) <= int(x.max()) < config.vocab_size:
-        raise ValueError(
-            f"token_ids: expected values in [0, {config.vocab_size}), got values from {int(x.min())} to {int(x.max())}"
-        )
+    if not isinstance(x, jax.core.Tracer) and x.size:
+        # in numpy: inside of a traced function, JAX would trace what it computes of known values, too
+        known = np.asarray(x)
+        lowest, highest = int(known.min()), int(known.max())
+        if lowest < 0 or highest >= config.vocab_size:
+            raise ValueError(
+                f"token_ids: expected values in [0, {config.vocab_size}), got values from {lowest} to {highest}"
+            )
     rows = jnp.take(scope.need("weight"), jnp.where(x < 0, config.vocab_size, x), axis=0, mode="fill")
     return rows.astype(dtype_of(config.dtype))
 
