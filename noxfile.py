@@ -8,8 +8,11 @@
 Every session has an environment of its own; a conformance environment holds one backend only.
 """
 
+import functools
+import json
 import os
 import re
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -23,13 +26,20 @@ ROOT = Path(__file__).parent
 # Each package with the packages of this workspace it stands on, dependencies first.
 REQUIRES = {
     "plstm-config": [],
+    "plstm-golden": [],
     "plstm-testing": ["plstm-config"],
     "plstm-jax": ["plstm-config", "plstm-testing"],
     "plstm-torch": ["plstm-config", "plstm-testing"],
 }
 BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax"}
 FRAMEWORKS = {"torch", "jax", "flax"}
-FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-jax": {"jax"}, "plstm-torch": {"torch"}}
+FRAMEWORKS_OF = {
+    "plstm-config": set(),
+    "plstm-golden": set(),
+    "plstm-testing": set(),
+    "plstm-jax": {"jax"},
+    "plstm-torch": {"torch"},
+}
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -141,3 +151,55 @@ def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
     install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))
+
+
+@nox.session
+@nox.parametrize("package", PACKAGE_PARAMS)
+def release(session: nox.Session, package: str) -> None:
+    """Check, build, test, write the changelog and tag one package; with `-- --dry-run` write and tag nothing."""
+    install(session, *group("release"))
+    scratch = Path(session.create_tmp()).resolve()
+    for stale in ("dist", "wheels", "sources"):
+        shutil.rmtree(scratch / stale, ignore_errors=True)
+    step = functools.partial(session.run, "python", "-m", "releasing", env={"PYTHONPATH": str(ROOT / "tools")})
+    step("check", package)
+    step("build", package, "--out", str(scratch / "dist"))
+    step("plan", package, "--out", str(scratch))
+    plan = json.loads((scratch / "plan.json").read_text(encoding="utf-8"))
+    (wheel,) = (scratch / "dist").glob("*.whl")
+
+    newest = [wheel_of(session, Path(folder), scratch) for folder in plan["siblings"]["newest"]]
+    python = environment(session, scratch / "environment", [wheel, *newest], extras={})
+    with session.chdir(scratch):  # away from the sources
+        session.run(python, "-c", readme_example(ROOT / "packages" / package / "README.md"), external=True)
+
+    runs = [(ROOT / "packages" / package, f"the {which} siblings", them) for which, them in plan["siblings"].items()]
+    runs += [(Path(one["folder"]), f"the new {wheel.stem}", one["siblings"]) for one in plan["dependents"]]
+    for folder, against, siblings in runs:
+        sources = [Path(one) for one in [folder, *siblings] if Path(one).name != package]
+        wheels = [wheel_of(session, one, scratch) for one in sources]
+        python = environment(session, scratch / "environment", [wheel, *wheels], extras=EXTRAS_FOR_TESTS)
+        where = ("--root", str(folder.parents[1]), "--out", str(scratch))
+        step("test", folder.name, *where, "--python", python, "--against", against)
+    step("finish", package, *session.posargs)
+
+
+def wheel_of(session: nox.Session, folder: Path, scratch: Path) -> Path:
+    """The wheel of a package in the workspace or in the sources of a tag, built once."""
+    out = scratch / "wheels" / folder.parents[1].name / folder.name
+    if not out.exists():
+        session.run("uv", "build", "--quiet", "--no-sources", "--wheel", "--out-dir", str(out), str(folder))
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+def environment(session: nox.Session, place: Path, wheels: list[Path], extras: dict[str, str]) -> str:
+    """A fresh environment with these wheels, and what tests need where extras are given; its interpreter."""
+    session.run("uv", "venv", "--quiet", "--clear", "--python", "python", str(place))
+    python = str(place / "bin" / "python")
+    names = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in wheels}
+    wanted = [f"{name}{extras.get(name, '')} @ {wheel.as_uri()}" for name, wheel in names.items()]
+    wanted += group("test") if extras else []
+    constraint = ("--constraint", str(ROOT / "constraints.txt"))
+    session.run("uv", "pip", "install", "--quiet", "--python", python, *constraint, *wanted)
+    return python

@@ -3,12 +3,12 @@
 import re
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
 import plstm_testing
+from plstm_testing import golden
 
 SOURCES = sorted(Path(plstm_testing.__file__).parent.rglob("*.py"))
 
@@ -28,10 +28,16 @@ def test_importing_brings_in_no_framework_and_no_test_runner():
     assert result.stderr.strip() == ""
 
 
-def test_golden_data_are_package_data():
-    folder = resources.files("plstm_testing") / "data" / "golden"
-    assert (folder / "index.json").is_file()
-    assert (folder / "README.md").is_file()
+def test_recordings_stay_outside():
+    names = {path.suffix for path in Path(plstm_testing.__file__).parent.rglob("*") if path.is_file()}
+    assert names <= {".py", ".pyc", ".typed"}
+
+
+def test_without_the_recordings_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plstm_golden", None)
+    golden._index.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match=re.escape('run: pip install "plstm-testing[conformance]"')):
+        golden.names()
 
 
 def test_readme_examples_run():

@@ -6,6 +6,8 @@ Names are loaded on first use, so that who needs the checks of arguments only do
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from plstm_config.version import __version__
+
 if TYPE_CHECKING:
     from plstm_config import topology
     from plstm_config.base import (
@@ -111,7 +113,6 @@ if TYPE_CHECKING:
         LongRangeTransitionLayerConfig,
     )
 
-__version__ = "0.1.0"
 
 _HOME = {
     "topology": ("topology",),

@@ -1,6 +1,5 @@
 """Numpy reference and conformance suite of pLSTM."""
 
-from importlib.metadata import version
+from plstm_testing.version import __version__
 
-__version__ = version("plstm-testing")
 __all__ = ["__version__"]

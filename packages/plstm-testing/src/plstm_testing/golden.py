@@ -1,6 +1,7 @@
 """Golden data: arrays that the original research code wrote in float64, where it is right, and a few of this project's.
 
-`cases` reads them one by one; what the files hold is described in ``data/golden/README.md``.
+`cases` reads them one by one. The files are the package plstm-golden, which the extra `plstm-testing[conformance]`
+installs; its ``recordings/README.md`` describes them.
 """
 
 import json
@@ -8,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
 import numpy as np
@@ -161,4 +162,9 @@ def _index() -> Mapping[str, dict[str, Any]]:
 
 
 def _folder() -> Any:
-    return resources.files("plstm_testing") / "data" / "golden"
+    try:
+        return import_module("plstm_golden").folder()
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'plstm_golden, which holds the recordings, is not installed; run: pip install "plstm-testing[conformance]"'
+        ) from error

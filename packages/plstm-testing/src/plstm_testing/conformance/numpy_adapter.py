@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from plstm_config.shapes import check_implementation, check_size
 
 from .. import reference
 from ..golden import GoldenCase
+from ..version import __version__
 from . import modules, truth
 from .adapter import ModuleCall, OpCall, Result, Value
 
@@ -200,7 +200,7 @@ class NumpyAdapter:
         """Write a folder with the arrays in the dtypes that the config says."""
         dtypes = {name: parameter.dtype for name, parameter in parameter_tree(config).items()}
         arrays = {name: np.asarray(array, dtypes[name]) for name, array in parameters.items()}
-        write_folder(folder, config, arrays, package="plstm-testing", version=version("plstm-testing"))
+        write_folder(folder, config, arrays, package="plstm-testing", version=__version__)
 
     def load(self, folder: Path) -> tuple[Any, Mapping[str, Any]]:
         """Read a folder."""

@@ -17,7 +17,7 @@ from plstm_config.base import Config
 from plstm_config.topology import DagTopology
 from plstm_testing.parameters import random_parameters
 
-FOLDER = Path(__file__).parents[1] / "src" / "plstm_testing" / "data" / "golden"
+FOLDER = Path(__file__).parents[1] / "src" / "plstm_golden" / "recordings"
 SOURCE = "plstm-torch 0.1.0"
 FLOAT64: dict[str, Any] = {"dtype": "float64", "param_dtype": "float64"}
 # Two graphs and a lone node; edges neither sorted nor in topological order.

@@ -1,0 +1,116 @@
+"""What must hold before anything is built: a clean tree, one version, ranges that meet, a changelog, the public API."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import griffe
+from packaging.version import Version
+
+from releasing import changelog
+from releasing.history import git, versions
+from releasing.workspace import Package, ReleaseError, packages
+
+
+def check_clean(root: Path) -> None:
+    """Refuse to release what is not committed.
+
+    Raises:
+        ReleaseError: the tree differs from its last commit.
+    """
+    changed = git(root, "status", "--porcelain").splitlines()
+    if changed:
+        raise ReleaseError("working tree: expected what is committed, got changes in " + ", ".join(changed[:5]))
+
+
+def check_version(root: Path, package: Package) -> None:
+    """Refuse versions that are not new.
+
+    Raises:
+        ReleaseError: the version is stated twice, is tagged, or is older than the last one.
+    """
+    if "version" in package.project:
+        raise ReleaseError(f"{package.name}/pyproject.toml: expected the version in version.py alone, got it twice")
+    tagged = versions(root, package.name)
+    if tagged and package.version <= tagged[-1]:
+        raise ReleaseError(
+            f"{package.module}/version.py: expected above {tagged[-1]}, which is tagged, got {package.version}"
+        )
+
+
+def check_ranges(root: Path, package: Package) -> None:
+    """Refuse ranges that leave out the workspace's own version of a sibling.
+
+    A workspace resolver takes the sibling whatever the range says, so nothing else notices.
+
+    Raises:
+        ReleaseError: a range of this package, or a range of another one on it, does not admit what stands here.
+    """
+    known = packages(root)
+    for other in known.values():
+        for name, allowed in other.siblings(set(known)).items():
+            concerned = package.name in (other.name, name)
+            if concerned and not allowed.contains(known[name].version, prereleases=True):
+                raise ReleaseError(
+                    f"{other.name}/pyproject.toml: expected a range of {name} that admits {known[name].version}, "
+                    f"which it is tested with here, got {name}{allowed}"
+                )
+
+
+def check_api(root: Path, package: Package) -> list[str]:
+    """Compare the public API with the last tag.
+
+    What is public stands in no module, class or name with a leading underscore. Whatever is removed or changed in a way
+    that breaks callers needs two things: a version that says so (the first digit that is not zero is raised), and an
+    entry of the changelog under "Breaking" that names it in backticks.
+
+    Returns:
+        One line for each waived change.
+
+    Raises:
+        ReleaseError: a change that breaks callers lacks one of the two.
+    """
+    tagged = versions(root, package.name)
+    if not tagged:
+        return []
+    last = tagged[-1]
+    sources = str(package.sources.relative_to(root))
+    before = griffe.load_git(
+        package.module, ref=f"{package.name}-v{last}", repo=root, search_paths=[sources], resolve_aliases=True
+    )
+    after = griffe.load(package.module, search_paths=[str(package.sources)], resolve_aliases=True)
+    found = {_describe(breakage) for breakage in griffe.find_breaking_changes(before, after)}
+    if not found:
+        return []
+    named = set(re.findall(r"`([^`]+)`", changelog.breaking_entries(package)))
+    silent = sorted(text for path, text in found if not _is_named(path, named))
+    if silent:
+        raise ReleaseError(
+            f"public API of {package.name} against {last}: expected an entry under Breaking in its changelog that "
+            "names each of these in backticks, got none for\n  " + "\n  ".join(silent)
+        )
+    if not _says_breaking(last, package.version):
+        raise ReleaseError(
+            f"{package.module}/version.py: expected at least {_next_breaking(last)}, since the public API changed, got "
+            f"{package.version}; changed are\n  " + "\n  ".join(sorted(text for _, text in found))
+        )
+    return sorted(text for _, text in found)
+
+
+def _describe(breakage: griffe.Breakage) -> tuple[str, str]:
+    path = breakage.obj.path
+    return path, f"{path}: {breakage.kind.value.lower()}"
+
+
+def _is_named(path: str, named: set[str]) -> bool:
+    """Whether a name of the changelog is a path or its end: `Config.old_field`, `plstm_1d`."""
+    return any(path == name or path.endswith(f".{name}") for name in named)
+
+
+def _next_breaking(last: Version) -> Version:
+    return Version(f"{last.major + 1}.0.0" if last.major else f"0.{last.minor + 1}.0")
+
+
+def _says_breaking(last: Version, version: Version) -> bool:
+    return version >= _next_breaking(last)
