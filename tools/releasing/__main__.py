@@ -1,4 +1,4 @@
-"""The steps of a release as commands: `check`, `build`, `plan`, `test`, `finish`. `nox -s "release(P)"` runs them in order."""
+"""The steps of a release as commands: `check`, `build`, `plan`, `test`, `finish`, which the session `release` runs."""
 
 from __future__ import annotations
 

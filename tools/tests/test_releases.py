@@ -1,0 +1,188 @@
+"""What a release session lets through, and what it refuses in which words."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from releasing.artifacts import check_contents
+from releasing.workspace import ReleaseError, packages
+
+
+@pytest.mark.parametrize("name", packages(ROOT))
+def test_every_package_may_be_released_as_it_stands(workspace, name, capsys):
+    assert workspace.run("check", name) == 0, capsys.readouterr().err
+    assert workspace.run("finish", name, "--dry-run") == 0
+    assert "is not tagged" in capsys.readouterr().out
+    assert workspace.run("check", name) == 0  # nothing was written
+
+
+def test_what_is_not_committed_is_not_released(workspace, capsys):
+    workspace.write("plstm-torch/README.md", "changed")
+    assert workspace.run("check", "plstm-torch") == 1
+    assert "working tree: expected what is committed, got changes in" in capsys.readouterr().err
+
+
+def test_a_version_is_released_once(workspace, capsys):
+    workspace.release_all()
+    assert workspace.run("check", "plstm-jax") == 1
+    assert "plstm_jax/version.py: expected above" in capsys.readouterr().err
+
+
+def test_an_unknown_package_is_told(workspace, capsys):
+    assert workspace.run("check", "plstm-tensorflow") == 1
+    assert "package: expected one of ['plstm-config'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["plstm-torch", "plstm-config"], ids=["its own range", "another's range on it"])
+def test_a_range_that_leaves_out_what_stands_here(workspace, capsys, name):
+    workspace.edit("plstm-torch/pyproject.toml", '"plstm-config>=0.2,<0.3"', '"plstm-config>=0.1,<0.2"')
+    workspace.commit()
+    assert workspace.run("check", name) == 1
+    message = capsys.readouterr().err
+    assert "plstm-torch/pyproject.toml: expected a range of plstm-config that admits" in message
+    assert message.strip().endswith("got plstm-config<0.2,>=0.1")
+
+
+def test_a_change_without_an_entry_in_the_changelog(workspace, capsys):
+    workspace.release_all()
+    workspace.raise_version("plstm-torch", "0.2.1")
+    workspace.commit()
+    assert workspace.run("check", "plstm-torch") == 1
+    assert "plstm-torch/changes: expected a fragment for each change" in capsys.readouterr().err
+
+
+def test_a_fragment_of_an_unknown_kind(workspace, capsys):
+    workspace.release_all()
+    workspace.raise_version("plstm-torch", "0.2.1")
+    workspace.announce("plstm-torch", "improved", "Faster.")
+    workspace.commit()
+    assert workspace.run("check", "plstm-torch") == 1
+    assert "got '+entry.improved.md'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def renamed(workspace):
+    """A field of a config is renamed after everything was tagged."""
+    workspace.release_all()
+    workspace.edit("plstm-config/src/plstm_config/norms.py", "    eps: float", "    epsilon: float")
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.announce("plstm-config", "changed", "Better names.")
+    workspace.commit()
+    return workspace
+
+
+def test_a_renamed_field_needs_an_entry_and_a_version(renamed, capsys):
+    assert renamed.run("check", "plstm-config") == 1
+    message = capsys.readouterr().err
+    assert "public API of plstm-config against 0.2.0: expected an entry under Breaking" in message
+    assert "eps: public object was removed" in message
+    renamed.announce("plstm-config", "breaking", "The field `eps` of norms is called `epsilon`.")
+    renamed.commit()
+    assert renamed.run("check", "plstm-config") == 1
+    assert "plstm_config/version.py: expected at least 0.3.0" in capsys.readouterr().err
+    renamed.raise_version("plstm-config", "0.3.0")
+    renamed.commit()
+    assert renamed.run("check", "plstm-config") == 1
+    assert "expected a range of plstm-config that admits 0.3.0" in capsys.readouterr().err
+    for one in packages(renamed.root).values():
+        text = (one.folder / "pyproject.toml").read_text()
+        (one.folder / "pyproject.toml").write_text(text.replace("plstm-config>=0.2,<0.3", "plstm-config>=0.2,<0.4"))
+    renamed.commit()
+    assert renamed.run("check", "plstm-config") == 0
+    assert "announced as breaking: plstm_config." in capsys.readouterr().out
+
+
+def test_a_removed_function_is_told(workspace, capsys):
+    workspace.release_all()
+    workspace.edit("plstm-config/src/plstm_config/sampling.py", "def check_", "def _check_")
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.announce("plstm-config", "fixed", "Something.")
+    workspace.commit()
+    assert workspace.run("check", "plstm-config") == 1
+    assert "plstm_config.sampling.check_" in capsys.readouterr().err
+
+
+def add_toy(workspace):
+    """A backend with one test, which reads the field that is about to be renamed."""
+    toy = "plstm-toy"
+    stated = 'name = "plstm-toy"\ndynamic = ["version"]\ndependencies = ["plstm-config>=0.2,<0.3"]\n'
+    workspace.write(f"{toy}/pyproject.toml", f"[project]\n{stated}")
+    workspace.write(f"{toy}/src/plstm_toy/version.py", '__version__ = "0.2.0"\n')
+    workspace.write(f"{toy}/CHANGELOG.md", "# Changelog\n\n## 0.2.0 (2026-01-01)\n\n- All.\n")
+    lines = ["import plstm_config", "", "def test_norm():", "    plstm_config.RMSNormConfig(input_dim=4, eps=1e-6)", ""]
+    workspace.write(f"{toy}/tests/test_toy.py", "\n".join(lines))
+    workspace.commit()
+
+
+def test_tagged_dependents_are_tried_with_what_is_new(workspace, tmp_path, capsys):
+    add_toy(workspace)
+    workspace.release_all()
+    workspace.edit("plstm-config/src/plstm_config/norms.py", "eps", "epsilon")
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.commit()
+    assert workspace.run("plan", "plstm-config", "--out", str(tmp_path)) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (toy,) = [one["folder"] for one in plan["dependents"] if one["folder"].endswith("plstm-toy")]
+    assert "plstm-toy-v0.2.0" in toy
+    python = tmp_path / "python"  # what an environment with the new wheel would be
+    sources = workspace.package("plstm-config").sources
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={sources} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    capsys.readouterr()
+    tagged = tmp_path / "sources" / "plstm-toy-v0.2.0"
+    command = ["test", "plstm-toy", "--python", str(python), "--against", "the new plstm_config-0.2.1"]
+    arguments = [sys.executable, "-m", "releasing", *command, "--root", str(tagged), "--out", str(tmp_path)]
+    result = subprocess.run(arguments, cwd=ROOT / "tools", capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "plstm-toy 0.2.0 against the new plstm_config-0.2.1: expected its tests to pass" in result.stderr
+    assert "test_toy::test_norm" in result.stderr
+
+
+def test_dependents_that_do_not_admit_the_version_are_left_out(workspace, tmp_path, capsys):
+    workspace.release_all()
+    workspace.raise_version("plstm-config", "0.3.0")
+    workspace.commit()
+    assert workspace.run("plan", "plstm-config", "--out", str(tmp_path)) == 0
+    assert json.loads((tmp_path / "plan.json").read_text())["dependents"] == []
+    assert "plstm-torch 0.2.0 wants plstm-config<0.3,>=0.2" in capsys.readouterr().out
+
+
+def test_oldest_and_newest_siblings(workspace, tmp_path):
+    workspace.release_all()
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.commit()
+    assert workspace.run("plan", "plstm-torch", "--out", str(tmp_path)) == 0
+    sets = json.loads((tmp_path / "plan.json").read_text())["siblings"]
+    (oldest,) = [folder for folder in sets["oldest"] if folder.endswith("plstm-config")]
+    assert "plstm-config-v0.2.0" in oldest
+    assert str(workspace.root / "packages" / "plstm-config") in sets["newest"]
+
+
+def test_a_release_gathers_the_changelog_and_tags(workspace, capsys):
+    workspace.release_all()
+    workspace.raise_version("plstm-golden", "0.2.1")
+    workspace.announce("plstm-golden", "added", "Recordings of something new.")
+    workspace.commit()
+    for setting in ("user.name=a", "user.email=a@b.c"):
+        workspace.git("config", *setting.split("="))
+    assert workspace.run("check", "plstm-golden") == 0
+    assert workspace.run("finish", "plstm-golden") == 0
+    assert "tagged plstm-golden-v0.2.1" in capsys.readouterr().out
+    text = workspace.package("plstm-golden").changelog.read_text()
+    assert text.index("## 0.2.1 (") < text.index("- Recordings of something new.") < text.index("## 0.2.0 (")
+    tagged = subprocess.run(["git", "describe", "--exact-match"], cwd=workspace.root, capture_output=True, text=True)
+    assert tagged.stdout.strip() == "plstm-golden-v0.2.1"
+
+
+def test_distributions_are_built_alike_and_strays_are_refused(workspace, tmp_path, capsys):
+    out = tmp_path / "dist"
+    assert workspace.run("build", "plstm-golden", "--out", str(out)) == 0, capsys.readouterr().err
+    workspace.write("plstm-golden/src/plstm_golden/notes.txt", "stray")
+    assert workspace.run("build", "plstm-golden", "--out", str(tmp_path / "again")) == 1
+    assert "got plstm_golden/notes.txt" in capsys.readouterr().err
+    (wheel,) = out.glob("*.whl")
+    with pytest.raises(ReleaseError, match=r"expected plstm_config/py.typed, got none"):
+        check_contents(workspace.package("plstm-config"), wheel)
