@@ -2,17 +2,19 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+from releasing import changelog
+from releasing.__main__ import ROOT, main
+from releasing.workspace import packages
 
-from releasing import changelog  # noqa: E402
-from releasing.__main__ import main  # noqa: E402
-from releasing.workspace import packages  # noqa: E402
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b.c",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b.c",
+}
 
 
 class Workspace:
@@ -22,11 +24,8 @@ class Workspace:
         self.root = root
 
     def git(self, *arguments):
-        identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c"}
-        identity |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
-        subprocess.run(
-            ["git", *arguments], cwd=self.root, check=True, capture_output=True, env={**os.environ, **identity}
-        )
+        environment = {**os.environ, **IDENTITY}
+        subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, env=environment)
 
     def commit(self):
         self.git("add", "--all")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from releasing.__main__ import ROOT
 from releasing.artifacts import check_contents
 from releasing.workspace import ReleaseError, packages
 
