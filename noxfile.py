@@ -19,7 +19,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "tooling"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
@@ -151,6 +151,13 @@ def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
     install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))
+
+
+@nox.session
+def tooling(session: nox.Session) -> None:
+    """Test the tools of releases, in clones with tags."""
+    install(session, *group("test"), *group("release"), *editable("plstm-config"))
+    session.run("pytest", "tools/tests", *session.posargs, env={"PYTHONPATH": str(ROOT / "tools")})
 
 
 @nox.session
