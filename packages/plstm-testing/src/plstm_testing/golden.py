@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,9 +162,48 @@ def _index() -> Mapping[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in entries}
 
 
+@dataclass(frozen=True)
+class EarlierFolder:
+    """A weights folder that an earlier version of this project wrote.
+
+    Attributes:
+        name: the version and the name of the module, such as "0.1/grid_D".
+        path: the folder.
+        inputs: what the module was called with, in order: arrays, and for modules on graphs a `DagTopology`.
+        output: what it gave then, in the dtype of its config.
+    """
+
+    name: str
+    path: Path
+    inputs: Mapping[str, Any]
+    output: np.ndarray
+
+
+def earlier_folders() -> Iterator[EarlierFolder]:
+    """Read the folders of earlier versions one after the other.
+
+    Yields:
+        Each folder; its path holds while it is looked at.
+    """
+    for version in sorted(_recordings().earlier_folders().iterdir(), key=lambda place: place.name):
+        for place in sorted(version.iterdir(), key=lambda place: place.name):
+            with resources.as_file(place) as path, np.load(path / "recorded.npz", allow_pickle=False) as arrays:
+                inputs: dict[str, Any] = {"x": arrays["x"]}
+                if "edges" in arrays:
+                    edges, bounds = arrays["edges"], arrays["node_ptr"]
+                    inputs["graph"] = DagTopology.from_edges(len(arrays["x"]), edges, node_ptr=bounds)
+                if "edge_attr" in arrays:
+                    inputs["edge_attr"] = arrays["edge_attr"]
+                yield EarlierFolder(f"{version.name}/{place.name}", path, inputs, arrays["output"])
+
+
 def _folder() -> Any:
+    return _recordings().folder()
+
+
+def _recordings() -> Any:
     try:
-        return import_module("plstm_golden").folder()
+        return import_module("plstm_golden")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'plstm_golden, which holds the recordings, is not installed; run: pip install "plstm-testing[conformance]"'

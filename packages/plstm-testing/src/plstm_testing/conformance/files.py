@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 from plstm_config import from_dict, to_dict
 from plstm_config.base import Config
 
-from .adapter import Adapter, Array
+from .. import golden
+from ..tolerances import assert_close
+from .adapter import Adapter, Array, ModuleCall
 from .modules import GROUPS, call, case_named, is_module
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -35,7 +37,8 @@ def write_folder(config: Config, parameters: Mapping[str, Array], folder: Path) 
     (folder / CONFIG_FILE).write_text(json.dumps(description), encoding="utf-8")
 
 
-def _read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """The config of a folder of the common format, read as plainly as the format allows."""
     description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if description["schema_version"] != SCHEMA_VERSION:
         raise AssertionError(f"schema_version: expected {SCHEMA_VERSION}, got {description['schema_version']}")
@@ -59,7 +62,7 @@ def check_written(adapter: Adapter, name: str) -> None:
         folder = Path(place) / "new" / "folder"
         adapter.save(config, parameters, folder)
         arrays = load_file(folder / WEIGHTS_FILE)
-        _compare(_read_config(folder), arrays, config, parameters, f"{name}: what was written")
+        _compare(read_config(folder), arrays, config, parameters, f"{name}: what was written")
         wrong = [f"{key} in {array.dtype}" for key, array in arrays.items() if array.dtype != DTYPE]
         if wrong:
             raise AssertionError(f"{name}: expected {DTYPE}, the config's param_dtype, got {', '.join(wrong)}")
@@ -72,6 +75,19 @@ def check_read(adapter: Adapter, name: str) -> None:
     with TemporaryDirectory() as place:
         write_folder(config, parameters, Path(place))
         _compare(*adapter.load(Path(place)), config, parameters, f"{name}: what was read")
+
+
+def check_earlier(adapter: Adapter, earlier: golden.EarlierFolder) -> None:
+    """A folder of an earlier version is read, gives the outputs of then, and is written again with the same weights."""
+    config, parameters = adapter.load(earlier.path)
+    label = f"folder {earlier.name}"
+    asked = ModuleCall(config=config, parameters=parameters, inputs=earlier.inputs, dtype=DTYPE)
+    output = adapter.run_module(asked).output
+    assert_close(output, earlier.output, DTYPE, label=label)
+    with TemporaryDirectory() as place:
+        adapter.save(config, parameters, Path(place))
+        before, after = load_file(earlier.path / WEIGHTS_FILE), load_file(Path(place) / WEIGHTS_FILE)
+    _compare(config, after, config, before, f"{label}: what was written again")
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,9 @@ def checks(adapter: Adapter) -> Iterator[tuple[str, Callable[[], None]]]:
         if is_module(adapter, case_named(group, name).config):
             yield f"{name}-written", partial(check_written, adapter, name)
             yield f"{name}-read", partial(check_read, adapter, name)
+    for earlier in golden.earlier_folders():
+        if is_module(adapter, read_config(earlier.path)):
+            yield f"earlier-{earlier.name}", partial(check_earlier, adapter, earlier)
     if is_module(adapter, case_named("models", DAMAGED).config):
         for name, damage in DAMAGES.items():
             yield name, partial(check_damage, adapter, damage)
