@@ -61,6 +61,12 @@ def editable(*packages: str, extras: dict[str, str] | None = None) -> list[str]:
     return [part for name in packages for part in ("--editable", f"{ROOT / 'packages' / name}{extras.get(name, '')}")]
 
 
+def for_tests(package: str) -> list[str]:
+    """What is installed from the workspace to test a package: the suite needs the recordings."""
+    own = [*REQUIRES[package], package]
+    return ["plstm-golden", *own] if "plstm-testing" in own else own
+
+
 def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
@@ -76,16 +82,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: strict on every public signature."""
-    install(session, *group("types"), *editable(*REQUIRES, extras=EXTRAS_FOR_TESTS))
+    install(session, *group("types"), *group("release"), *editable(*REQUIRES, extras=EXTRAS_FOR_TESTS))
     for name in REQUIRES:
         session.run("mypy", str(ROOT / "packages" / name / "src"))
+    session.run("mypy", "tools/releasing", env={"MYPYPATH": "tools"})
 
 
 @nox.session
 @nox.parametrize("package", PACKAGE_PARAMS)
 def tests(session: nox.Session, package: str) -> None:
     """Run one package's own tests."""
-    install(session, *group("test"), *editable(*REQUIRES[package], package, extras=EXTRAS_FOR_TESTS))
+    install(session, *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
     session.run(
         "pytest", f"packages/{package}/tests", "--numprocesses", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"}
     )
@@ -99,7 +106,7 @@ def conformance(session: nox.Session, backend: str) -> None:
     install(
         session,
         "pytest-xdist",
-        *editable(*REQUIRES[package], package, extras={"plstm-testing": "[conformance]"}),
+        *editable(*for_tests(package), extras={"plstm-testing": "[conformance]"}),
     )
     folder = ROOT / "packages" / package / "conformance"
     session.run(

@@ -24,9 +24,8 @@ def record(earlier: golden.EarlierFolder, place: Path) -> None:
     random = np.random.default_rng(0)
     arrays = {name: array.astype(np.float32) for name, array in random_parameters(config, random).items()}
     write_folder(place, config, arrays, package="plstm-testing", version=__version__)
-    output = reference.apply(
-        config, {name: array.astype(float) for name, array in arrays.items()}, *earlier.inputs.values()
-    )
+    exact = {name: array.astype(np.float64) for name, array in arrays.items()}
+    output = reference.apply(config, exact, *earlier.inputs.values())
     with np.load(earlier.path / "recorded.npz") as recorded:
         inputs = {name: recorded[name] for name in recorded.files if name != "output"}
     np.savez_compressed(place / "recorded.npz", **inputs, output=np.asarray(output, np.float32))
