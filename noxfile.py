@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import nox
 
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "tooling"]
-nox.options.error_on_missing_interpreters = True
+# interpreters that are missing are listed as skipped: `newest` asks for several
+nox.options.error_on_missing_interpreters = False
 
 ROOT = Path(__file__).parent
 # Each package with the packages of this workspace it stands on, dependencies first.
@@ -42,6 +44,9 @@ FRAMEWORKS_OF = {
 }
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
+# The first is where everything else runs, too.
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 PACKAGE_PARAMS = [nox.param(name, id=name) for name in REQUIRES]
 BACKEND_PARAMS = [nox.param(name, id=name) for name in BACKENDS]
@@ -93,9 +98,11 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Run one package's own tests."""
     install(session, *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
-    session.run(
-        "pytest", f"packages/{package}/tests", "--numprocesses", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"}
-    )
+    run_tests(session, package)
+
+
+def run_tests(session: nox.Session, package: str) -> None:
+    session.run("pytest", f"packages/{package}/tests", "--numprocesses", "2", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -108,12 +115,16 @@ def conformance(session: nox.Session, backend: str) -> None:
         "pytest-xdist",
         *editable(*for_tests(package), extras={"plstm-testing": "[conformance]"}),
     )
+    run_suite(session, package)
+
+
+def run_suite(session: nox.Session, package: str) -> None:
     folder = ROOT / "packages" / package / "conformance"
     session.run(
         *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
         *("--conformance-adapter", str(folder / "adapter.py"), "--conformance-xfail", str(folder / "xfail.toml")),
         *("--numprocesses", "2", *session.posargs),
-        env={"OMP_NUM_THREADS": "1"},
+        env=ONE_THREAD,
     )
 
 
@@ -158,6 +169,45 @@ def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
     install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("package", PACKAGE_PARAMS)
+def lowest(session: nox.Session, package: str) -> None:
+    """Run one package's tests, and the suite, with the lowest versions that it allows, really installed."""
+    can_install_torch(session, package, resolution="lowest-direct")
+    session.install("--resolution", "lowest-direct", *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
+    session.install(*group("test"))  # leaves what is installed as it is
+    run_all_tests(session, package)
+
+
+@nox.session(python=PYTHONS[1:])
+@nox.parametrize("package", PACKAGE_PARAMS)
+def newest(session: nox.Session, package: str) -> None:
+    """Run one package's tests, and the suite, with the newest versions of everything on a newer Python."""
+    can_install_torch(session, package, resolution="highest")
+    session.install("--upgrade", *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
+    run_all_tests(session, package)
+
+
+def can_install_torch(session: nox.Session, package: str, resolution: str) -> None:
+    """Leave a session where torch would bring gigabytes of CUDA; nox lists it as skipped, with the reason."""
+    if "torch" not in FRAMEWORKS_OF[package] or os.environ.get("UV_TORCH_BACKEND"):
+        return  # UV_TORCH_BACKEND=cpu lets uv take CPU builds from PyTorch's own index
+    place = editable(*for_tests(package), extras=EXTRAS_FOR_TESTS)
+    command = ("uv", "pip", "install", "--dry-run", "--resolution", resolution, *place)
+    found = session.run(*command, silent=True, success_codes=[0, 1], stderr=subprocess.STDOUT)
+    if "nvidia" in str(found) or "cuda" in str(found):
+        session.skip(
+            f"{package}: no CPU build of torch for Python {session.python}; set UV_TORCH_BACKEND=cpu to fetch it"
+        )
+
+
+def run_all_tests(session: nox.Session, package: str) -> None:
+    """A package's tests, and the suite where it is a backend."""
+    run_tests(session, package)
+    if package in BACKENDS.values():
+        run_suite(session, package)
 
 
 @nox.session
