@@ -39,11 +39,6 @@ def as_topology(graph: Any, num_nodes: int, mode: Mode | None = None) -> Graph:
     return graph if mode is None else graph.with_mode(mode)
 
 
-def first_nodes(graph: Graph) -> Any:
-    """The first node of the graph that each node belongs to [N]."""
-    return graph.first_node if isinstance(graph, PaddedGraph) else graph.node_ptr[graph.node_graph]
-
-
 def op_graph(graph: Graph) -> DagTopology | GraphPlan:
     """What the op is given."""
     return graph.plan if isinstance(graph, PaddedGraph) else graph

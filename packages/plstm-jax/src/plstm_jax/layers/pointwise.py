@@ -20,7 +20,6 @@ from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, register, register_map
 from plstm_jax.functional import eigenvalue_activation, soft_cap
-from plstm_jax.graphs import first_nodes
 from plstm_jax.layers.inputs import check_features
 
 
@@ -71,7 +70,7 @@ def drop_path(config: DropPathConfig, scope: Scope, x: Array, context: Context) 
     keep_prob = 1.0 - config.drop_prob
     kept = jax.random.bernoulli(key, keep_prob, x.shape[:1] + (1,) * (x.ndim - 1))
     if context.graph is not None:
-        kept = kept[first_nodes(context.graph)]
+        kept = kept[context.graph.first_node]
     divisor = keep_prob if config.scale_by_keep else 1.0
     return jnp.where(kept, x / divisor, jnp.zeros_like(x)), {}
 

@@ -1,7 +1,7 @@
 """From what users call a graph to the index tensors that the graph layers gather with."""
 
 from collections.abc import Hashable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,22 +16,7 @@ Graph = DagTopology | Int[Tensor, "2 E"]
 
 @dataclass(frozen=True, eq=False)
 class GraphIndices:
-    """Index arrays of a topology as tensors.
-
-    Attributes:
-        tail: node where each edge starts [E].
-        head: node where it ends [E].
-        edge_order: its position in the input [E].
-        in_slot: its rank among the edges that end in its head [E].
-        out_slot: its rank among the edges that start in its tail [E].
-        incoming: edge that each line edge comes from [L].
-        outgoing: edge that it leads to [L].
-        node_graph: graph of each node [N].
-        first_node: first node of this graph [N].
-        in_degree: number of edges that end in each node [N].
-        out_degree: number of edges that start in each node [N].
-        graph_sizes: number of nodes of each graph [G].
-    """
+    """The arrays of the same names of a `DagTopology`, as int64 tensors."""
 
     tail: Tensor
     head: Tensor
@@ -65,21 +50,7 @@ def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
 
 
 def _make_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
-    arrays = {
-        "tail": topology.edges[:, 0],
-        "head": topology.edges[:, 1],
-        "edge_order": topology.edge_order,
-        "in_slot": topology.in_slot,
-        "out_slot": topology.out_slot,
-        "incoming": topology.line_edges[:, 0],
-        "outgoing": topology.line_edges[:, 1],
-        "node_graph": topology.node_graph,
-        "first_node": topology.node_ptr[topology.node_graph],
-        "in_degree": topology.in_degree,
-        "out_degree": topology.out_degree,
-        "graph_sizes": topology.graph_sizes,
-    }
-    return GraphIndices(**{name: constant(array, device) for name, array in arrays.items()})
+    return GraphIndices(*[constant(getattr(topology, array.name), device) for array in fields(GraphIndices)])
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the values of the edges
