@@ -34,7 +34,7 @@ class ConvolutionLayerConfig(ModuleConfig):
         """`_conv`: `weight` [D, 1, kernel...] and, with `bias`, `bias` [D]."""
         kernel = self.kernel
         shape, axes = (self.input_dim, 1, *kernel.values()), ("D", "1", *kernel)
-        require(self.input_dim >= 1, f"input_dim={self.input_dim} is not positive")
+        require(self.input_dim >= 1, f"input_dim: expected an integer >= 1, got {self.input_dim}")
         weight = Parameter(shape, axes, cast(InitConfig, self.weight_init), self.param_dtype)
         bias_init = cast(InitConfig, self.bias_init)
         bias = Parameter(shape[:1], axes[:1], bias_init, self.param_dtype, decay=False)
@@ -43,14 +43,14 @@ class ConvolutionLayerConfig(ModuleConfig):
     def _complete(self) -> None:
         super()._complete()
         sizes = tuple(self.kernel.values())
-        require(min(sizes) >= 1, f"kernel_size={sizes if len(sizes) > 1 else sizes[0]} is not positive")
+        require(min(sizes) >= 1, f"kernel_size: expected sizes >= 1, got {sizes if len(sizes) > 1 else sizes[0]}")
         bound = math.prod(sizes) ** -0.5
         self._derive("weight_init", UniformInitConfig(low=-bound, high=bound))
         self._derive("bias_init", UniformInitConfig(low=-bound, high=bound))
 
     def _check(self) -> None:
         same = self.output_dim == self.input_dim
-        require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, channels stay apart")
+        require(same, f"output_dim: expected input_dim={self.input_dim}, channels stay apart, got {self.output_dim}")
 
 
 @frozen

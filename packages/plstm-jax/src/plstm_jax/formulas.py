@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 from jax import Array
 
+from plstm_config.checks import Kind
 from plstm_config.registry import Registry
-from plstm_jax.context import Cache, Context, Kind
+from plstm_jax.context import Cache, Context
 
 Result: TypeAlias = tuple[Array, Cache]
 Formula: TypeAlias = Callable[[Any, "Scope", Array, Context], Result]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from plstm_config.checks import Kind, check_cache_entry, check_on_graph, check_sequence
 from plstm_torch.module import Module
 
 if TYPE_CHECKING:
     from plstm_torch.layers.graph_indices import Graph
 
 Cache: TypeAlias = dict[str, Any]
-# What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
-# the last; such modules have no cache and take no graph, like those on grids.
-Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,7 @@ class Context:
         """
         if self.cache is None:
             return self
-        if name not in self.cache:
-            raise ValueError(
-                f"cache: expected an entry {name!r} as init_cache makes it, got the entries {sorted(self.cache)}"
-            )
+        check_cache_entry(self.cache, name)
         return replace(self, cache=self.cache[name])
 
     def _sequence_requests(self) -> list[str]:
@@ -73,12 +68,8 @@ class Context:
         """
         kind, name = kind_of(module), type(module).__name__
         if kind != "sequence":
-            require_sequence(module, *self._sequence_requests())
-        if kind == "graph" and self.graph is None:
-            raise ValueError(f"graph: expected a DagTopology or an edge_index for {name}, got None")
-        if kind != "graph" and (self.graph is not None or self.edge_attr is not None):
-            given = "graph" if self.graph is not None else "edge_attr"
-            raise ValueError(f"{given}: expected None, since {name} is not on graphs")
+            check_sequence(kind, name, self._sequence_requests())
+        check_on_graph(kind, name, self.graph, self.edge_attr)
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -96,11 +87,7 @@ def require_sequence(module: nn.Module, *requests: str) -> None:
     Raises:
         ValueError: `requests` is not empty although `module` does not work on sequences.
     """
-    if requests and kind_of(module) != "sequence":
-        raise ValueError(
-            f"{', '.join(requests)}: expected a module with one time axis (pLSTM1DLayer inside), "
-            f"got {type(module).__name__}, which has no cache and takes no packed sequences"
-        )
+    check_sequence(kind_of(module), type(module).__name__, requests)
 
 
 def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> tuple[Float[Tensor, "*batch D"], Cache]:

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from plstm_config.options import unknown
+
 _EXPONENT_LIMIT = 80.0  # exp(80) is finite in float32; an exponential decay of more is exactly zero anyway
 _ORTHONORMAL_STABILIZER = 1e-5
 _ITERATION_STABILIZER = 1e-3
@@ -35,7 +37,7 @@ def gate_activation(z: Float[Tensor, "*shape"], activation: str, scale: float) -
         return scale * torch.tanh(z / scale)
     if activation == "logsigmoid":
         return torch.sigmoid(z) if scale == 1.0 else torch.exp(scale * F.logsigmoid(z))
-    raise ValueError(f"activation must be one of identity, tanh, logsigmoid, got {activation!r}")
+    raise unknown("activation", activation, ("identity", "tanh", "logsigmoid"))
 
 
 def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, factor: float) -> Float[Tensor, "*shape"]:
@@ -61,7 +63,7 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
     if representation == "expexp":
         # Without the limit the gradient is zero times infinity where the eigenvalue has long vanished.
         return torch.exp(-factor * torch.exp(-z.clamp(min=-_EXPONENT_LIMIT)))
-    raise ValueError(f"representation must be one of logsigmoid, expexp, tanh, got {representation!r}")
+    raise unknown("representation", representation, ("tanh", "logsigmoid", "expexp"))
 
 
 def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:

@@ -52,10 +52,11 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     try:
         check_weights(config, array_infos(state), source="module")
     except ValueError as error:
-        raise ValueError(
-            f"{error}. Its config does not describe this module, was a part of it replaced? Build it from a changed "
-            "config (plstm_config.change) and move the weights, or keep its state_dict() with torch.save"
-        ) from error
+        error.add_note(
+            "Its config does not describe this module, was a part of it replaced? Build it from a changed config "
+            "(plstm_config.change) and move the weights, or keep its state_dict() with torch.save"
+        )
+        raise
     arrays = {name: as_array(tensor) for name, tensor in state.items()}
     write_folder(folder, config, arrays, package=_PACKAGE, version=__version__)
 
@@ -93,7 +94,9 @@ def from_pretrained(
         try:
             module = build(changed)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder}: not a config that this backend can build: {error}") from error
+            raise ValueError(
+                f"{folder}: expected a config that this backend can build, got one with {error}"
+            ) from error
     ignored = () if changed == config else ("head",)
     load_arrays(module, arrays, source=str(folder), ignore=ignored)
     for name in ignored:
@@ -170,8 +173,9 @@ def _fit(module: nn.Module, infos: Mapping[str, ArrayInfo], *, source: str, igno
     try:
         check_shapes(expected, given, owner=type(module).__name__, source=source, resizable=_resizable(module))
     except ValueError as error:
-        hint = "" if ignore else "; load_weights(module, folder, ignore=(...)) leaves parts out"
-        raise ValueError(f"{error}{hint if 'unexpected' in str(error) else ''}") from error
+        if not ignore and "unexpected" in str(error):
+            error.add_note("load_weights(module, folder, ignore=(...)) leaves parts out")
+        raise
     return taken
 
 
@@ -224,7 +228,9 @@ def _with_classes(config: Any, num_classes: int) -> Any:
     """The config of the same model for another number of classes."""
     field = _CLASSES.get(config.class_name)
     if field is None or config.children().get("head") is None:
-        raise ValueError(f"num_classes: expected None for a {config.class_name} without a head for classes")
+        raise ValueError(
+            f"num_classes: expected None for a {config.class_name} without a head for classes, got {num_classes}"
+        )
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
     return plstm_config.change(config, {field: (num_classes,) if field == "output_shape" else num_classes})

@@ -270,6 +270,6 @@ def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
     if batch.shape != (num_nodes,):
         raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
     if (batch.diff() < 0).any():
-        raise ValueError("batch: expected graph numbers that do not decrease")
+        raise ValueError(f"batch: expected graph numbers that do not decrease, got {batch.tolist()[:8]}")
     sizes = torch.bincount(batch)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).cpu().numpy()

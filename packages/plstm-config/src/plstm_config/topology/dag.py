@@ -275,7 +275,8 @@ def _batch(topologies: list[DagTopology]) -> DagTopology:
             raise ValueError(f"topologies[{position}].mode: expected {topologies[0].mode!r}, got {topology.mode!r}")
         if topology.lines_given != topologies[0].lines_given:
             raise ValueError(
-                f"topologies[{position}].lines_given: expected {topologies[0].lines_given} as for the first"
+                f"topologies[{position}].lines_given: expected {topologies[0].lines_given} as for the first, "
+                f"got {topology.lines_given}"
             )
     nodes = offsets(np.array([t.num_nodes for t in topologies], np.int64)).tolist()
     edges = offsets(np.array([len(t.edges) for t in topologies], np.int64)).tolist()
@@ -311,7 +312,10 @@ def _check(topology: DagTopology) -> None:
     node_ptr = check_node_ptr(topology.node_ptr, size)
     graph = np.repeat(np.arange(len(node_ptr) - 1), np.diff(node_ptr))[edges]
     if (graph[:, 0] != graph[:, 1]).any() or (np.diff(graph[:, 0]) < 0).any():
-        raise ValueError("edges: expected them graph by graph, and none from one graph of node_ptr to another")
+        raise ValueError(
+            f"edges: expected them graph by graph, and none from one graph of node_ptr to another, "
+            f"got graphs {graph.tolist()[:8]}"
+        )
     if topology.mode == "D" and topology.lines_given:
         path = second_path(len(edges), lines)
         if path is not None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_config.options import check_choice
 from plstm_jax.ops.arrays import contract, lifted
 
 _HOUSEHOLDER_EPSILON = 1e-5
@@ -202,10 +203,8 @@ def normalize(
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
     """
-    if mode not in NORMALIZATIONS:
-        raise ValueError(f"mode: expected one of {sorted(NORMALIZATIONS)}, got {mode!r}")
-    if exponential not in ("exact", "series"):
-        raise ValueError(f"exponential: expected 'exact' or 'series', got {exponential!r}")
+    check_choice("mode", mode, NORMALIZATIONS)
+    check_choice("exponential", exponential, ("exact", "series"))
     return NORMALIZATIONS[mode](matrix, order, factor, exponential)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_config.options import check_choice
 from plstm_jax.functional.activations import eigenvalue_activation, gate_activation
 from plstm_jax.functional.orthogonal import normalize
 from plstm_jax.ops.arrays import common_dtype, contract, lifted
@@ -73,8 +74,7 @@ def projection(
     Raises:
         ValueError: if the normalization is unknown.
     """
-    if normalization not in ("none", "l2"):
-        raise ValueError(f"normalization: expected 'none' or 'l2', got {normalization!r}")
+    check_choice("normalization", normalization, ("none", "l2"))
     *_, parts, inner = weight.shape
     shares = x.reshape(*x.shape[:-1], parts, inner)
     out = jnp.einsum("...id,pkjid->...pikj", shares, weight).reshape(*x.shape[:-1], *bias.shape)

@@ -15,12 +15,12 @@ from plstm_config import (
     SoftCapFunctionConfig,
     TanhFunctionConfig,
 )
+from plstm_config.checks import check_features
 from plstm_config.pointwise import FeatureScaleConfig
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, register, register_map
 from plstm_jax.functional import eigenvalue_activation, soft_cap
-from plstm_jax.layers.inputs import check_features
 
 
 @register_map(PassthroughLayerConfig, ScaleLayerConfig)

@@ -188,6 +188,6 @@ def load_adapter(path: str | Path) -> Adapter:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "adapter"):
-        raise ValueError(f"conformance adapter: expected {str(path)!r} to define `adapter`")
+        raise ValueError(f"conformance adapter: expected a file that defines `adapter`, got {str(path)!r}")
     found: Adapter = module.adapter
     return found

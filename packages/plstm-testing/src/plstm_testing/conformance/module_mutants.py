@@ -80,7 +80,7 @@ class OtherFiles(NumpyAdapter):
             if self._read is None:
                 raise
             self._read(folder)
-            raise ValueError("weights do not fit") from error
+            raise ValueError("folder: expected other weights, got these") from error
 
 
 def option(name: str, other: Callable[[Any], Any]) -> Rewrite:

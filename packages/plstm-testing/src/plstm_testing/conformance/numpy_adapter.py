@@ -10,7 +10,7 @@ import numpy as np
 
 from plstm_config import parameter_tree
 from plstm_config.folder import read_folder, write_folder
-from plstm_config.shapes import check_implementation, check_size
+from plstm_config.options import check_implementation, check_size
 
 from .. import reference
 from ..golden import GoldenCase

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from plstm_config import BlockStackConfig
+from plstm_config.checks import Kind
 from plstm_torch.build import register
-from plstm_torch.context import Block, Cache, Context, Kind, call, kind_of
+from plstm_torch.context import Block, Cache, Context, call, kind_of
 
 
 @register(BlockStackConfig)

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
+from plstm_config.checks import check_features
 from plstm_torch.build import register
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module, ParameterGroup
 from plstm_torch.ops._arguments import attach
 

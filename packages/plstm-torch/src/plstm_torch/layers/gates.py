@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
+from plstm_config.checks import check_features
 from plstm_config.gates import GateLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.functional import gate_activation
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plstm_config import checks
+from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
 from plstm_torch.constants import constant, keep
 
@@ -72,10 +74,7 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
     """
     if isinstance(graph, Tensor):
         return DagTopology.from_edge_index(num_nodes, graph.detach().cpu().numpy(), mode or "P")
-    if not isinstance(graph, DagTopology):
-        raise TypeError(f"graph: expected a DagTopology or an edge_index [2,E], got {type(graph).__name__}")
-    if graph.num_nodes != num_nodes:
-        raise ValueError(f"graph: expected a graph of N={num_nodes} nodes, as many as x has, got {graph.num_nodes}")
+    check_topology(graph, num_nodes, DagTopology)
     return graph if mode is None else graph.with_mode(mode)
 
 
@@ -87,21 +86,8 @@ def both_directions(topology: DagTopology) -> tuple[DagTopology, DagTopology]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the degrees
 def check_degrees(topology: DagTopology, max_edges: int) -> None:
-    """Check that no node has too many edges on one side.
-
-    Args:
-        topology: The topology.
-        max_edges: The largest number of edges that may enter, and that may leave a node.
-
-    Raises:
-        ValueError: If a node has more; the message names it.
-    """
-    for degree, way in ((topology.in_degree, "into"), (topology.out_degree, "out of")):
-        if degree.max(initial=0) > max_edges:
-            raise ValueError(
-                f"graph: expected at most max_edges={max_edges} edges {way} a node, "
-                f"got {degree.max()} {way} node {degree.argmax()}"
-            )
+    """Check that no node has too many edges on one side; see `plstm_config.checks`."""
+    checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)
 
 
 def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plstm_config import LinearConfig
+from plstm_config.checks import check_features
 from plstm_torch.build import register
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 

@@ -13,10 +13,10 @@ from plstm_config import (
     MultiHeadRMSNormConfig,
     RMSNormConfig,
 )
+from plstm_config.checks import check_features, check_heads
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -97,8 +97,7 @@ class _HeadNorm(_Norm):
         if axis is None:
             check_features(x, "... D", self.config.input_dim)
             return self._apply_norm(x.unflatten(-1, (self.num_heads, self.head_dim))).flatten(-2)
-        if not -x.ndim <= axis < x.ndim or axis % x.ndim == x.ndim - 1 or x.shape[axis] != self.num_heads:
-            raise ValueError(f"x must hold num_heads={self.num_heads} on axis {axis}, got shape {list(x.shape)}")
+        check_heads(x, self.num_heads, axis)
         check_features(x, "... D", self.head_dim)
         return self._apply_norm(x.movedim(axis, -2)).movedim(-2, axis)
 

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
+from plstm_config.checks import check_features
 from plstm_config.plstm_2d import GridLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
 

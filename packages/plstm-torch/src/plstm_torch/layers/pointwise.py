@@ -13,9 +13,9 @@ from plstm_config import (
     SoftCapFunctionConfig,
     TanhFunctionConfig,
 )
+from plstm_config.checks import check_features
 from plstm_torch.build import register
 from plstm_torch.functional import eigenvalue_activation
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
+from plstm_config.checks import check_features
 from plstm_config.query_key_value import ProjectionLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import full_precision, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.norms import rms_normalize
 from plstm_torch.module import Module
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import pLSTMGraphModelConfig
+from plstm_config.options import unknown
 from plstm_config.topology import DagTopology
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
@@ -123,7 +124,7 @@ def pool_graphs(features: Float[Tensor, "N D"], topology: DagTopology, pooling: 
     elif pooling in ("mean", "sum"):
         pooled = pooled.index_add(0, indices.node_graph, values)
     else:
-        raise ValueError(f"pooling: expected one of 'mean', 'sum', 'max', got {pooling!r}")
+        raise unknown("pooling", pooling, ("mean", "sum", "max"))
     if pooling == "mean":
         pooled = pooled / indices.graph_sizes.clamp(min=1).unsqueeze(1)
     return pooled.to(features.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import PosEmbed2DConfig
+from plstm_config.checks import check_grid
 from plstm_config.weights import accepts_shape
 from plstm_torch.build import register
 from plstm_torch.module import Module
@@ -61,8 +62,7 @@ class PosEmbed2D(Module):
             ValueError: another grid although `allow_interpolation` is False.
         """
         grid = (x.shape[1], x.shape[2])
-        if grid != self.config.seqlens and not self.config.allow_interpolation:
-            raise ValueError(f"x: expected the grid {self.config.seqlens} (allow_interpolation is False), got {grid}")
+        check_grid(grid, self.config)
         return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

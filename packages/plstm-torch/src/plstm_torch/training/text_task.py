@@ -159,7 +159,7 @@ def sample_bytes(
         ValueError: if the prompt is empty or a sampling option out of range.
     """
     if not prompt:
-        raise ValueError("prompt: expected at least one byte")
+        raise ValueError("prompt: expected at least one byte, got none")
     generator = torch.Generator(device=device)
     if seed is None:
         generator.seed()

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from plstm_config.shapes import Sizes, check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
+from plstm_config.options import check_implementation, check_size
+from plstm_config.shapes import Sizes, check_plstm_2d, check_plstm_2d_oriented
 from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops._plstm_2d.recurrent import recurrent

@@ -101,7 +101,7 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
 def _make_plan(topology: Any, num_nodes: int | None) -> GraphPlan:
     size = getattr(topology, "num_nodes", num_nodes) if num_nodes is None else num_nodes
     if size is None:
-        raise ValueError("num_nodes: expected a number, since the topology has none")
+        raise ValueError("num_nodes: expected a number, since the topology has none, got None")
     graph = index_arrays(topology, size)
     num_graphs = int(graph.node_graph.max(initial=-1)) + 1  # graphs without nodes at the end take no room
     nodes, edges, lines, graphs = map(bucket, (size, len(graph.edges), len(graph.line_edges), num_graphs))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plstm_config.shapes import check_cu_seqlens
+from plstm_config.options import check_cu_seqlens
 
 Index = Tensor | slice
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
+from plstm_config.options import check_implementation, check_size
+from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
 from plstm_torch.ops._plstm_2d.chunkwise import chunkwise

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.shapes import Sizes, check_implementation, check_plstm_graph
+from plstm_config.options import check_implementation
+from plstm_config.shapes import Sizes, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
