@@ -189,7 +189,8 @@ def test_modules_that_their_config_does_not_describe(tmp_path: Path, change: Cal
     change(model)
     with pytest.raises(
         ValueError,
-        match=rf"(?s)^module: expected the weights of pLSTMVisionModel, got others: .*{BY_HAND[change]}.*plstm_config\.change",
+        match=rf"(?s)^module: expected the weights of pLSTMVisionModel, got others: .*"
+        rf"{BY_HAND[change]}.*plstm_config\.change",
     ):
         save_pretrained(model, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

@@ -303,6 +303,15 @@ def require_positive(config: Config, *names: str) -> None:
 
 
 def require_divisible(config: Config, name: str, by: str) -> None:
-    """Raise a ValueError unless one field is a multiple of another."""
+    """Raise a ValueError unless one field is a multiple of another.
+
+    Args:
+        config: has both.
+        name: of the one.
+        by: of the other.
+
+    Raises:
+        ValueError: naming both.
+    """
     value, divisor = getattr(config, name), getattr(config, by)
     require(divisor >= 1 and value % divisor == 0, f"{name}: expected a multiple of {by}={divisor}, got {value}")

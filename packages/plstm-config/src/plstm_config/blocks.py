@@ -48,7 +48,7 @@ class ProjectionBlockConfig(ResidualModuleConfig):
         projection_round: the inner width is rounded up to a multiple of this.
         gated: project to twice the inner width; one half gates the other.
         gating_function: gate, or activation if not gated.
-        norm: None: RMS norm.
+        norm: none: RMS norm.
     """
 
     upproj_weight_init: InitConfig = field(default_factory=SmallInitConfig)

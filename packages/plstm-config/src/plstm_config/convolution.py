@@ -17,8 +17,8 @@ class ConvolutionLayerConfig(ModuleConfig):
 
     Attributes:
         bias: whether a bias is added.
-        weight_init: None: uniform between -k**-0.5 and k**-0.5, with k positions in a kernel.
-        bias_init: None: the same.
+        weight_init: none: uniform between -k**-0.5 and k**-0.5, with k positions in a kernel.
+        bias_init: none: the same.
     """
 
     bias: bool = True
@@ -76,7 +76,7 @@ class Convolution2DLayerConfig(ConvolutionLayerConfig):
 
     Attributes:
         kernel_size: positions that an output sees along X and Y.
-        causal: False: centred; True: x' <= x and y' <= y only (the research code pads so, whatever its flag says).
+        causal: false: centred; True: x' <= x and y' <= y only (the research code pads so, whatever its flag says).
     """
 
     class_name: str = field(init=False, default="Convolution2DLayer")

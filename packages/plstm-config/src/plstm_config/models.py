@@ -137,7 +137,7 @@ class PatchEmbedConfig(Config):
         dim: width of a patch's features.
         resolution: (height, width) that the model is made for; others work, too.
         channels_first: images are [B, C, height, width].
-        stride: None: the patch size.
+        stride: none: the patch size.
     """
 
     class_name: str = field(init=False, default="PatchEmbed")

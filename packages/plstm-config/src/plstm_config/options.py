@@ -184,7 +184,7 @@ def check_size(name: str, size: Any) -> None:
 
     Args:
         name: name of the argument, for messages.
-        size: None (the op chooses) or an integer of at least 1.
+        size: none (the op chooses) or an integer of at least 1.
 
     Raises:
         TypeError: if it is neither None nor an integer.
@@ -202,7 +202,7 @@ def check_mode(mode: Any) -> None:
     """Check the mode of an op on grids.
 
     Args:
-        mode: None or "P".
+        mode: none or "P".
 
     Raises:
         TypeError: if it is no string.

@@ -126,9 +126,9 @@ def check_plstm_1d(
         transition: [B,T,JT,JT].
         mark: [B,T,JO,JQ,JT].
         direct: [B,T,JO,JQ,JK,JV].
-        initial_state: None or [B,DK,DV,JT]; [B,S,DK,DV,JT] with `cu_seqlens`.
-        scale: None or a number.
-        cu_seqlens: None or [S+1]; its values are left to `check_cu_seqlens`.
+        initial_state: none or [B,DK,DV,JT]; [B,S,DK,DV,JT] with `cu_seqlens`.
+        scale: none or a number.
+        cu_seqlens: none or [S+1]; its values are left to `check_cu_seqlens`.
 
     Returns:
         The size of every letter.
@@ -174,7 +174,7 @@ def check_plstm_1d_step(
         mark: [B,JO,JQ,JT].
         direct: [B,JO,JQ,JK,JV].
         state: [B,DK,DV,JT].
-        scale: None or a number.
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -219,14 +219,14 @@ def check_plstm_2d(
         source_d: [B,X,Y,JT,JK,JV].
         transition_rl: [B,X,Y,JT,JT].
         transition_du: [B,X,Y,JT,JT].
-        transition_dl: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
-        transition_ru: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
+        transition_dl: none (zero) or [B,X,Y,JT,JT]; None with mode "P".
+        transition_ru: none (zero) or [B,X,Y,JT,JT]; None with mode "P".
         mark_l: [B,X,Y,JO,JQ,JT].
         mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P".
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None or "P".
-        initial_state: None or the pair left [B,Y,DK,DV,JT], top [B,X,DK,DV,JT].
-        scale: None or a number.
+        mode: none or "P".
+        initial_state: none or the pair left [B,Y,DK,DV,JT], top [B,X,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -274,14 +274,14 @@ def check_plstm_2d_oriented(
         source_d: see `source_r`.
         transition_rl: see `source_r`.
         transition_du: see `source_r`.
-        transition_dl: None (zero), or see `source_r`.
-        transition_ru: None (zero), or see `source_r`.
+        transition_dl: none (zero), or see `source_r`.
+        transition_ru: none (zero), or see `source_r`.
         mark_l: see `source_r`.
         mark_u: see `source_r`; None with mode "P", as the two before it.
         direct: see `query`.
-        mode: None or "P".
-        initial_state: None or the pair left [B,O,Y,DK,DV,JT], top [B,O,X,DK,DV,JT].
-        scale: None or a number.
+        mode: none or "P".
+        initial_state: none or the pair left [B,O,Y,DK,DV,JT], top [B,O,X,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -325,8 +325,8 @@ def check_plstm_graph(
         mark: [H,E], or [H,E,JO,JQ,JT].
         direct: [H,N], or [H,N,JO,JQ,JK,JV].
         topology: has `edges` [E,2] and `line_edges` [L,2]; if it has `num_nodes`, this is N.
-        initial_state: None, [H,E,DK,DV], or [H,E,DK,DV,JT].
-        scale: None or a number.
+        initial_state: none, [H,E,DK,DV], or [H,E,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.

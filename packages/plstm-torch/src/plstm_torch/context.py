@@ -24,12 +24,12 @@ class Context:
     """The one argument object of nested calls.
 
     Attributes:
-        cache: Where the sequences stood before the input: the module's own cache, or None.
-        return_cache: Whether to collect the caches after the last step.
-        cu_seqlens: Borders of packed sequences [S + 1].
-        stepping: Whether the input is the next step of every sequence, without a time axis.
-        graph: Topology or edge_index of modules on graphs.
-        edge_attr: Features of its edges [E, De].
+        cache: where the sequences stood before the input: the module's own cache, or None.
+        return_cache: whether to collect the caches after the last step.
+        cu_seqlens: borders of packed sequences [S + 1].
+        stepping: whether the input is the next step of every sequence, without a time axis.
+        graph: topology or edge_index of modules on graphs.
+        edge_attr: features of its edges [E, De].
     """
 
     cache: Mapping[str, Any] | None = None
@@ -81,8 +81,8 @@ def require_sequence(module: nn.Module, *requests: str) -> None:
     """Refuse what only modules with one time axis can do.
 
     Args:
-        module: Layer or block.
-        requests: Names of the arguments or methods that were used.
+        module: layer or block.
+        requests: names of the arguments or methods that were used.
 
     Raises:
         ValueError: `requests` is not empty although `module` does not work on sequences.
@@ -94,9 +94,9 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
     """Call a submodule with what it understands of the context.
 
     Args:
-        module: Layer or block.
-        x: Input [B, T, D], [B, X, Y, D], [N, D] with a graph, or [B, D] when stepping.
-        context: The module's own context.
+        module: layer or block.
+        x: input [B, T, D], [B, X, Y, D], [N, D] with a graph, or [B, D] when stepping.
+        context: the module's own context.
 
     Returns:
         The output, and the new cache: empty unless it is asked for.
@@ -130,15 +130,15 @@ class ContextModule(Module):
         """Make the cache of sequences that have not begun.
 
         Args:
-            batch_size: Number of sequences B.
-            device: Where the cache lives; default: where the parameters are.
-            dtype: Dtype of cached activations; default: the compute dtype.
+            batch_size: number of sequences B.
+            device: where the cache lives; default: where the parameters are.
+            dtype: dtype of cached activations; default: the compute dtype.
 
         Returns:
             The cache, nested like the modules.
 
         Raises:
-            ValueError: The module is not on sequences.
+            ValueError: the module is not on sequences.
         """
         require_sequence(self, "init_cache")
         cache: Cache = {}
@@ -151,14 +151,14 @@ class ContextModule(Module):
         """Advance by one time step, in constant time.
 
         Args:
-            x: Input [B, D] of any floating dtype.
-            cache: Cache of `init_cache`, `step` or a forward pass. It is not modified.
+            x: input [B, D] of any floating dtype.
+            cache: cache of `init_cache`, `step` or a forward pass. It is not modified.
 
         Returns:
             Output [B, D] and the new cache.
 
         Raises:
-            ValueError: The module is not on sequences, x has another rank or number of features, or the cache belongs
+            ValueError: the module is not on sequences, x has another rank or number of features, or the cache belongs
                 to another module or batch size.
         """
         require_sequence(self, "step")
@@ -181,12 +181,12 @@ class Block(ContextModule):
         """Run the block.
 
         Args:
-            x: Input [B, T, D], [B, X, Y, D] or [N, D], whatever the layers inside take.
-            graph: Topology or edge_index of a graph with N nodes (layers on graphs only).
-            edge_attr: Features of its edges [E, De] (layers on graphs only).
-            cache: Where the sequence stood before x (layers on sequences only).
-            return_cache: Whether to return the cache after the last step, too.
-            cu_seqlens: Borders of packed sequences [S + 1] (layers on sequences only).
+            x: input [B, T, D], [B, X, Y, D] or [N, D], whatever the layers inside take.
+            graph: topology or edge_index of a graph with N nodes (layers on graphs only).
+            edge_attr: features of its edges [E, De] (layers on graphs only).
+            cache: where the sequence stood before x (layers on sequences only).
+            return_cache: whether to return the cache after the last step, too.
+            cu_seqlens: borders of packed sequences [S + 1] (layers on sequences only).
 
         Returns:
             Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.

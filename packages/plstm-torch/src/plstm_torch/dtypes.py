@@ -19,7 +19,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a config's dtype name.
 
     Raises:
-        ValueError: If the name is none of the known ones, which the message lists.
+        ValueError: if the name is none of the known ones, which the message lists.
     """
     return choose("dtype", name, _DTYPES)
 

@@ -40,11 +40,11 @@ def sample_tokens(
     """Draw one token per row.
 
     Args:
-        logits: Logits [B, V].
-        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
-        top_k: Keep only the k most likely tokens.
-        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
-        generator: Source of randomness on the device of `logits`; default: torch's own.
+        logits: logits [B, V].
+        temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+        generator: source of randomness on the device of `logits`; default: torch's own.
 
     Returns:
         Tokens [B].
@@ -87,12 +87,12 @@ def generate(
 
     Args:
         model: A model with `__call__(token_ids, return_cache=True)` and `step`.
-        token_ids: Prompt [B, T] with T >= 1.
-        max_new_tokens: Number of tokens to append.
-        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
-        top_k: Keep only the k most likely tokens.
-        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
-        seed: Seed of the draws; None draws a fresh one.
+        token_ids: prompt [B, T] with T >= 1.
+        max_new_tokens: number of tokens to append.
+        temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+        seed: seed of the draws; None draws a fresh one.
 
     Returns:
         Tokens [B, T + max_new_tokens], the prompt included.

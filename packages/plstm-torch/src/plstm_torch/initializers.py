@@ -115,16 +115,16 @@ def initialize_(tensor: Float[Tensor, "..."], config: object) -> Float[Tensor, "
       `mup / sqrt(2.5 fan)`. A fan is the size along the named axis.
 
     Args:
-        tensor: What to fill, of any shape and floating dtype. Random numbers are drawn from torch's global state in at
+        tensor: what to fill, of any shape and floating dtype. Random numbers are drawn from torch's global state in at
             least float32, so that a seed gives the same weights in every narrower dtype.
-        config: One of the initialiser configs of `plstm_config`.
+        config: one of the initialiser configs of `plstm_config`.
 
     Returns:
         The same tensor.
 
     Raises:
-        TypeError: If the config is no initialiser config; the message lists those that are.
-        ValueError: If the config names an axis that the tensor does not have.
+        TypeError: if the config is no initialiser config; the message lists those that are.
+        ValueError: if the config names an axis that the tensor does not have.
     """
     initializer = of_instance("config", config, _INITIALIZERS)
     if tensor.numel() == 0:

@@ -34,9 +34,9 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     under each of their names, so that the config's module, in which they are apart, has the same outputs.
 
     Args:
-        module: Anything that `build` made, also wrapped by DistributedDataParallel or torch.compile, or sharded by
+        module: anything that `build` made, also wrapped by DistributedDataParallel or torch.compile, or sharded by
             `fully_shard`. Sharded modules are gathered: all processes call this, and all write the same.
-        folder: Where to write; made if it does not exist.
+        folder: where to write; made if it does not exist.
 
     Raises:
         TypeError: the module does not carry a config of plstm_config.
@@ -74,8 +74,8 @@ def from_pretrained(
 
     Args:
         folder: A folder written by `save_pretrained` of any backend.
-        device: Where the module lives; default: torch's default device.
-        num_classes: Number of outputs of a vision or graph model. Another one than the folder's gives the model a new
+        device: where the module lives; default: torch's default device.
+        num_classes: number of outputs of a vision or graph model. Another one than the folder's gives the model a new
             head, drawn from torch's global random state.
 
     Returns:
@@ -111,10 +111,10 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
     `allow_interpolation`, otherwise it is an error like every other shape that does not fit.
 
     Args:
-        module: Module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
+        module: module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
             are tied by hand must have one value in the folder, under one or all of their names.
         folder: A folder written by `save_pretrained` of any backend; of the config only the digest is read.
-        ignore: Names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
+        ignore: names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
             the folder's are not read. That is how a model for other classes, or without a head, loads a folder.
 
     Raises:
@@ -139,10 +139,10 @@ def load_arrays(
     """Copy weights into a module after all of them were checked; on any error the module keeps its own.
 
     Args:
-        module: The module, not wrapped; its parts may be.
-        arrays: Arrays by canonical name; parameters that the module shares need to stand there once.
-        source: Where the weights come from, for error messages.
-        ignore: Names of parts that are left out.
+        module: the module, not wrapped; its parts may be.
+        arrays: arrays by canonical name; parameters that the module shares need to stand there once.
+        source: where the weights come from, for error messages.
+        ignore: names of parts that are left out.
 
     Raises:
         TypeError: `ignore` is no sequence of names.

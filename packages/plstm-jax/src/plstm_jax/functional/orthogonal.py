@@ -101,7 +101,7 @@ def exponential_orthogonalization(
     Args:
         matrix: the matrices A.
         factor: g.
-        terms: None for the exact exponential, which is orthogonal (NaN where the Frobenius norm of g (A - A^T) exceeds
+        terms: none for the exact exponential, which is orthogonal (NaN where the Frobenius norm of g (A - A^T) exceeds
             2**15). Otherwise the number n of terms of the series
             sum_{p=0}^{n-1} K^p / p!, which is not orthogonal for large K: with 16 terms a Frobenius norm of 12 gives
             a spectral norm of 26.

@@ -30,7 +30,7 @@ def gate(
     Args:
         x: input, D = s * d.
         bias: one entry per head and state-tracking index.
-        weight: None for a gate that does not see the input.
+        weight: none for a gate that does not see the input.
         activation: see `gate_activation`.
         activation_scale: see `gate_activation`.
 
@@ -109,10 +109,10 @@ def transition(
     Args:
         x: input.
         eigenvalues_bias: bias of the eigenvalues before their limit.
-        eigenvalues_weight: None for eigenvalues that do not see the input.
-        inproj_bias: None where J = 1.
+        eigenvalues_weight: none for eigenvalues that do not see the input.
+        inproj_bias: none where J = 1.
         inproj_weight: as `eigenvalues_weight`.
-        outproj_bias: None for the symmetric form.
+        outproj_bias: none for the symmetric form.
         outproj_weight: as `eigenvalues_weight`.
         eigenvalue_representation: see `eigenvalue_activation`.
         eigenvalue_factor: see `eigenvalue_activation`.

@@ -79,7 +79,16 @@ def head_norm(config: MultiHeadNormLayerConfig, scope: Scope, x: Array) -> Array
 
 @register_map(IdentityConfig)
 def identity(config: IdentityConfig, scope: Scope, x: Array) -> Array:
-    """No normalisation at all."""
+    """No normalisation at all.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return x
 
 

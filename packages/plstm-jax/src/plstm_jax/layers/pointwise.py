@@ -77,23 +77,59 @@ def drop_path(config: DropPathConfig, scope: Scope, x: Array, context: Context) 
 
 @register_map(TanhFunctionConfig)
 def tanh_function(config: TanhFunctionConfig, scope: Scope, x: Array) -> Array:
-    """tanh(x)."""
+    """tanh(x).
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return jnp.tanh(x)
 
 
 @register_map(SigmoidFunctionConfig)
 def sigmoid_function(config: SigmoidFunctionConfig, scope: Scope, x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return jax.nn.sigmoid(x)
 
 
 @register_map(ExpExpFunctionConfig)
 def exp_exp_function(config: ExpExpFunctionConfig, scope: Scope, x: Array) -> Array:
-    """exp(-c exp(-x)) with the config's scale c."""
+    """exp(-c exp(-x)) with the config's scale c.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return eigenvalue_activation(x, "expexp", config.scale)
 
 
 @register_map(SoftCapFunctionConfig)
 def soft_cap_function(config: SoftCapFunctionConfig, scope: Scope, x: Array) -> Array:
-    """The function c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c."""
+    """The function c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return soft_cap(x, config.scale)

@@ -42,8 +42,8 @@ def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     """The index tensors of a topology on a device, made once for each.
 
     Args:
-        topology: The topology.
-        device: Where the tensors are to lie.
+        topology: the topology.
+        device: where the tensors are to lie.
 
     Returns:
         The tensors, int64; they live as long as the topology.
@@ -62,15 +62,15 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
     Args:
         graph: A topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
             A topology keeps what was derived from it; a tensor is read anew at every call.
-        num_nodes: Number of nodes that the module has features of.
-        mode: The mode that the module needs; None takes any.
+        num_nodes: number of nodes that the module has features of.
+        mode: the mode that the module needs; None takes any.
 
     Returns:
         The topology in this mode; in P-mode if made from a tensor for any.
 
     Raises:
-        TypeError: If the graph is neither, or the tensor does not hold integers.
-        ValueError: If the topology has another number of nodes, or the edges are no directed acyclic graph.
+        TypeError: if the graph is neither, or the tensor does not hold integers.
+        ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
     """
     if isinstance(graph, Tensor):
         return DagTopology.from_edge_index(num_nodes, graph.detach().cpu().numpy(), mode or "P")
@@ -95,7 +95,7 @@ def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
 
     Args:
         graph: A topology, or the edges of a single graph.
-        x: Features of its nodes.
+        x: features of its nodes.
 
     Returns:
         Indices of nodes, on the device of x.

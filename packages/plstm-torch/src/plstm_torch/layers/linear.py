@@ -25,13 +25,13 @@ class Linear(Module):
         """Apply the map to the last axis.
 
         Args:
-            x: Input [..., input_dim] of any floating dtype.
+            x: input [..., input_dim] of any floating dtype.
 
         Returns:
             Output [..., output_dim] in the config's dtype (or as the caller's autocast says).
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         bias = None if self.bias is None else self.bias.to(self.dtype)

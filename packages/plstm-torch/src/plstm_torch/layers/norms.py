@@ -60,13 +60,13 @@ class _FeatureNorm(_Norm):
         """Normalise the last axis.
 
         Args:
-            x: Input [..., input_dim] of any floating dtype.
+            x: input [..., input_dim] of any floating dtype.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         return self._apply_norm(x)
@@ -84,14 +84,14 @@ class _HeadNorm(_Norm):
         """Normalise the features of each head.
 
         Args:
-            x: Input with the heads on the config's `axis` and input_dim / num_heads features on the last axis, such
+            x: input with the heads on the config's `axis` and input_dim / num_heads features on the last axis, such
                 as [B, H, ..., D / H] for axis 1; or [..., D] for axis None.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If x has other sizes on these axes.
+            ValueError: if x has other sizes on these axes.
         """
         axis = self.config.axis
         if axis is None:

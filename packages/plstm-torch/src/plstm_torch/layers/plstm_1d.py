@@ -51,9 +51,9 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         """The cache before the first step: no state and zeros in the convolution's window.
 
         Args:
-            batch_size: Number of sequences.
-            device: Where to make it; by default where the parameters are.
-            dtype: Dtype of the window, by default the config's; the state has the same, but at least float32.
+            batch_size: number of sequences.
+            device: where to make it; by default where the parameters are.
+            dtype: dtype of the window, by default the config's; the state has the same, but at least float32.
 
         Returns:
             A new cache.
@@ -78,16 +78,16 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         """Process whole sequences, or the next piece of each.
 
         Args:
-            x: Inputs [B, T, input_dim] of any floating dtype and any length T.
-            cache: Where to continue, from `init_cache`, `step`, or another call. It is not modified.
-            return_cache: Whether to return the cache after the last input, too.
-            cu_seqlens: Borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
+            x: inputs [B, T, input_dim] of any floating dtype and any length T.
+            cache: where to continue, from `init_cache`, `step`, or another call. It is not modified.
+            return_cache: whether to return the cache after the last input, too.
+            cu_seqlens: borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
 
         Returns:
             Output [B, T, output_dim] in the config's dtype, or (output, cache).
 
         Raises:
-            ValueError: If x has another rank or number of features, the cache another batch size, or cu_seqlens are no
+            ValueError: if x has another rank or number of features, the cache another batch size, or cu_seqlens are no
                 borders of x.
         """
         output, new_cache = self.run(x, Context(cache, return_cache, cu_seqlens))

@@ -131,13 +131,13 @@ class pLSTM2DLayerFused(_GridLayer):
         """Process whole grids.
 
         Args:
-            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+            x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
             Output [B, X, Y, output_dim] in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
         convolved = self._convolve(x)
@@ -190,13 +190,13 @@ class pLSTM2DLayer(_GridLayer):
         """Process whole grids.
 
         Args:
-            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+            x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
             Output [B, X, Y, output_dim] in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
         convolved = self._convolve(x)

@@ -91,7 +91,7 @@ class pLSTMGraphLayer(_GraphLayer):
     `direct` (H), `mhnorm`, `out`.
 
     Raises:
-        ValueError: If the config leaves `input_dim` or `max_edges` open.
+        ValueError: if the config leaves `input_dim` or `max_edges` open.
     """
 
     config: pLSTMGraphLayerConfig
@@ -102,16 +102,16 @@ class pLSTMGraphLayer(_GraphLayer):
         """Process a graph, or a batch of graphs as one.
 
         Args:
-            x: Node features [N, input_dim] of any floating dtype.
+            x: node features [N, input_dim] of any floating dtype.
             graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
-            edge_attr: None; this layer reads no edge features.
+            edge_attr: none; this layer reads no edge features.
 
         Returns:
             Output [N, output_dim] in the config's dtype.
 
         Raises:
-            TypeError: If the graph is something else.
-            ValueError: If x has another rank or number of features, the graph another number of nodes, more than
+            TypeError: if the graph is something else.
+            ValueError: if x has another rank or number of features, the graph another number of nodes, more than
                 `max_edges` edges at one end of a node, or a cycle; or if there are edge features.
         """
         check_features(x, "N D", self.config.input_dim)
@@ -155,7 +155,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
     Submodules: `query`, `key`, `value_`, `source`, `transition`, `mark`, `direct` (output H each), `mhnorm`, `out`.
 
     Raises:
-        ValueError: If the config leaves `input_dim` or `edge_input_dim` open.
+        ValueError: if the config leaves `input_dim` or `edge_input_dim` open.
     """
 
     config: pLSTMGraphEdgeLayerConfig
@@ -166,17 +166,17 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         """Process a graph, or a batch of graphs as one.
 
         Args:
-            x: Node features [N, input_dim] of any floating dtype.
+            x: node features [N, input_dim] of any floating dtype.
             graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
-            edge_attr: Edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
+            edge_attr: edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
                 given; None stands for no features.
 
         Returns:
             Output [N, output_dim] in the config's dtype.
 
         Raises:
-            TypeError: If the graph is something else.
-            ValueError: If x or edge_attr have another rank or number of features, the graph another number of nodes or
+            TypeError: if the graph is something else.
+            ValueError: if x or edge_attr have another rank or number of features, the graph another number of nodes or
                 edges, or a cycle.
         """
         check_features(x, "N D", self.config.input_dim)

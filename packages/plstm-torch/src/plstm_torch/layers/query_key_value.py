@@ -30,14 +30,14 @@ class _HeadLinear(Module):
         """Map node features to heads.
 
         Args:
-            x: Node features [..., input_dim] of any floating dtype.
+            x: node features [..., input_dim] of any floating dtype.
 
         Returns:
             [..., num_heads, DK, JQ] (query), [..., num_heads, DK, JK] (key) or [..., num_heads, DV, JV] (value) in
             the config's dtype (or as the caller's autocast says).
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         sub_heads, width = self.weight.shape[-2:]

@@ -67,13 +67,13 @@ class LongRangeTransitionLayer(Module):
         """Compute the transitions of all nodes.
 
         Args:
-            x: Node features [..., input_dim] of any floating dtype.
+            x: node features [..., input_dim] of any floating dtype.
 
         Returns:
             Transitions [..., num_heads, J, J] in float32 or higher: a narrower dtype would spoil their long products.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         config = self.config
         check_features(x, "... D", config.input_dim)

@@ -32,7 +32,7 @@ class TokenEmbedding(Module):
         """Look the tokens up.
 
         Args:
-            token_ids: Integers in [0, vocab_size).
+            token_ids: integers in [0, vocab_size).
 
         Returns:
             Their rows in the compute dtype.
@@ -88,10 +88,10 @@ class pLSTMLMModel(ContextModule):
         """Compute the logits of the token after each position.
 
         Args:
-            token_ids: Tokens [B, T], integers in [0, vocab_size).
-            cache: Where the sequences stood before `token_ids`.
-            return_cache: Whether to return the cache after the last token.
-            cu_seqlens: Borders [S+1] of sequences that are packed one after the other along T, the same for all rows.
+            token_ids: tokens [B, T], integers in [0, vocab_size).
+            cache: where the sequences stood before `token_ids`.
+            return_cache: whether to return the cache after the last token.
+            cu_seqlens: borders [S+1] of sequences that are packed one after the other along T, the same for all rows.
 
         Returns:
             Logits [B, T, vocab_size], with `return_cache` also the new cache.
@@ -118,8 +118,8 @@ class pLSTMLMModel(ContextModule):
         """Read one token per sequence.
 
         Args:
-            token_ids: Tokens [B].
-            cache: Cache of `init_cache`, `step` or a forward pass.
+            token_ids: tokens [B].
+            cache: cache of `init_cache`, `step` or a forward pass.
 
         Returns:
             Logits [B, vocab_size] of the next token and the new cache.

@@ -33,7 +33,7 @@ class PatchEmbed(Module):
         """Embed the patches of images of any size that the patches tile.
 
         Args:
-            pixels: Images [B, height, width, C], or [B, C, height, width] with `channels_first`; floating point.
+            pixels: images [B, height, width, C], or [B, C, height, width] with `channels_first`; floating point.
 
         Returns:
             Patch grid [B, X, Y, D].

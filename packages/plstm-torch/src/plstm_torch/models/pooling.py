@@ -13,7 +13,7 @@ def pool_grid(grid: Float[Tensor, "B X Y D"], pooling: str) -> Tensor:
     """Pool a grid of features.
 
     Args:
-        grid: Features [B, X, Y, D].
+        grid: features [B, X, Y, D].
         pooling: "corners" (the four corner patches, concatenated), "center", "mean", "sum", "to_image" or
             "features".
 

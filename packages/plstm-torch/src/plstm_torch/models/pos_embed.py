@@ -18,8 +18,8 @@ def resize_pos_embed(embed: Float[Tensor, "1 X Y D"], grid: tuple[int, int]) -> 
     """Resample a positional embedding to another grid, bicubic and without antialiasing.
 
     Args:
-        embed: Embedding [1, X, Y, D], any floating dtype; resampled in float32 or higher.
-        grid: New sizes (X2, Y2).
+        embed: embedding [1, X, Y, D], any floating dtype; resampled in float32 or higher.
+        grid: new sizes (X2, Y2).
 
     Returns:
         Embedding [1, X2, Y2, D] in the dtype of `embed`; `embed` itself if the grid is the same.
@@ -53,7 +53,7 @@ class PosEmbed2D(Module):
         """Add the embedding, resampled if the grid is another one.
 
         Args:
-            x: Patch grid [B, X, Y, D].
+            x: patch grid [B, X, Y, D].
 
         Returns:
             The grid plus the embedding, in the config's dtype.

@@ -52,6 +52,9 @@ def attach(result: Tensor, *tensors: Tensor) -> Tensor:
     Args:
         result: the result.
         tensors: where it holds something, only the empty ones among them count.
+
+    Returns:
+        The result.
     """
     for tensor in tensors:
         if result.numel() == 0 or tensor.numel() == 0:
@@ -63,7 +66,7 @@ def scale_factor(scale: object, default: float) -> float | Tensor:
     """The factor of the output.
 
     Args:
-        scale: None, a number, or an array without dimensions, as `plstm_config.options.check_scale` lets pass.
+        scale: none, a number, or an array without dimensions, as `plstm_config.options.check_scale` lets pass.
         default: the factor if it is None.
 
     Returns:

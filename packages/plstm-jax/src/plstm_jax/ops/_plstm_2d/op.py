@@ -69,7 +69,7 @@ def plstm_2d(
         mark_l: [B,X,Y,JO,JQ,JT].
         mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
+        mode: none, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
             `transition_du` in that of `transition_dl` and `mark_l` in that of `mark_u`, which must be left out. The
             same arrays handed over twice without it give the same numbers by more work.
         initial_state: states entering the grid, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
@@ -147,7 +147,7 @@ def plstm_2d_oriented(
         mark_l: [B,O,X,Y,JO,JQ,JT].
         mark_u: [B,O,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV]; counts once, not per orientation.
-        mode: None or "P", see `plstm_2d`.
+        mode: none or "P", see `plstm_2d`.
         initial_state: states entering each orientation on its upstream sides, left [B,O,Y,DK,DV,JT] and top
             [B,O,X,DK,DV,JT], along the border in image coordinates; zero if None.
         return_last_state: also return the states leaving each orientation, (right, bottom), shaped as (left, top).

@@ -54,6 +54,9 @@ def compute_layout(
         incoming: edge where each line edge comes from [L].
         outgoing: edge where it leads [L].
         device: of the places.
+
+    Returns:
+        The layout.
     """
     graph_of_edges = graph[tail]
     num_graphs = int(graph.max(initial=-1)) + 1

@@ -105,12 +105,15 @@ def plstm_graph(
 
 
 def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
-    """The implementation that "auto" stands for; any other name is returned as it is.
+    """The implementation that a name stands for.
 
     Args:
         implementation: the name asked for.
         max_edges: edges of the largest graph.
         with_states: whether states enter or are asked for.
+
+    Returns:
+        The choice of "auto"; any other name as it is.
     """
     if implementation != "auto":
         return implementation
