@@ -141,7 +141,9 @@ def test_values_that_are_no_numbers(value: Any) -> None:
 
 def test_more_blocks_than_there_are_weights_of() -> None:
     config: Any = pc.preset("plstm_lm_small", embedding_dim=32, num_blocks=1)
-    with pytest.raises(ValueError, match=r"^arrays: weights do not fit pLSTMLMModel: missing .* and at least \d+ more"):
+    with pytest.raises(
+        ValueError, match=r"^arrays: expected the weights of pLSTMLMModel, got others: missing .* and at least \d+ more"
+    ):
         convert_weights(pc.change(config, {"num_blocks": 10**9}), draw(config))
 
 

@@ -110,7 +110,7 @@ def test_counting_takes_no_time_however_many_blocks() -> None:
 
 def test_sizes_left_open_are_named() -> None:
     for config in (pc.SourceLayerConfig(weight=True), pc.LinearConfig(), pc.PosEmbed2DConfig()):
-        with pytest.raises(ValueError, match=r"input_dim=-1 is not positive|seqlens, dim: expected"):
+        with pytest.raises(ValueError, match=r"input_dim: expected an integer >= 1, got -1|seqlens, dim: expected"):
             pc.parameter_tree(config)
     for function in (pc.parameter_tree, pc.count_parameters):
         with pytest.raises(TypeError, match=r"^config: expected a config of plstm_config, got dict"):
@@ -138,7 +138,7 @@ def test_weights_that_fit() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight": None}, r"^file: weights do not fit SourceLayer: missing 'weight'$"),
+        ({"weight": None}, r"^file: expected the weights of SourceLayer, got others: missing 'weight'$"),
         ({"spam": ArrayInfo((1,), "float32")}, r"unexpected 'spam'$"),
         ({"bias": ArrayInfo((2,), "float32")}, r"bias: expected shape \(2, 1, 1, 1\), got \(2,\)$"),
         ({"bias": ArrayInfo((2, 1, 1, 1), "int64")}, r"bias: expected dtype float64 or .*, got int64$"),

@@ -66,8 +66,8 @@ def test_what_the_field_writes_is_understood(name: str, changes: dict[str, Any])
         ({"image_size": 3}, r"got 'image_size'; did you mean 'img_size'\?$"),
         ({"spam": 3}, r"got 'spam'$"),
         ({"num_classes": 3, "output_shape": 3}, r"^changes: expected output_shape once"),
-        ({"img_size": (3, 4, 5)}, r"^resolution=\(3, 4, 5\): expected \(height, width\)"),
-        ({"num_classes": 0}, r"^output_shape=\(0,\): expected \(number of classes,\)"),
+        ({"img_size": (3, 4, 5)}, r"^resolution: expected \(height, width\)"),
+        ({"num_classes": 0}, r"^output_shape: expected \(number of classes,\)"),
     ],
 )
 def test_wrong_changes_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -78,14 +78,14 @@ def test_wrong_changes_are_refused(changes: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize("value", ["3", None, 3.5, True])
 def test_wrong_types_are_refused(value: Any) -> None:
     for name in ("num_classes", "img_size"):
-        with pytest.raises(TypeError, match=r"^(output_shape|resolution)="):
+        with pytest.raises(TypeError, match=r"^(output_shape|resolution): expected"):
             pc.preset("plstm_vis_tiny", **{name: value})
 
 
 @pytest.mark.parametrize("name", ["plstm_vis_tinny", "PLSTM_VIS_TINY", "vit", 3, None, ["vit_tiny"]])
 def test_unknown_names_list_the_known_ones(name: Any) -> None:
     suggestion = r"; did you mean 'plstm_vis_tiny'\?$" if name == "plstm_vis_tinny" else ""
-    with pytest.raises(ValueError, match=rf"^name=.*: expected one of plstm_vis_tiny, .*{suggestion}"):
+    with pytest.raises(ValueError, match=rf"^name: expected one of plstm_vis_tiny, .*{suggestion}"):
         pc.preset(name)
 
 

@@ -17,13 +17,13 @@ def test_registries_are_apart() -> None:
     assert first.register(pc.RMSNormConfig)(make) is make
     assert first.find(pc.RMSNormConfig()) is make
     assert (first.names(), second.names()) == (("RMSNormConfig",), ())
-    with pytest.raises(ValueError, match=r"^config_class=RMSNormConfig is already registered for .*make.*, got other"):
+    with pytest.raises(ValueError, match=r"^config_class: expected .*, got RMSNormConfig, held by .*make.*, for other"):
 
         @first.register(pc.RMSNormConfig)
         def other(config: pc.RMSNormConfig) -> str:
             return "other"
 
-    with pytest.raises(TypeError, match=r"^config must be an instance of one of RMSNormConfig, got LayerNormConfig$"):
+    with pytest.raises(TypeError, match=r"^config: expected an instance of one of RMSNormConfig, got LayerNormConfig$"):
         first.find(pc.LayerNormConfig())
     with pytest.raises(TypeError, match=r"got str; plstm_config\.preset\('vit_tiny'\) makes the config of that name$"):
         first.find("vit_tiny")

@@ -103,7 +103,7 @@ def assert_one_line(error: Exception, path: str = "") -> None:
     assert path in message
     assert message.isprintable(), message
     assert len(message) < 4000
-    assert any(words in message for words in ("expected", "has no field", "is not", "too small", "same number"))
+    assert ": expected " in message
 
 
 @MANY
@@ -138,7 +138,7 @@ def test_the_message_leads_to_the_field(place: str) -> None:
         target = target[name]
     target["dtype"] = "float31"
     prefix = f"{place}: " if place else ""
-    with pytest.raises(ValueError, match=rf"^{prefix}dtype='float31': expected one of 'float32'"):
+    with pytest.raises(ValueError, match=rf"^{prefix}dtype: expected one of 'float32'"):
         pc.from_dict(whole)
 
 

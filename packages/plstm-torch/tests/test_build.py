@@ -22,7 +22,7 @@ def test_module_names_are_the_config_names_without_config():
 
 
 def test_unknown_configs_list_the_known_ones():
-    with pytest.raises(TypeError, match=r"config must be an instance of one of .*RMSNormConfig.*, got dict"):
+    with pytest.raises(TypeError, match=r"config: expected an instance of one of .*RMSNormConfig.*, got dict"):
         build({"class_name": "RMSNorm"})
 
 
@@ -34,7 +34,7 @@ def test_names_of_presets_point_to_them():
 
 
 def test_a_config_class_is_registered_once():
-    with pytest.raises(ValueError, match=r"config_class=RMSNormConfig is already registered for .*, got Other"):
+    with pytest.raises(ValueError, match=r"config_class: expected .*, got RMSNormConfig, held by .*, for Other"):
 
         @register(RMSNormConfig)
         class Other(torch.nn.Module):
@@ -65,7 +65,9 @@ def test_a_new_config_class_can_join():
 
 def test_dtype_names():
     assert torch_dtype("bfloat16") is torch.bfloat16
-    with pytest.raises(ValueError, match="dtype must be one of float64, float32, bfloat16, float16, got 'int8'"):
+    with pytest.raises(
+        ValueError, match="dtype: expected one of 'float64', 'float32', 'bfloat16', 'float16', got 'int8'"
+    ):
         torch_dtype("int8")
 
 

@@ -182,7 +182,7 @@ def test_views_and_parameters_are_filled_in_place(config):
 
 
 def test_unknown_configs_list_the_known_ones():
-    with pytest.raises(TypeError, match=r"config must be an instance of one of ConstantInitConfig, .*, got RMSNorm"):
+    with pytest.raises(TypeError, match=r"config: expected an instance of one of ConstantInitConfig, .*, got RMSNorm"):
         initialize_(torch.empty(2), RMSNormConfig(input_dim=2))
 
 
@@ -192,10 +192,10 @@ def test_unknown_configs_list_the_known_ones():
     ids=name,
 )
 def test_missing_axes_are_refused(config):
-    with pytest.raises(ValueError, match=r"axis must lie in \[-2, 2\) for a tensor of rank 2, got"):
+    with pytest.raises(ValueError, match=r"axis: expected one in \[-2, 2\) of an array of rank 2, got"):
         initialize_(torch.empty(2, 3), config)
 
 
 def test_overlapping_diagonal_axes_are_refused():
-    with pytest.raises(ValueError, match="out_axes must differ from in_axes=-1, got 1"):
+    with pytest.raises(ValueError, match="out_axes: expected others than in_axes=-1, got 1"):
         initialize_(torch.empty(2, 3), DiagonalInitConfig(in_axes=-1, out_axes=1))

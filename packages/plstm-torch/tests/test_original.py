@@ -132,7 +132,10 @@ def test_torch_tensors_and_wrapper_prefixes() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query.weight": None}, r"state_dict: weights do not fit pLSTM1DLayer: missing 'query\.weight'"),
+        (
+            {"query.weight": None},
+            r"state_dict: expected the weights of pLSTM1DLayer, got others: missing 'query\.weight'",
+        ),
         ({"other.weight": np.zeros(2)}, r"state_dict: .*unexpected 'other\.weight'"),
         ({"query.bias": np.zeros((5, 1))}, r"state_dict: .*query\.bias: expected shape .* got \(5, 1\)"),
     ],

@@ -184,8 +184,8 @@ def text_as_weights(folder: Path) -> None:
 
 
 WEIGHT_DAMAGE = {
-    drop_a_tensor: r"do not fit pLSTM1DLayer: missing 'query\.weight'",
-    add_a_tensor: "do not fit pLSTM1DLayer: unexpected 'extra'",
+    drop_a_tensor: r"the weights of pLSTM1DLayer, got others: missing 'query\.weight'",
+    add_a_tensor: "the weights of pLSTM1DLayer, got others: unexpected 'extra'",
     reshape_a_tensor: r"query\.bias: expected shape \(2, .*\), got \(3,\)",
     integers: r"query\.bias: expected dtype float64 or float32 or float16 or bfloat16, got I64",
     truncate: "damaged or truncated",
@@ -219,8 +219,8 @@ def change_config(folder: Path, **changes: object) -> None:
         ("", "expected JSON, got a damaged file"),
         ("[1, 2]", "expected the keys 'schema_version' and 'config'"),
         ('{"config": {}}', "expected the keys 'schema_version' and 'config'"),
-        ('{"schema_version": 1, "config": {"class_name": "NoSuchLayer"}}', "not a valid config"),
-        ('{"schema_version": 1, "config": 3}', "not a valid config"),
+        ('{"schema_version": 1, "config": {"class_name": "NoSuchLayer"}}', "expected a valid config, got one with"),
+        ('{"schema_version": 1, "config": 3}', "expected a valid config, got one with"),
     ],
 )
 def test_damaged_configs(folder: Path, text: str, message: str) -> None:
@@ -237,13 +237,15 @@ def test_another_schema_version(folder: Path) -> None:
 
 def test_a_config_of_another_module(folder: Path) -> None:
     change_config(folder, config=plstm_config.to_dict(CONFIGS["gate"]))
-    with pytest.raises(ValueError, match=r"do not fit SourceLayer: .*missing"):
+    with pytest.raises(ValueError, match=r"expected the weights of SourceLayer, got others: .*missing"):
         from_pretrained(folder)
 
 
 def test_a_config_that_cannot_be_built(folder: Path) -> None:
     change_config(folder, config=plstm_config.to_dict(PosEmbed2DConfig(dim=3)))
-    with pytest.raises(ValueError, match=r"config\.json: not the config of a whole module: seqlens, dim"):
+    with pytest.raises(
+        ValueError, match=r"config\.json: expected the config of a whole module, got one with seqlens, dim"
+    ):
         from_pretrained(folder)
 
 

@@ -35,9 +35,9 @@ def test_the_picture_has_a_panel_per_mode(tmp_path):
 
 def test_bad_options_are_named():
     topology, _ = layered_graph(2, 1, seed=0)
-    with pytest.raises(ValueError, match=r"^node=2: expected a node from 0 to 1"):
+    with pytest.raises(ValueError, match=r"^node: expected a node from 0 to 1, got 2"):
         spread_signal(topology, 2)
-    with pytest.raises(ValueError, match=r"^layers=1: expected at least 2"):
+    with pytest.raises(ValueError, match=r"^layers: expected at least 2, got 1"):
         graph_figure(num_layers=1)
-    with pytest.raises(ValueError, match=r"^width=0: expected at least 1"):
+    with pytest.raises(ValueError, match=r"^width: expected at least 1, got 0"):
         graph_figure(width=0)

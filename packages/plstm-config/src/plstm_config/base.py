@@ -89,14 +89,14 @@ class Config(ConfigInterface):
         """Refuse to change a finished config."""
         if "_finished" in self.__dict__:
             raise FrozenInstanceError(
-                f"{name}: expected no assignment, configs do not change; plstm_config.change(config, "
-                f"{{{name!r}: {value!r}}}) makes a new one"
+                f"{name}: expected no assignment, since configs do not change, got {value!r}; "
+                f"plstm_config.change(config, {{{name!r}: {value!r}}}) makes a new one"
             )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         """Refuse to change a finished config."""
-        raise FrozenInstanceError(f"{name}: expected no deletion, configs do not change")
+        raise FrozenInstanceError(f"{name}: expected no deletion, since configs do not change, got one")
 
     def __repr__(self) -> str:
         """Only what differs from the defaults and from what is derived, one field a line."""
@@ -184,7 +184,7 @@ def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:
         value, wanted = getattr(given, item.name), structure[item.name]
         default = item.default if item.default is not MISSING else None
         if value != wanted:
-            require(value == default, f"{name}.{item.name}={value!r}: expected {wanted!r} here (or leave it out)")
+            require(value == default, f"{name}.{item.name}: expected {wanted!r} here (or leave it out), got {value!r}")
             changes[item.name] = wanted
     return replace(given, **changes)
 
@@ -249,7 +249,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         allowed = get_args(hint) if get_origin(hint) is Literal else None
         expected = f"one of {', '.join(map(repr, allowed))}" if allowed else _describe(hint)
         error = ValueError if allowed and isinstance(value, str) else TypeError
-        raise error(f"{name}={value!r}: expected {expected}, got {type(value).__name__}")
+        raise error(f"{name}: expected {expected}, got {value!r}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -299,10 +299,19 @@ def require(condition: bool, message: str) -> None:
 def require_positive(config: Config, *names: str) -> None:
     """Raise a ValueError unless each named field is at least one."""
     for name in names:
-        require(getattr(config, name) >= 1, f"{name}={getattr(config, name)} is not positive")
+        require(getattr(config, name) >= 1, f"{name}: expected an integer >= 1, got {getattr(config, name)}")
 
 
 def require_divisible(config: Config, name: str, by: str) -> None:
-    """Raise a ValueError unless one field is a multiple of another."""
+    """Raise a ValueError unless one field is a multiple of another.
+
+    Args:
+        config: has both.
+        name: of the one.
+        by: of the other.
+
+    Raises:
+        ValueError: naming both.
+    """
     value, divisor = getattr(config, name), getattr(config, by)
-    require(divisor >= 1 and value % divisor == 0, f"{name}={value} is not divisible by {by}={divisor}")
+    require(divisor >= 1 and value % divisor == 0, f"{name}: expected a multiple of {by}={divisor}, got {value}")

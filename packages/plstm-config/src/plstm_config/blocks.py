@@ -32,7 +32,9 @@ class ResidualModuleConfig(ModuleConfig):
 
     def _check(self) -> None:
         same = self.output_dim == self.input_dim
-        require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, a residual keeps its width")
+        require(
+            same, f"output_dim: expected input_dim={self.input_dim}, a residual keeps its width, got {self.output_dim}"
+        )
 
 
 @frozen
@@ -46,7 +48,7 @@ class ProjectionBlockConfig(ResidualModuleConfig):
         projection_round: the inner width is rounded up to a multiple of this.
         gated: project to twice the inner width; one half gates the other.
         gating_function: gate, or activation if not gated.
-        norm: None: RMS norm.
+        norm: none: RMS norm.
     """
 
     upproj_weight_init: InitConfig = field(default_factory=SmallInitConfig)
@@ -71,7 +73,8 @@ class ProjectionBlockConfig(ResidualModuleConfig):
         require_positive(self, "projection_round")
         countable = 0 < self.projection_scaling * max(1, self.input_dim) < _WIDEST
         require(
-            countable, f"projection_scaling={self.projection_scaling}: expected a positive number that gives a width"
+            countable,
+            f"projection_scaling: expected a positive number that gives a width, got {self.projection_scaling}",
         )
         if self.input_dim >= 1:
             self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
@@ -79,7 +82,7 @@ class ProjectionBlockConfig(ResidualModuleConfig):
     def _interaction(self, width: int, defaults: dict[str, Any]) -> None:
         layer = self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())
         same = layer.output_dim == width
-        require(same, f"interaction_module.output_dim={layer.output_dim}: expected {width}, the width it works on")
+        require(same, f"interaction_module.output_dim: expected {width}, the width it works on, got {layer.output_dim}")
 
     def _linear_maps(self) -> dict[str, Child]:
         """`upproj`, twice as wide with a gate, and `downproj`."""
@@ -177,7 +180,7 @@ class PostUpProjectionBlockConfig(ResidualPairConfig):
         if self.use_scale:
             self._child("scale", ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
         else:
-            require(self.scale is None, "scale: expected None, since use_scale=False")
+            require(self.scale is None, "scale: expected None, since use_scale=False, got a config")
 
     def children(self) -> dict[str, Child]:
         """Those of both branches and the interaction."""
@@ -258,7 +261,7 @@ class PairBlockConfig(ResidualModuleConfig):
         actual = getattr(getattr(self, name).interaction_module, "mode", None)
         require(
             actual == mode,
-            f"{name}.interaction_module.mode={actual!r}: expected {mode!r} by block_mode={self.block_mode!r}",
+            f"{name}.interaction_module.mode: expected {mode!r} by block_mode={self.block_mode!r}, got {actual!r}",
         )
 
 
@@ -356,8 +359,8 @@ class BlockStackConfig(ResidualModuleConfig):
     def _check(self) -> None:
         super()._check()
         valid = self.num_blocks == -1 or self.num_blocks >= 1
-        require(valid, f"num_blocks={self.num_blocks} is not positive")
+        require(valid, f"num_blocks: expected an integer >= 1, got {self.num_blocks}")
 
 
 def _check_rate(rate: float) -> None:
-    require(0 <= rate < 1, f"drop_path_rate={rate}: expected 0 <= drop_path_rate < 1")
+    require(0 <= rate < 1, f"drop_path_rate: expected 0 <= drop_path_rate < 1, got {rate}")

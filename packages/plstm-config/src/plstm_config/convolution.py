@@ -17,8 +17,8 @@ class ConvolutionLayerConfig(ModuleConfig):
 
     Attributes:
         bias: whether a bias is added.
-        weight_init: None: uniform between -k**-0.5 and k**-0.5, with k positions in a kernel.
-        bias_init: None: the same.
+        weight_init: none: uniform between -k**-0.5 and k**-0.5, with k positions in a kernel.
+        bias_init: none: the same.
     """
 
     bias: bool = True
@@ -34,7 +34,7 @@ class ConvolutionLayerConfig(ModuleConfig):
         """`_conv`: `weight` [D, 1, kernel...] and, with `bias`, `bias` [D]."""
         kernel = self.kernel
         shape, axes = (self.input_dim, 1, *kernel.values()), ("D", "1", *kernel)
-        require(self.input_dim >= 1, f"input_dim={self.input_dim} is not positive")
+        require(self.input_dim >= 1, f"input_dim: expected an integer >= 1, got {self.input_dim}")
         weight = Parameter(shape, axes, cast(InitConfig, self.weight_init), self.param_dtype)
         bias_init = cast(InitConfig, self.bias_init)
         bias = Parameter(shape[:1], axes[:1], bias_init, self.param_dtype, decay=False)
@@ -43,14 +43,14 @@ class ConvolutionLayerConfig(ModuleConfig):
     def _complete(self) -> None:
         super()._complete()
         sizes = tuple(self.kernel.values())
-        require(min(sizes) >= 1, f"kernel_size={sizes if len(sizes) > 1 else sizes[0]} is not positive")
+        require(min(sizes) >= 1, f"kernel_size: expected sizes >= 1, got {sizes if len(sizes) > 1 else sizes[0]}")
         bound = math.prod(sizes) ** -0.5
         self._derive("weight_init", UniformInitConfig(low=-bound, high=bound))
         self._derive("bias_init", UniformInitConfig(low=-bound, high=bound))
 
     def _check(self) -> None:
         same = self.output_dim == self.input_dim
-        require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, channels stay apart")
+        require(same, f"output_dim: expected input_dim={self.input_dim}, channels stay apart, got {self.output_dim}")
 
 
 @frozen
@@ -76,7 +76,7 @@ class Convolution2DLayerConfig(ConvolutionLayerConfig):
 
     Attributes:
         kernel_size: positions that an output sees along X and Y.
-        causal: False: centred; True: x' <= x and y' <= y only (the research code pads so, whatever its flag says).
+        causal: false: centred; True: x' <= x and y' <= y only (the research code pads so, whatever its flag says).
     """
 
     class_name: str = field(init=False, default="Convolution2DLayer")

@@ -151,7 +151,7 @@ def read_config(folder: PathLike) -> Config:
     try:
         return from_dict(description["config"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a valid config: {error}") from error
+        raise ValueError(f"{path}: expected a valid config, got one with {error}") from error
 
 
 def _description(path: Path) -> dict[str, Any]:
@@ -159,7 +159,9 @@ def _description(path: Path) -> dict[str, Any]:
     _check_file(path)
     description = parse_json(path)
     if not isinstance(description, dict) or "schema_version" not in description or "config" not in description:
-        raise ValueError(f"{path}: expected the keys 'schema_version' and 'config' as save_pretrained writes them")
+        got = sorted(description)[:8] if isinstance(description, dict) else type(description).__name__
+        expected = "the keys 'schema_version' and 'config' as save_pretrained writes them"
+        raise ValueError(f"{path}: expected {expected}, got {got}")
     version = description["schema_version"]
     if type(version) is not int or version != SCHEMA_VERSION:
         writer = f"{description.get('package')!r} {description.get('package_version')!r}"
@@ -176,14 +178,12 @@ def _check_complete(config: Config, path: Path) -> None:
     try:
         count_arrays(config)
     except ValueError as error:
-        raise ValueError(f"{path}: not the config of a whole module: {error}") from error
+        raise ValueError(f"{path}: expected the config of a whole module, got one with {error}") from error
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, there is no such file"
-        )
+        raise FileNotFoundError(f"{path}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, got none")
 
 
 def _read_weights(folder: Path, check: Check) -> Arrays:

@@ -37,7 +37,7 @@ class GateLayerConfig(Config):
 
     def _check(self) -> None:
         require_positive(self, "num_heads", "sub_heads")
-        require(self.activation_scale > 0, f"activation_scale={self.activation_scale}: expected a positive number")
+        require(self.activation_scale > 0, f"activation_scale: expected a positive number, got {self.activation_scale}")
         if self.weight and self.input_dim > 0:
             require_divisible(self, "num_heads", "sub_heads")
             require_divisible(self, "input_dim", "sub_heads")

@@ -1,9 +1,61 @@
 """How parameters start. Fans are sizes along an axis of the canonical layout, in every framework."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 from dataclasses import field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from plstm_config.base import Config, frozen, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Tail(NamedTuple):
+    """How uniform numbers become normal ones within bounds.
+
+    A quantile function resolves the lower tail only, so an interval in the upper half is mirrored: with u uniform,
+    `sign * stddev * clip(quantile(first_share + (last_share - first_share) * u), first, last) + mean`.
+
+    Attributes:
+        sign: -1 if the interval is mirrored, else 1.
+        first: lower bound in units of the standard deviation, after mirroring.
+        last: upper bound alike.
+        first_share: probability below `first`.
+        last_share: probability below `last`.
+    """
+
+    sign: float
+    first: float
+    last: float
+    first_share: float
+    last_share: float
+
+
+def axes_of(axes: int | Sequence[int], rank: int) -> list[int]:
+    """Axes counted from the front.
+
+    Args:
+        axes: one or more, from either end.
+        rank: of the array.
+
+    Returns:
+        The same as numbers >= 0.
+
+    Raises:
+        ValueError: if the array has no such axis.
+    """
+    given = [axes] if isinstance(axes, int) else list(axes)
+    for axis in given:
+        require(-rank <= axis < rank, f"axis: expected one in [-{rank}, {rank}) of an array of rank {rank}, got {axis}")
+    return [axis % rank for axis in given]
+
+
+def _size(shape: Sequence[int], axis: int) -> int:
+    return shape[axes_of(axis, len(shape))[0]]
 
 
 @frozen
@@ -49,7 +101,7 @@ class LogspaceInitConfig(Config):
     axis: int = -1
 
     def _check(self) -> None:
-        require(self.base > 0, f"base={self.base}: expected a positive number")
+        require(self.base > 0, f"base: expected a positive number, got {self.base}")
 
 
 @frozen
@@ -61,7 +113,7 @@ class NormalInitConfig(Config):
     stddev: float = 1.0
 
     def _check(self) -> None:
-        require(self.stddev >= 0, f"stddev={self.stddev}: expected a number >= 0")
+        require(self.stddev >= 0, f"stddev: expected a number >= 0, got {self.stddev}")
 
 
 @frozen
@@ -73,7 +125,7 @@ class UniformInitConfig(Config):
     high: float = 1.0
 
     def _check(self) -> None:
-        require(self.low <= self.high, f"low={self.low}: expected a number <= high={self.high}")
+        require(self.low <= self.high, f"low: expected a number <= high={self.high}, got {self.low}")
 
 
 @frozen
@@ -87,8 +139,16 @@ class TruncatedNormalInitConfig(Config):
     upper: float = 2.0
 
     def _check(self) -> None:
-        require(self.stddev >= 0, f"stddev={self.stddev}: expected a number >= 0")
-        require(self.lower < self.upper, f"lower={self.lower}: expected less than upper={self.upper}")
+        require(self.stddev >= 0, f"stddev: expected a number >= 0, got {self.stddev}")
+        require(self.lower < self.upper, f"lower: expected less than upper={self.upper}, got {self.lower}")
+
+    def tail(self) -> Tail:
+        """How uniform numbers are turned into these; for a `stddev` above zero."""
+        low, high = ((bound - self.mean) / self.stddev for bound in (self.lower, self.upper))
+        sign = -1.0 if low + high > 0.0 else 1.0
+        first, last = sorted((sign * low, sign * high))
+        first_share, last_share = (0.5 * math.erfc(-bound / math.sqrt(2.0)) for bound in (first, last))
+        return Tail(sign, first, last, first_share, last_share)
 
 
 @frozen
@@ -100,6 +160,32 @@ class DiagonalInitConfig(Config):
     in_axes: int | tuple[int, ...] = ()
     out_axes: int | tuple[int, ...] = ()
 
+    def array(self, shape: Sequence[int]) -> NDArray[np.float64]:
+        """All values of an array.
+
+        Args:
+            shape: of the array.
+
+        Returns:
+            The array.
+
+        Raises:
+            ValueError: if the shape lacks one of the axes, or one is both in and out.
+        """
+        import numpy as np  # only here: configs alone need no arrays
+
+        rank = len(shape)
+        in_axes, out_axes = axes_of(self.in_axes, rank), axes_of(self.out_axes, rank)
+        different = not set(in_axes) & set(out_axes)
+        require(different, f"out_axes: expected others than in_axes={self.in_axes}, got {self.out_axes}")
+        in_size, out_size = (math.prod(shape[axis] for axis in axes) for axes in (in_axes, out_axes))
+        period = max(min(in_size, out_size), 1)
+        matrix = (np.arange(in_size)[:, None] % period == np.arange(out_size) % period) * float(self.value)
+        # The axes in the order other, in, out: there the matrix broadcasts over the leading ones.
+        order = [axis for axis in range(rank) if axis not in {*in_axes, *out_axes}] + in_axes + out_axes
+        block = matrix.reshape([shape[axis] for axis in in_axes + out_axes])
+        return np.array(np.broadcast_to(block, [shape[axis] for axis in order]).transpose(np.argsort(order)))
+
 
 @frozen
 class WangInitConfig(Config):
@@ -110,8 +196,12 @@ class WangInitConfig(Config):
     mup_init_scale: float = 1.0
     axis: int = -1
 
+    def spread(self, shape: Sequence[int]) -> float:
+        """The standard deviation for an array of a shape, whose axes it must have (else a ValueError)."""
+        return 2.0 * self.mup_init_scale / math.sqrt(_size(shape, self.axis)) / self.num_blocks
+
     def _check(self) -> None:
-        require(self.num_blocks >= 1, f"num_blocks={self.num_blocks} is not positive")
+        require(self.num_blocks >= 1, f"num_blocks: expected an integer >= 1, got {self.num_blocks}")
 
 
 @frozen
@@ -123,6 +213,10 @@ class XavierInitConfig(Config):
     out_axis: int = -1
     mup_init_scale: float = 1.0
 
+    def spread(self, shape: Sequence[int]) -> float:
+        """The standard deviation for an array of a shape, whose axes it must have (else a ValueError)."""
+        return self.mup_init_scale * math.sqrt(2.0 / (_size(shape, self.in_axis) + _size(shape, self.out_axis)))
+
 
 @frozen
 class SmallInitConfig(Config):
@@ -131,6 +225,10 @@ class SmallInitConfig(Config):
     class_name: str = field(init=False, default="SmallInit")
     axis: int = -1
     mup_init_scale: float = 1.0
+
+    def spread(self, shape: Sequence[int]) -> float:
+        """The standard deviation for an array of a shape, whose axes it must have (else a ValueError)."""
+        return self.mup_init_scale / math.sqrt(2.5 * _size(shape, self.axis))
 
 
 InitConfig: TypeAlias = (

@@ -76,8 +76,8 @@ class InteractionLayerConfig(ModuleConfig):
             return  # to be filled by the parent
         self._derive("DK", self.input_dim // self.JK // self.num_heads)
         self._derive("DV", self.input_dim // self.JV // self.num_heads)
-        require(self.DK >= 1, f"DK={self.DK}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
-        require(self.DV >= 1, f"DV={self.DV}: input_dim={self.input_dim} is too small for num_heads={self.num_heads}")
+        require(self.DK >= 1, f"DK: expected at least one of input_dim={self.input_dim} for each head, got {self.DK}")
+        require(self.DV >= 1, f"DV: expected at least one of input_dim={self.input_dim} for each head, got {self.DV}")
         self._check_widths()
         self._complete_gates()
         self._complete_projections()
@@ -87,7 +87,7 @@ class InteractionLayerConfig(ModuleConfig):
         width = self.num_heads * self.DV * self.JO
         require(
             width == self.output_dim,
-            f"num_heads*DV*JO = {self.num_heads}*{self.DV}*{self.JO} = {width}: expected output_dim={self.output_dim}",
+            f"output_dim: expected num_heads*DV*JO={self.num_heads}*{self.DV}*{self.JO}={width}, got {self.output_dim}",
         )
 
     def _complete_gates(self) -> None:
@@ -110,8 +110,8 @@ class InteractionLayerConfig(ModuleConfig):
         auto = {"sub_heads": self.sub_heads, **self._types()}
         self._child("query", QueryLayerConfig, heads | {"DK": self.DK, "JQ": self.JQ}, auto)
         if self.tie_query_key:
-            require(self.JQ == self.JK, f"tie_query_key=True: expected JQ == JK, got JQ={self.JQ}, JK={self.JK}")
-            require(self.key is None, "tie_query_key=True: expected key=None, the query serves as key")
+            require(self.JQ == self.JK, f"JQ: expected JK={self.JK}, since tie_query_key=True, got {self.JQ}")
+            require(self.key is None, "key: expected None, since tie_query_key=True, got a config")
         else:
             self._child("key", KeyLayerConfig, heads | {"DK": self.DK, "JK": self.JK}, auto)
         self._child("value", ValueLayerConfig, heads | {"DV": self.DV, "JV": self.JV}, auto)
@@ -119,13 +119,15 @@ class InteractionLayerConfig(ModuleConfig):
         self._child("mhnorm", MultiHeadRMSNormConfig, norm, self._types())
         if self.additional_passthrough:
             same = self.output_dim == self.input_dim
-            require(same, f"additional_passthrough=True: expected output_dim={self.output_dim} == {self.input_dim}")
+            require(same, f"output_dim: expected input_dim={self.input_dim} with a passthrough, got {self.output_dim}")
             width = {"input_dim": self.input_dim}
             self._child("passthrough", PassthroughLayerConfig, width, self._types())
         else:
-            require(self.passthrough is None, "passthrough: expected None, since additional_passthrough=False")
+            require(
+                self.passthrough is None, "passthrough: expected None, since additional_passthrough=False, got a config"
+            )
         unknown = sorted(set(self.convolution_inputs) - set(_LETTERS + "st"))
-        require(not unknown, f"convolution_inputs={self.convolution_inputs!r}: expected letters of {_LETTERS}")
+        require(not unknown, f"convolution_inputs: expected letters of {_LETTERS}, got {self.convolution_inputs!r}")
 
     def children(self) -> dict[str, Child]:
         """Projections, direct gate, norm, output projection and passthrough; layers add the rest."""

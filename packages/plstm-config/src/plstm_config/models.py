@@ -38,7 +38,7 @@ class _ModelConfig(Config):
         stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
         if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
             agree = self.num_blocks in (default, stack.num_blocks)
-            require(agree, f"num_blocks={self.num_blocks}: expected block_stack.num_blocks={stack.num_blocks}")
+            require(agree, f"num_blocks: expected block_stack.num_blocks={stack.num_blocks}, got {self.num_blocks}")
             self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
         made: BlockStackConfig = self._child(
@@ -111,7 +111,8 @@ class pLSTMLMModelConfig(_ModelConfig):
         stack = self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
         require(
             is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
-            "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer)",
+            "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
+            f"got {_called(stack.block)}",
         )
         self._norm("post_blocks_norm", width)
 
@@ -136,7 +137,7 @@ class PatchEmbedConfig(Config):
         dim: width of a patch's features.
         resolution: (height, width) that the model is made for; others work, too.
         channels_first: images are [B, C, height, width].
-        stride: None: the patch size.
+        stride: none: the patch size.
     """
 
     class_name: str = field(init=False, default="PatchEmbed")
@@ -246,16 +247,21 @@ class pLSTMVisionModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "dim", "num_channels", "patch_size", "num_blocks", "num_heads")
         one_positive = len(self.output_shape) == 1 and self.output_shape[0] >= 1
-        require(one_positive, f"output_shape={self.output_shape}: expected (number of classes,)")
+        require(one_positive, f"output_shape: expected (number of classes,), got {self.output_shape}")
         grid = self._grid()
-        require(self.seqlens in (None, grid), f"seqlens={self.seqlens}: expected {grid} by resolution and patch_size")
+        require(
+            self.seqlens in (None, grid), f"seqlens: expected {grid} by resolution and patch_size, got {self.seqlens}"
+        )
         self._derive("seqlens", grid)
         block = None
         if self._is_open("block_stack"):
             block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
         stack = self._stack(self.dim, block)
         sequential = is_sequential(stack.block)
-        require(self.pooling != "cls" or sequential, "pooling='cls': expected blocks on sequences, got blocks on grids")
+        require(
+            self.pooling != "cls" or sequential,
+            "pooling: expected another one than 'cls', since blocks are on grids, got 'cls'",
+        )
         self._norm("norm", self.dim)
         self._complete_embeddings(grid)
 
@@ -284,10 +290,10 @@ class pLSTMVisionModelConfig(_ModelConfig):
 
     def _grid(self) -> tuple[int, int]:
         stride = self.patch_size if self.stride is None else self.stride
-        require(stride >= 1, f"stride={stride} is not positive")
+        require(stride >= 1, f"stride: expected an integer >= 1, got {stride}")
         for side in self.resolution:
             fits = side >= self.patch_size and (side - self.patch_size) % stride == 0
-            require(fits, f"resolution={self.resolution} is not divisible by patch_size={self.patch_size}")
+            require(fits, f"resolution: expected sides that patches of {self.patch_size} tile, got {self.resolution}")
         x, y = ((side - self.patch_size) // stride + 1 for side in self.resolution)
         return x, y
 
@@ -305,7 +311,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
             positions = {"seqlens": grid, "dim": self.dim}
             self._child("pos_embed", PosEmbed2DConfig, positions, self._types())
         else:
-            require(self.pos_embed is None, "pos_embed: expected None, since use_pos_embed=False")
+            require(self.pos_embed is None, "pos_embed: expected None, since use_pos_embed=False, got a config")
 
 
 @frozen
@@ -340,10 +346,11 @@ class pLSTMGraphModelConfig(_ModelConfig):
 
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
-        require(self.edge_input_dim >= 0, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
+        require(self.edge_input_dim >= 0, f"edge_input_dim: expected a number >= 0, got {self.edge_input_dim}")
         stack = self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
         on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
-        require(on_graphs, "block_stack.block: expected a pLSTMGraphBlock or pLSTMGraphEdgeBlock")
+        expected = "a pLSTMGraphBlock or pLSTMGraphEdgeBlock"
+        require(on_graphs, f"block_stack.block: expected {expected}, got {_called(stack.block)}")
         self._norm("norm", self.dim)
 
     def _pair_block(self) -> Config:
@@ -375,3 +382,7 @@ def is_sequential(block: Any) -> bool:
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
+
+
+def _called(config: Any) -> str:
+    return str(getattr(config, "class_name", type(config).__name__))

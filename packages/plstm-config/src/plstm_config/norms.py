@@ -51,9 +51,9 @@ class NormLayerConfig(Config):
         self._derive("output_dim", self.input_dim)
 
     def _check(self) -> None:
-        require(self.eps > 0, f"eps={self.eps}: expected a positive number")
+        require(self.eps > 0, f"eps: expected a positive number, got {self.eps}")
         same = self.output_dim == self.input_dim
-        require(same, f"output_dim={self.output_dim}: expected input_dim={self.input_dim}, a norm keeps its width")
+        require(same, f"output_dim: expected input_dim={self.input_dim}, a norm keeps its width, got {self.output_dim}")
 
 
 @frozen

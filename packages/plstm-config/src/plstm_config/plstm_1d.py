@@ -22,14 +22,16 @@ class pLSTM1DLayerConfig(InteractionLayerConfig):
     def _complete(self) -> None:
         super()._complete()
         known = self.implementation in ("auto", "recurrent", "chunkwise")
-        require(known, f"implementation={self.implementation!r}: expected 'auto', 'recurrent' or 'chunkwise'")
+        require(known, f"implementation: expected 'auto', 'recurrent' or 'chunkwise', got {self.implementation!r}")
         if self.input_dim < 1:
             return
         if self.additional_convolution:
             width = {"input_dim": self.input_dim}
             self._child("convolution", Convolution1DLayerConfig, width, self._types())
         else:
-            require(self.convolution is None, "convolution: expected None, since additional_convolution=False")
+            require(
+                self.convolution is None, "convolution: expected None, since additional_convolution=False, got a config"
+            )
 
     def children(self) -> dict[str, Child]:
         """Those of every layer, the convolution and the gates."""

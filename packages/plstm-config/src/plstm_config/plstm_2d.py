@@ -53,7 +53,9 @@ class GridLayerConfig(InteractionLayerConfig):
             width = {"input_dim": self.input_dim}
             self._child("convolution", Convolution2DLayerConfig, width, self._types())
         else:
-            require(self.convolution is None, "convolution: expected None, since additional_convolution=False")
+            require(
+                self.convolution is None, "convolution: expected None, since additional_convolution=False, got a config"
+            )
 
     def children(self) -> dict[str, Child]:
         """Those of every layer, the convolution and the gates: one of each kind in P-mode, one a direction in D-mode.
@@ -102,7 +104,9 @@ class pLSTM2DLayerConfig(GridLayerConfig):
 
     def _complete(self) -> None:
         known = self.orientation_combinations and set(self.orientation_combinations) <= {0, 1, 2, 3}
-        require(bool(known), f"orientation_combinations={self.orientation_combinations}: expected some of 0, 1, 2, 3")
+        require(
+            bool(known), f"orientation_combinations: expected some of 0, 1, 2, 3, got {self.orientation_combinations}"
+        )
         super()._complete()
 
 

@@ -71,11 +71,11 @@ class _GraphLayerConfig(ModuleConfig):
         width = self.num_heads * self.hv_head_dim
         require(
             self.out or width == self.output_dim,
-            f"num_heads*hv_head_dim={width}: expected output_dim={self.output_dim}, since out=False",
+            f"num_heads*hv_head_dim: expected output_dim={self.output_dim}, since out=False, got {width}",
         )
         structure = {"num_heads": self.num_heads, "input_dim": width}
         norm = self._child("mhnorm", MultiHeadRMSNormConfig, structure, {"axis": 0, **self._types()})
-        require(norm.axis == 0, f"mhnorm.axis={norm.axis}: expected 0, heads come first on graphs")
+        require(norm.axis == 0, f"mhnorm.axis: expected 0, heads come first on graphs, got {norm.axis}")
 
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:
@@ -127,7 +127,9 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
     edge_slots: Literal["own", "swapped"] = "own"
 
     def _check(self) -> None:
-        require(self.max_edges == -1 or self.max_edges >= 1, f"max_edges={self.max_edges} is not positive")
+        require(
+            self.max_edges == -1 or self.max_edges >= 1, f"max_edges: expected an integer >= 1, got {self.max_edges}"
+        )
 
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:
@@ -160,7 +162,7 @@ class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
 
     def _check(self) -> None:
         valid = self.edge_input_dim == -1 or self.edge_input_dim >= 0
-        require(valid, f"edge_input_dim={self.edge_input_dim}: expected a number >= 0")
+        require(valid, f"edge_input_dim: expected a number >= 0, got {self.edge_input_dim}")
 
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:

@@ -42,7 +42,7 @@ class DropPathConfig(Config):
     scale_by_keep: bool = True
 
     def _check(self) -> None:
-        require(0 <= self.drop_prob < 1, f"drop_prob={self.drop_prob}: expected 0 <= drop_prob < 1")
+        require(0 <= self.drop_prob < 1, f"drop_prob: expected 0 <= drop_prob < 1, got {self.drop_prob}")
 
 
 @frozen
@@ -75,4 +75,4 @@ class SoftCapFunctionConfig(Config):
     scale: float = 10.0
 
     def _check(self) -> None:
-        require(self.scale > 0, f"scale={self.scale}: expected a positive number")
+        require(self.scale > 0, f"scale: expected a positive number, got {self.scale}")

@@ -212,7 +212,7 @@ def plstm_lm(
 def _pair(resolution: int | Sequence[int]) -> tuple[int, int]:
     sides = _numbers("resolution", resolution, 2)
     if len(sides) != 2:
-        raise ValueError(f"resolution={sides}: expected (height, width)")
+        raise ValueError(f"resolution: expected (height, width), got {sides}")
     return sides[0], sides[1]
 
 
@@ -221,7 +221,7 @@ def _numbers(name: str, given: int | Sequence[int], times: int) -> tuple[int, ..
     if isinstance(given, int):
         return (given,) * times
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{name}={given!r}: expected a number or a sequence of numbers, got {type(given).__name__}")
+        raise TypeError(f"{name}: expected a number or a sequence of numbers, got {given!r}")
     return tuple(given)
 
 
@@ -280,7 +280,7 @@ def preset(name: str, **changes: Any) -> Config:
         (10,)
     """
     if not isinstance(name, str) or name not in _PRESETS:
-        raise ValueError(f"name={name!r}: expected one of {', '.join(_PRESETS)}{_suggestion(name, _PRESETS)}")
+        raise ValueError(f"name: expected one of {', '.join(_PRESETS)}, got {name!r}{_suggestion(name, _PRESETS)}")
     maker = _PRESETS[name]
     known = list(signature(maker).parameters)
     aliases = {alias: argument for alias, argument in _ALIASES.items() if argument in known}

@@ -58,7 +58,7 @@ class ProjectionLayerConfig(Config):
         head, state = self._axes
         require_positive(self, "num_heads", "sub_heads", state)
         size = getattr(self, head)
-        require(size == -1 or size >= 1, f"{head}={size} is not positive")
+        require(size == -1 or size >= 1, f"{head}: expected an integer >= 1, got {size}")
         if self.input_dim < 1 or size < 1:
             return
         heads, slices = self.num_heads, self.sub_heads
@@ -68,7 +68,7 @@ class ProjectionLayerConfig(Config):
             return
         require_divisible(self, "sub_heads", "num_heads")
         per_head = slices // heads
-        require(size % per_head == 0, f"{head}={size} is not divisible by sub_heads/num_heads={per_head}")
+        require(size % per_head == 0, f"{head}: expected a multiple of sub_heads/num_heads={per_head}, got {size}")
 
 
 @frozen

@@ -45,7 +45,8 @@ class Registry(Generic[M]):
             known = self.classes.setdefault(config_class, module_class)
             if known is not module_class:
                 name = getattr(module_class, "__name__", str(module_class))
-                raise ValueError(f"config_class={config_class.__name__} is already registered for {known}, got {name}")
+                held = f"{config_class.__name__}, held by {known}"
+                raise ValueError(f"config_class: expected one that is not registered yet, got {held}, for {name}")
             return module_class
 
         return decorate
@@ -70,7 +71,7 @@ class Registry(Generic[M]):
         if found is None:
             hint = f"; {_preset_hint(config)}" if isinstance(config, str) else ""
             raise TypeError(
-                f"config must be an instance of one of {', '.join(self.names())}, got {type(config).__name__}{hint}"
+                f"config: expected an instance of one of {', '.join(self.names())}, got {type(config).__name__}{hint}"
             )
         return found
 

@@ -11,8 +11,8 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
 
     Args:
         temperature: divides the logits; 0 is greedy.
-        top_k: None, or how many of the most likely tokens to keep.
-        top_p: None, or the probability that the kept ones reach.
+        top_k: none, or how many of the most likely tokens to keep.
+        top_p: none, or the probability that the kept ones reach.
 
     Raises:
         ValueError: if an option is outside its range.

@@ -80,7 +80,7 @@ def config_class(class_name: str) -> type[Config]:
         ValueError: if there is none of that name; the message lists all.
     """
     if not isinstance(class_name, str) or class_name not in CONFIG_CLASSES:
-        raise ValueError(f"class_name={class_name!r}: expected one of {', '.join(sorted(CONFIG_CLASSES))}")
+        raise ValueError(f"class_name: expected one of {', '.join(sorted(CONFIG_CLASSES))}, got {class_name!r}")
     return CONFIG_CLASSES[class_name]
 
 
@@ -138,7 +138,7 @@ def _check_class_name(cls: type[Config], mapping: Mapping[str, Any]) -> None:
     own = cls.__dataclass_fields__["class_name"].default
     given = mapping.get("class_name", own)
     if given != own:
-        raise ValueError(f"class_name={given!r:.80}: expected {own!r}")
+        raise ValueError(f"class_name: expected {own!r}, got {given!r:.80}")
 
 
 def _option(hint: Any, value: Mapping[str, Any], path: str) -> type[Config]:
@@ -212,7 +212,7 @@ def _retired(mapping: Mapping[str, Any]) -> set[str]:
     for name in retired.keys() & mapping.keys():
         allowed, value = retired[name], mapping[name]
         if allowed is not None and value not in allowed:
-            raise ValueError(f"{class_name}.{name}={value!r:.80}: expected {allowed[0]!r}, the only kind there is")
+            raise ValueError(f"{class_name}.{name}: expected {allowed[0]!r}, the only kind there is, got {value!r:.80}")
     return set(retired)
 
 
@@ -222,7 +222,7 @@ def check_names(cls: type[Config], mapping: Mapping[str, Any]) -> None:
     unknown = sorted(set(mapping) - known)
     if unknown:
         shown = ", ".join(map(repr, unknown[:_SHOWN]))
-        raise ValueError(f"{cls.__name__} has no field {shown}; it has {', '.join(sorted(known))}")
+        raise ValueError(f"{cls.__name__}: expected some of the fields {', '.join(sorted(known))}, got {shown}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def load(path: str | Path) -> Config:
     try:
         return from_dict(mapping)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a valid config: {error}") from error
+        raise ValueError(f"{path}: expected a valid config, got one with {error}") from error
 
 
 def read_mapping(path: str | Path) -> Any:
@@ -309,7 +309,7 @@ def one_line(error: Exception) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"number: expected one of JSON, got {name}")
 
 
 def _parse_yaml(path: Path) -> Any:
@@ -338,7 +338,7 @@ def save(config: Config, path: str | Path) -> None:
 def _kind(path: Path) -> str:
     kinds = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
     if path.suffix not in kinds:
-        raise ValueError(f"path={str(path)!r}: expected a name that ends in .json, .yaml or .yml")
+        raise ValueError(f"path: expected a name that ends in .json, .yaml or .yml, got {str(path)!r}")
     return kinds[path.suffix]
 
 

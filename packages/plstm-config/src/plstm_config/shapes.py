@@ -1,13 +1,12 @@
 """Argument checks shared by every backend: what the ops accept, in the letters of the dimension legend.
 
-The checks read `.shape` only, so they serve the arrays of every framework alike and disappear under tracing. The values
-of `cu_seqlens` are the one thing that needs concrete numbers; `check_cu_seqlens` looks at them separately.
+The checks read `.shape` only, so they serve the arrays of every framework alike and disappear under tracing.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from math import isfinite
+from collections.abc import Mapping
 from typing import Any
+
+from plstm_config.options import check_cu_seqlens_shape, check_mode, check_scale
 
 Sizes = dict[str, int]
 Layout = tuple[str, ...]
@@ -127,9 +126,9 @@ def check_plstm_1d(
         transition: [B,T,JT,JT].
         mark: [B,T,JO,JQ,JT].
         direct: [B,T,JO,JQ,JK,JV].
-        initial_state: None or [B,DK,DV,JT]; [B,S,DK,DV,JT] with `cu_seqlens`.
-        scale: None or a number.
-        cu_seqlens: None or [S+1]; its values are left to `check_cu_seqlens`.
+        initial_state: none or [B,DK,DV,JT]; [B,S,DK,DV,JT] with `cu_seqlens`.
+        scale: none or a number.
+        cu_seqlens: none or [S+1]; its values are left to `check_cu_seqlens`.
 
     Returns:
         The size of every letter.
@@ -175,7 +174,7 @@ def check_plstm_1d_step(
         mark: [B,JO,JQ,JT].
         direct: [B,JO,JQ,JK,JV].
         state: [B,DK,DV,JT].
-        scale: None or a number.
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -220,14 +219,14 @@ def check_plstm_2d(
         source_d: [B,X,Y,JT,JK,JV].
         transition_rl: [B,X,Y,JT,JT].
         transition_du: [B,X,Y,JT,JT].
-        transition_dl: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
-        transition_ru: None (zero) or [B,X,Y,JT,JT]; None with mode "P".
+        transition_dl: none (zero) or [B,X,Y,JT,JT]; None with mode "P".
+        transition_ru: none (zero) or [B,X,Y,JT,JT]; None with mode "P".
         mark_l: [B,X,Y,JO,JQ,JT].
         mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P".
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None or "P".
-        initial_state: None or the pair left [B,Y,DK,DV,JT], top [B,X,DK,DV,JT].
-        scale: None or a number.
+        mode: none or "P".
+        initial_state: none or the pair left [B,Y,DK,DV,JT], top [B,X,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -275,14 +274,14 @@ def check_plstm_2d_oriented(
         source_d: see `source_r`.
         transition_rl: see `source_r`.
         transition_du: see `source_r`.
-        transition_dl: None (zero), or see `source_r`.
-        transition_ru: None (zero), or see `source_r`.
+        transition_dl: none (zero), or see `source_r`.
+        transition_ru: none (zero), or see `source_r`.
         mark_l: see `source_r`.
         mark_u: see `source_r`; None with mode "P", as the two before it.
         direct: see `query`.
-        mode: None or "P".
-        initial_state: None or the pair left [B,O,Y,DK,DV,JT], top [B,O,X,DK,DV,JT].
-        scale: None or a number.
+        mode: none or "P".
+        initial_state: none or the pair left [B,O,Y,DK,DV,JT], top [B,O,X,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -326,8 +325,8 @@ def check_plstm_graph(
         mark: [H,E], or [H,E,JO,JQ,JT].
         direct: [H,N], or [H,N,JO,JQ,JK,JV].
         topology: has `edges` [E,2] and `line_edges` [L,2]; if it has `num_nodes`, this is N.
-        initial_state: None, [H,E,DK,DV], or [H,E,DK,DV,JT].
-        scale: None or a number.
+        initial_state: none, [H,E,DK,DV], or [H,E,DK,DV,JT].
+        scale: none or a number.
 
     Returns:
         The size of every letter.
@@ -355,134 +354,13 @@ def check_plstm_graph(
     return sizes
 
 
-def check_scale(scale: Any) -> None:
-    """Check that `scale` is None, a finite number, or a real array without dimensions (whose value may be unknown).
-
-    Raises:
-        TypeError: if it is something else.
-        ValueError: if it is an array with dimensions, not finite, or beyond what a float holds.
-    """
-    if scale is None:
-        return
-    if isinstance(scale, int | float) and not isinstance(scale, bool):
-        try:
-            finite = isfinite(scale)
-        except OverflowError:
-            raise ValueError("scale: expected a number that a float holds, got an integer beyond") from None
-        if not finite:
-            raise ValueError(f"scale: expected a finite number, got {scale}")
-        return
-    if not hasattr(scale, "shape"):
-        raise TypeError(f"scale: expected None or a number, got {type(scale).__name__}")
-    if len(scale.shape) != 0:
-        raise ValueError(f"scale: expected None or a number, got an array of shape {tuple(scale.shape)}")
-    dtype = str(scale.dtype)
-    if not any(kind in dtype for kind in ("int", "float")):
-        raise TypeError(f"scale: expected None or a real number, got an array of dtype {dtype}")
-
-
-def check_cu_seqlens_shape(cu_seqlens: Any) -> int:
-    """Check the shape of the boundaries of packed sequences.
-
-    Args:
-        cu_seqlens: integer array [S+1].
-
-    Returns:
-        S, the number of sequences.
-
-    Raises:
-        TypeError: if it has no shape.
-        ValueError: if it is not one-dimensional or has fewer than two entries.
-    """
-    if not hasattr(cu_seqlens, "shape"):
-        raise TypeError(f"cu_seqlens: expected an integer array of shape [S+1], got {type(cu_seqlens).__name__}")
-    shape = tuple(cu_seqlens.shape)
-    if len(shape) != 1 or shape[0] < 2:
-        raise ValueError(f"cu_seqlens: expected [S+1] with S >= 1, got {shape}")
-    return int(shape[0]) - 1
-
-
-def check_cu_seqlens(cu_seqlens: Any, length: int) -> tuple[int, ...]:
-    """Check the values of the boundaries of packed sequences; not for traced arrays.
-
-    Args:
-        cu_seqlens: integer array or sequence [S+1]; sequence i covers the steps from
-            ``cu_seqlens[i]`` up to, not including, ``cu_seqlens[i+1]``.
-        length: T, the packed length.
-
-    Returns:
-        The boundaries as Python integers.
-
-    Raises:
-        TypeError: if it is no array or sequence, or holds something else than integers.
-        ValueError: if it does not start at 0, does not end at T, or decreases anywhere.
-    """
-    if hasattr(cu_seqlens, "tolist"):
-        check_cu_seqlens_shape(cu_seqlens)
-        cu_seqlens = cu_seqlens.tolist()
-    if not isinstance(cu_seqlens, Sequence):
-        raise TypeError(f"cu_seqlens: expected an integer array of shape [S+1], got {type(cu_seqlens).__name__}")
-    bounds = tuple(cu_seqlens)
-    if len(bounds) < 2:
-        raise ValueError(f"cu_seqlens: expected [S+1] with S >= 1, got ({len(bounds)},)")
-    for bound in bounds:
-        if not isinstance(bound, int) or isinstance(bound, bool):
-            raise TypeError(f"cu_seqlens: expected integers, got {bound!r} of type {type(bound).__name__}")
-        if bound < 0:
-            raise ValueError(f"cu_seqlens: expected non-negative boundaries, got {list(bounds)}")
-    if bounds[0] != 0:
-        raise ValueError(f"cu_seqlens: expected the first boundary to be 0, got {list(bounds)}")
-    if any(after < before for before, after in pairwise(bounds)):
-        raise ValueError(f"cu_seqlens: expected boundaries that do not decrease, got {list(bounds)}")
-    if bounds[-1] != length:
-        raise ValueError(f"cu_seqlens: expected the last boundary to be T={length}, got {list(bounds)}")
-    return bounds
-
-
-def check_implementation(implementation: str, valid: Sequence[str]) -> str:
-    """Check the name of an implementation.
-
-    Args:
-        implementation: the name asked for.
-        valid: the names that exist.
-
-    Returns:
-        `implementation`.
-
-    Raises:
-        ValueError: if it is unknown; the message lists the valid names.
-    """
-    if implementation not in valid:
-        raise ValueError(f"implementation: expected one of {', '.join(map(repr, valid))}, got {implementation!r}")
-    return implementation
-
-
-def check_size(name: str, size: Any) -> None:
-    """Check an optional positive integer such as `chunk_size` or `block_size`.
-
-    Args:
-        name: name of the argument, for messages.
-        size: None (the op chooses) or an integer of at least 1.
-
-    Raises:
-        TypeError: if it is neither None nor an integer.
-        ValueError: if it is below 1.
-    """
-    if size is None:
-        return
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f"{name}: expected None or a positive integer, got {type(size).__name__}")
-    if size < 1:
-        raise ValueError(f"{name}: expected None or a positive integer, got {size}")
-
-
 def _describe(layout: Layout, sizes: Sizes) -> str:
     letters = (f"{letter}={sizes[letter]}" if letter in sizes and letter != "2" else letter for letter in layout)
     return f"[{', '.join(letters)}]"
 
 
 def _check_2d(layouts: Mapping[str, Layout], arrays: tuple[Any, ...], sizes: Sizes, mode: Any) -> None:
-    _check_mode(mode)
+    check_mode(mode)
     for (name, layout), array in zip(layouts.items(), arrays, strict=True):
         if mode == "P" and name in DIRECTED:
             if array is not None:
@@ -501,12 +379,3 @@ def _check_border_states(initial_state: Any, batch: Layout, sizes: Sizes) -> Non
     left, top = initial_state
     check_array("initial_state[0] (left)", left, (*batch, "Y", "DK", "DV", "JT"), sizes)
     check_array("initial_state[1] (top)", top, (*batch, "X", "DK", "DV", "JT"), sizes)
-
-
-def _check_mode(mode: Any) -> None:
-    if mode is None:
-        return
-    if not isinstance(mode, str):
-        raise TypeError(f"mode: expected None or 'P', got {type(mode).__name__}")
-    if mode != "P":
-        raise ValueError(f"mode: expected None or 'P', got {mode!r}")

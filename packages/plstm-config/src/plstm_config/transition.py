@@ -67,7 +67,7 @@ class LongRangeTransitionLayerConfig(Config):
     def _check(self) -> None:
         require_positive(self, "num_heads", "sub_heads", "orthogonalization_order")
         valid = self.transition_dim == -1 or self.transition_dim >= 1
-        require(valid, f"transition_dim={self.transition_dim} is not positive")
+        require(valid, f"transition_dim: expected an integer >= 1, got {self.transition_dim}")
         if self.weight and self.input_dim > 0:
             require_divisible(self, "num_heads", "sub_heads")
             require_divisible(self, "input_dim", "sub_heads")

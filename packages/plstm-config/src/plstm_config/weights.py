@@ -68,7 +68,9 @@ def check_weights(
         missing = sorted(set(expected) - set(weights))
         more = asked - len(weights) - _LISTED
         listed = ", ".join(map(repr, missing[:_LISTED]))
-        raise ValueError(f"{source}: weights do not fit {owner}: missing {listed} and at least {more} more")
+        raise ValueError(
+            f"{source}: expected the weights of {owner}, got others: missing {listed} and at least {more} more"
+        )
     check_shapes(expected, weights, owner=owner, source=source, resizable=_resizable(config, resize_limit))
 
 
@@ -104,7 +106,7 @@ def check_shapes(
     if problems:
         cut = problems[: _LISTED + 2]
         more = f" and {len(problems) - len(cut)} more" if len(problems) > len(cut) else ""
-        raise ValueError(f"{source}: weights do not fit {owner}: {'; '.join(cut)}{more}")
+        raise ValueError(f"{source}: expected the weights of {owner}, got others: {'; '.join(cut)}{more}")
 
 
 def count_arrays(config: Config | Weights) -> int:

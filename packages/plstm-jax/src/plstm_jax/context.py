@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from jax import Array
 
+from plstm_config.checks import Kind, check_cache_entry, check_on_graph, check_sequence
 from plstm_jax.graphs import Graph
 
 Cache: TypeAlias = dict[str, Any]
-# What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
-# the last; such modules have no cache and take no graph, like those on grids.
-Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,7 @@ class Context:
         """
         if self.cache is None:
             return self
-        if name not in self.cache:
-            raise ValueError(
-                f"cache: expected an entry {name!r} as init_cache makes it, got the entries {sorted(self.cache)}"
-            )
+        check_cache_entry(self.cache, name)
         return replace(self, cache=self.cache[name])
 
     def check(self, kind: Kind, name: str) -> None:
@@ -65,12 +60,8 @@ class Context:
             ValueError: something for sequences is asked of a module that is not on sequences, a graph is given to one
                 that is not on graphs, or none to one that is.
         """
-        require_sequence(kind, name, *self._sequence_requests())
-        if kind == "graph" and self.graph is None:
-            raise ValueError(f"graph: expected a DagTopology or an edge_index for {name}, got None")
-        if kind != "graph" and (self.graph is not None or self.edge_attr is not None):
-            given = "graph" if self.graph is not None else "edge_attr"
-            raise ValueError(f"{given}: expected None, since {name} is not on graphs")
+        check_sequence(kind, name, self._sequence_requests())
+        check_on_graph(kind, name, self.graph, self.edge_attr)
 
     def _sequence_requests(self) -> list[str]:
         given = {
@@ -80,21 +71,3 @@ class Context:
             "cu_seqlens": self.cu_seqlens is not None,
         }
         return [name for name, used in given.items() if used][: 1 if self.stepping else None]
-
-
-def require_sequence(kind: Kind, name: str, *requests: str) -> None:
-    """Refuse what only modules with one time axis can do.
-
-    Args:
-        kind: what the module works on.
-        name: its class, for the message.
-        requests: names of the arguments or functions that were used.
-
-    Raises:
-        ValueError: `requests` is not empty although the module does not work on sequences.
-    """
-    if requests and kind != "sequence":
-        raise ValueError(
-            f"{', '.join(requests)}: expected a module with one time axis (pLSTM1DLayer inside), "
-            f"got {name}, which has no cache and takes no packed sequences"
-        )

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 from jax import Array
 
+from plstm_config.checks import Kind
 from plstm_config.registry import Registry
-from plstm_jax.context import Cache, Context, Kind
+from plstm_jax.context import Cache, Context
 
 Result: TypeAlias = tuple[Array, Cache]
 Formula: TypeAlias = Callable[[Any, "Scope", Array, Context], Result]
@@ -35,7 +36,16 @@ class Scope(ABC):
 
     @abstractmethod
     def call(self, name: str, x: Array, context: Context) -> Result:
-        """Run a submodule under a context."""
+        """Run a submodule under a context.
+
+        Args:
+            name: of the submodule.
+            x: its input, of the shape that it takes.
+            context: its own.
+
+        Returns:
+            Its output and its cache.
+        """
 
     @abstractmethod
     def key(self) -> Array | None:
@@ -48,7 +58,7 @@ class Scope(ABC):
 
         Args:
             name: of the repeated submodules, such as "blocks".
-            x: input of the first.
+            x: input of the first, of the shape that it takes.
             contexts: one for each.
             scan: whether they should be compiled once for all. Needs contexts that differ in their caches only. Nothing
                 but compilation depends on it, so a scope may ignore it.

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from plstm_config import checks
+from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
 from plstm_jax.ops import GraphPlan
 from plstm_jax.padded_graph import PaddedGraph
@@ -32,16 +34,8 @@ def as_topology(graph: Any, num_nodes: int, mode: Mode | None = None) -> Graph:
     """
     if isinstance(graph, np.ndarray | jax.Array) and not isinstance(graph, jax.core.Tracer):
         return DagTopology.from_edge_index(num_nodes, np.asarray(graph), mode or "P")
-    if not isinstance(graph, DagTopology | PaddedGraph):
-        raise TypeError(f"graph: expected a DagTopology or an edge_index [2,E], got {type(graph).__name__}")
-    if graph.num_nodes != num_nodes:
-        raise ValueError(f"graph: expected a graph of N={num_nodes} nodes, as many as x has, got {graph.num_nodes}")
+    check_topology(graph, num_nodes, (DagTopology, PaddedGraph))
     return graph if mode is None else graph.with_mode(mode)
-
-
-def first_nodes(graph: Graph) -> Any:
-    """The first node of the graph that each node belongs to [N]."""
-    return graph.first_node if isinstance(graph, PaddedGraph) else graph.node_ptr[graph.node_graph]
 
 
 def op_graph(graph: Graph) -> DagTopology | GraphPlan:
@@ -59,9 +53,5 @@ def check_degrees(topology: Graph, max_edges: int) -> None:
     Raises:
         ValueError: if a node has more; the message names it.
     """
-    for degree, way in ((topology.in_degree, "into"), (topology.out_degree, "out of")):
-        if not isinstance(degree, jax.core.Tracer) and degree.max(initial=0) > max_edges:
-            raise ValueError(
-                f"graph: expected at most max_edges={max_edges} edges {way} a node, "
-                f"got {degree.max()} {way} node {degree.argmax()}"
-            )
+    if not isinstance(topology.in_degree, jax.core.Tracer):
+        checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)

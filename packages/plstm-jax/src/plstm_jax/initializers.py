@@ -27,26 +27,16 @@ from plstm_config import (
     XavierInitConfig,
     ZerosInitConfig,
 )
+from plstm_config.initializers import axes_of
+from plstm_config.options import of_instance
 from plstm_jax.dtypes import dtype_of, wide
 
 Shape = Sequence[int]
 
 
-def _axes(axes: int | Sequence[int], rank: int) -> list[int]:
-    given = [axes] if isinstance(axes, int) else list(axes)
-    for axis in given:
-        if not -rank <= axis < rank:
-            raise ValueError(f"axis must lie in [-{rank}, {rank}) for an array of rank {rank}, got {axis}")
-    return [axis % rank for axis in given]
-
-
-def _size(shape: Shape, axis: int) -> int:
-    return shape[_axes(axis, len(shape))[0]]
-
-
 def _spaced(key: Array, shape: Shape, dtype: Any, config: LinspaceInitConfig | LogspaceInitConfig) -> Array:
     """Spaced values along one axis, repeated over the others."""
-    values = jnp.linspace(config.low, config.high, _size(shape, config.axis), dtype=dtype)
+    values = jnp.linspace(config.low, config.high, shape[axes_of(config.axis, len(shape))[0]], dtype=dtype)
     if isinstance(config, LogspaceInitConfig):
         values = jnp.asarray(config.base, dtype) ** values
     laid = [1] * len(shape)
@@ -54,11 +44,14 @@ def _spaced(key: Array, shape: Shape, dtype: Any, config: LinspaceInitConfig | L
     return jnp.broadcast_to(values.reshape(laid), shape)
 
 
-def _normal(stddev: Callable[[Shape, Any], float]) -> Callable[[Array, Shape, Any, Any], Array]:
-    def draw(key: Array, shape: Shape, dtype: Any, config: Any) -> Array:
-        return jax.random.normal(key, shape, dtype) * stddev(shape, config) + getattr(config, "mean", 0.0)
+def _normal(key: Array, shape: Shape, dtype: Any, config: NormalInitConfig) -> Array:
+    return jax.random.normal(key, shape, dtype) * config.stddev + config.mean
 
-    return draw
+
+def _scaled_normal(
+    key: Array, shape: Shape, dtype: Any, config: WangInitConfig | XavierInitConfig | SmallInitConfig
+) -> Array:
+    return jax.random.normal(key, shape, dtype) * config.spread(shape)
 
 
 def _uniform(key: Array, shape: Shape, dtype: Any, config: UniformInitConfig) -> Array:
@@ -68,35 +61,13 @@ def _uniform(key: Array, shape: Shape, dtype: Any, config: UniformInitConfig) ->
 def _truncated_normal(key: Array, shape: Shape, dtype: Any, config: TruncatedNormalInitConfig) -> Array:
     if config.stddev == 0.0:
         return jnp.full(shape, min(max(config.mean, config.lower), config.upper), dtype)
-    low, high = ((bound - config.mean) / config.stddev for bound in (config.lower, config.upper))
-    # Float32 resolves the lower tail only, so an interval in the upper half is mirrored.
-    sign = -1.0 if low + high > 0.0 else 1.0
-    first, last = sorted((sign * low, sign * high))
-    first_share, last_share = (0.5 * math.erfc(-bound / math.sqrt(2.0)) for bound in (first, last))
+    sign, first, last, first_share, last_share = config.tail()
     share = first_share + (last_share - first_share) * jax.random.uniform(key, shape, dtype)
     return jnp.clip(jax.scipy.special.ndtri(share), first, last) * (sign * config.stddev) + config.mean
 
 
 def _diagonal(key: Array, shape: Shape, dtype: Any, config: DiagonalInitConfig) -> Array:
-    rank = len(shape)
-    in_axes, out_axes = _axes(config.in_axes, rank), _axes(config.out_axes, rank)
-    if set(in_axes) & set(out_axes):
-        raise ValueError(f"out_axes must differ from in_axes={config.in_axes}, got {config.out_axes}")
-    in_size, out_size = (math.prod(shape[axis] for axis in axes) for axes in (in_axes, out_axes))
-    period = max(min(in_size, out_size), 1)
-    rows, columns = jnp.arange(in_size) % period, jnp.arange(out_size) % period
-    matrix = (rows[:, None] == columns).astype(dtype) * config.value
-    # The axes in the order other, in, out: there the matrix broadcasts over the leading ones.
-    others = [axis for axis in range(rank) if axis not in {*in_axes, *out_axes}]
-    order = others + in_axes + out_axes
-    block = matrix.reshape([shape[axis] for axis in in_axes + out_axes])
-    ordered = jnp.broadcast_to(block, [shape[axis] for axis in order])
-    return ordered.transpose([order.index(axis) for axis in range(rank)])
-
-
-def _xavier_stddev(shape: Shape, config: XavierInitConfig) -> float:
-    fans = _size(shape, config.in_axis) + _size(shape, config.out_axis)
-    return config.mup_init_scale * math.sqrt(2.0 / fans)
+    return jnp.asarray(config.array(shape), dtype)
 
 
 _INITIALIZERS: dict[type, Callable[[Array, Shape, Any, Any], Array]] = {
@@ -105,15 +76,13 @@ _INITIALIZERS: dict[type, Callable[[Array, Shape, Any, Any], Array]] = {
     OnesInitConfig: lambda key, shape, dtype, config: jnp.ones(shape, dtype),
     LinspaceInitConfig: _spaced,
     LogspaceInitConfig: _spaced,
-    NormalInitConfig: _normal(lambda shape, config: config.stddev),
+    NormalInitConfig: _normal,
     UniformInitConfig: _uniform,
     TruncatedNormalInitConfig: _truncated_normal,
     DiagonalInitConfig: _diagonal,
-    WangInitConfig: _normal(
-        lambda shape, config: 2.0 * config.mup_init_scale / math.sqrt(_size(shape, config.axis)) / config.num_blocks
-    ),
-    XavierInitConfig: _normal(_xavier_stddev),
-    SmallInitConfig: _normal(lambda shape, config: config.mup_init_scale / math.sqrt(2.5 * _size(shape, config.axis))),
+    WangInitConfig: _scaled_normal,
+    XavierInitConfig: _scaled_normal,
+    SmallInitConfig: _scaled_normal,
 }
 
 
@@ -142,10 +111,7 @@ def draw(config: object, key: Array, shape: Shape, dtype: Any = "float32") -> Ar
         TypeError: if the config is no initialiser config; the message lists those that are.
         ValueError: if the config names an axis that the shape does not have.
     """
-    initializer = _INITIALIZERS.get(type(config))
-    if initializer is None:
-        known = ", ".join(sorted(config_class.__name__ for config_class in _INITIALIZERS))
-        raise TypeError(f"config must be an instance of one of {known}, got {type(config).__name__}")
+    initializer = of_instance("config", config, _INITIALIZERS)
     if math.prod(shape) == 0:
         return jnp.zeros(shape, dtype_of(dtype))
     return initializer(key, tuple(shape), wide(dtype), config).astype(dtype_of(dtype))

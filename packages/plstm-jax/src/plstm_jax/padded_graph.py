@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
 from plstm_config.topology import DagTopology, Mode
 from plstm_jax.ops import GraphPlan, plan_graph
-from plstm_jax.ops._plstm_graph.plan import _bucket
+from plstm_jax.ops._plstm_graph.plan import bucket, fill
 
 
 @jax.tree_util.register_dataclass
@@ -146,19 +144,19 @@ def pad_graph(topology: DagTopology) -> PaddedGraph:
     Returns:
         The graph, in the mode of the topology, with numpy arrays.
     """
-    rows = _bucket(topology.num_input_edges)
+    rows = bucket(topology.num_input_edges)
     views = {
         _key(mode, backwards): _view(turned.with_mode(mode), rows)
         for backwards, turned in ((False, topology), (True, topology.reverse()))
         for mode in ("P", "D")
     }
-    nodes, graphs = views["P"].plan.num_nodes, _bucket(topology.num_graphs)
+    nodes, graphs = views["P"].plan.num_nodes, bucket(topology.num_graphs)
     return PaddedGraph(
         views=views,
-        node_graph=_fill(topology.node_graph, nodes, graphs),
-        first_node=_fill(topology.node_ptr[topology.node_graph], nodes, nodes),
-        degrees={"in": _fill(topology.in_degree, nodes, 0), "out": _fill(topology.out_degree, nodes, 0)},
-        graph_sizes=_fill(topology.graph_sizes, graphs, 0),
+        node_graph=fill(topology.node_graph, nodes, graphs),
+        first_node=fill(topology.first_node, nodes, nodes),
+        degrees={"in": fill(topology.in_degree, nodes, 0), "out": fill(topology.out_degree, nodes, 0)},
+        graph_sizes=fill(topology.graph_sizes, graphs, 0),
         num_input_edges=rows,
         mode=topology.mode,
         reversed=False,
@@ -170,19 +168,14 @@ def _view(topology: DagTopology, rows: int) -> GraphView:
     size = plan.edges.shape[0]
     return GraphView(
         plan=plan,
-        in_slot=_fill(topology.in_slot, size, 0),
-        out_slot=_fill(topology.out_slot, size, 0),
-        edge_order=_fill(topology.edge_order, size, rows),
+        in_slot=fill(topology.in_slot, size, 0),
+        out_slot=fill(topology.out_slot, size, 0),
+        edge_order=fill(topology.edge_order, size, rows),
     )
 
 
 def _key(mode: str, backwards: bool) -> str:
     return f"{mode} reversed" if backwards else mode
-
-
-def _fill(array: np.ndarray, size: int, value: int) -> Any:
-    """Append a value up to a size."""
-    return np.concatenate([array, np.full(size - len(array), value)]).astype(np.int32)
 
 
 def _append(name: str, array: Array, size: int) -> Array:

@@ -15,10 +15,11 @@ import plstm_jax.layers
 import plstm_jax.models  # the three hold the formulas
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.base import Config
+from plstm_config.checks import check_sequence
+from plstm_config.options import check_cu_seqlens
 from plstm_config.parameters import Repeated
-from plstm_config.shapes import check_cu_seqlens
 from plstm_config.weights import array_infos, check_weights
-from plstm_jax.context import Cache, Context, require_sequence
+from plstm_jax.context import Cache, Context
 from plstm_jax.formulas import formula_of, kind_of
 from plstm_jax.graphs import as_topology
 from plstm_jax.parameters import flatten, unstack_blocks
@@ -108,7 +109,7 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
     Raises:
         ValueError: if the module is not on sequences.
     """
-    require_sequence(kind_of(config), _name(config), "init_cache")
+    check_sequence(kind_of(config), _name(config), ["init_cache"])
     if isinstance(config, pLSTM1DLayerConfig):
         return plstm_jax.layers.empty_cache(config, batch_size, dtype)
     cache: Cache = {}

@@ -47,7 +47,7 @@ class TreeScope(Scope):
         return None if found is None else jnp.asarray(found)  # numpy's arrays cannot be read at traced places
 
     def call(self, name: str, x: Array, context: Context) -> Result:
-        """Run a submodule under a context."""
+        """Run a submodule under a context; see `Scope.call`."""
         first, _, rest = name.partition(".")
         child, params = self._children[first], self._params.get(first, {})
         if isinstance(child, Repeated):
@@ -61,7 +61,7 @@ class TreeScope(Scope):
     def repeat(
         self, name: str, x: Array, contexts: Sequence[Context], *, scan: bool = False
     ) -> tuple[Array, list[Cache]]:
-        """Run repeated submodules one after the other, each under its context."""
+        """Run repeated submodules one after the other; see `Scope.repeat`."""
         first, _, rest = name.partition(".")
         child = self._children[first]
         if rest and isinstance(child, Config):

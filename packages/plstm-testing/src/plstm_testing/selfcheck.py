@@ -113,7 +113,7 @@ def _errors(actual: Value | None, reference: Value | None) -> Iterator[float]:
         return
     if isinstance(reference, tuple):
         if not isinstance(actual, tuple):
-            raise ValueError(f"expected a pair of arrays, got {type(actual).__name__}")
+            raise ValueError(f"state: expected a pair of arrays, got {type(actual).__name__}")
         for one, other in zip(actual, reference, strict=True):
             yield rms_error(one, other)
     else:

@@ -167,9 +167,9 @@ def test_a_mirrored_image_is_one_of_eight_and_depends_on_key_and_index_only():
         ({"base_size": 8}, "base_size=8: expected at least 16"),
         ({"margin": 0.9}, r"margin=0.9: expected at least 1"),
         ({"scaling": "up"}, "scaling='up': expected 'pixels' or 'relative'"),
-        ({"palette": "gray"}, r"palette='gray': expected one of \['color', 'mono'\]"),
-        ({"radius": (0.2, 0.1)}, r"radius=\(0.2, 0.1\): expected 0 < smallest <= largest"),
-        ({"radius": (0.1, 0.4)}, "too large to fit into one image"),
+        ({"palette": "gray"}, r"palette: expected one of .*, got 'gray'"),
+        ({"radius": (0.2, 0.1)}, r"radius: expected 0 < smallest <= largest, got \(0.2, 0.1\)"),
+        ({"radius": (0.1, 0.4)}, "radius, length: expected sizes that fit into one image"),
     ],
 )
 def test_impossible_generators_are_refused(options, message):
@@ -179,9 +179,9 @@ def test_impossible_generators_are_refused(options, message):
 
 def test_impossible_data_sets_are_refused():
     generator = ArrowGenerator(base_size=32)
-    with pytest.raises(ValueError, match="split='dev': expected one of"):
+    with pytest.raises(ValueError, match=r"split: expected one of .*, got 'dev'"):
         ArrowDataset(generator, seed=0, split="dev", num_images=2)
-    with pytest.raises(ValueError, match="num_images=0: expected at least 1"):
+    with pytest.raises(ValueError, match="num_images: expected at least 1, got 0"):
         ArrowDataset(generator, seed=0, split="test", num_images=0)
-    with pytest.raises(IndexError, match="index=2: expected 0 <= index < 2"):
+    with pytest.raises(IndexError, match="index: expected 0 <= index < 2, got 2"):
         ArrowDataset(generator, seed=0, split="test", num_images=2)[2]

@@ -9,13 +9,13 @@ def as_array(tensor: Tensor) -> np.ndarray:
     """Give a tensor's numbers to numpy; bfloat16 becomes the type of ml_dtypes.
 
     Args:
-        tensor: A tensor of any device; a distributed one is gathered.
+        tensor: any tensor, on any device; a distributed one is gathered.
 
     Returns:
         The array; it shares the memory of a contiguous tensor on the CPU.
 
     Raises:
-        ValueError: The tensor has no numbers, since it is on the "meta" device.
+        ValueError: the tensor has no numbers, since it is on the "meta" device.
     """
     whole = tensor.detach()
     if hasattr(whole, "full_tensor"):
@@ -34,8 +34,8 @@ def distributed_like(tensor: Tensor, own: Tensor) -> Tensor:
     """Divide a whole tensor among processes as a module's own tensor is, if that is divided.
 
     Args:
-        tensor: The same in every process.
-        own: A tensor of the module; a distributed one says how.
+        tensor: any shape, the same in every process.
+        own: the module's tensor, of the same shape; a distributed one says how.
 
     Returns:
         The tensor, or this process's part of it.
@@ -52,7 +52,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
     """Give an array's numbers to torch.
 
     Args:
-        array: An array of numbers; bfloat16 as the type of ml_dtypes.
+        array: any array of numbers; bfloat16 as the type of ml_dtypes.
 
     Returns:
         The tensor on the CPU; it shares the memory of a contiguous array that can be written.

@@ -39,7 +39,7 @@ def build(config: object) -> nn.Module:
         The initialised module, in training mode.
 
     Raises:
-        TypeError: If no module is registered for the config's class; the message lists those that are.
+        TypeError: if no module is registered for the config's class; the message lists those that are.
     """
     try:
         found = REGISTRY.find(config)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from plstm_config.checks import Kind, check_cache_entry, check_on_graph, check_sequence
 from plstm_torch.module import Module
 
 if TYPE_CHECKING:
     from plstm_torch.layers.graph_indices import Graph
 
 Cache: TypeAlias = dict[str, Any]
-# What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
-# the last; such modules have no cache and take no graph, like those on grids.
-Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,12 @@ class Context:
     """The one argument object of nested calls.
 
     Attributes:
-        cache: Where the sequences stood before the input: the module's own cache, or None.
-        return_cache: Whether to collect the caches after the last step.
-        cu_seqlens: Borders of packed sequences [S + 1].
-        stepping: Whether the input is the next step of every sequence, without a time axis.
-        graph: Topology or edge_index of modules on graphs.
-        edge_attr: Features of its edges [E, De].
+        cache: where the sequences stood before the input: the module's own cache, or None.
+        return_cache: whether to collect the caches after the last step.
+        cu_seqlens: borders of packed sequences [S + 1].
+        stepping: whether the input is the next step of every sequence, without a time axis.
+        graph: topology or edge_index of modules on graphs.
+        edge_attr: features of its edges [E, De].
     """
 
     cache: Mapping[str, Any] | None = None
@@ -49,10 +47,7 @@ class Context:
         """
         if self.cache is None:
             return self
-        if name not in self.cache:
-            raise ValueError(
-                f"cache: expected an entry {name!r} as init_cache makes it, got the entries {sorted(self.cache)}"
-            )
+        check_cache_entry(self.cache, name)
         return replace(self, cache=self.cache[name])
 
     def _sequence_requests(self) -> list[str]:
@@ -73,12 +68,8 @@ class Context:
         """
         kind, name = kind_of(module), type(module).__name__
         if kind != "sequence":
-            require_sequence(module, *self._sequence_requests())
-        if kind == "graph" and self.graph is None:
-            raise ValueError(f"graph: expected a DagTopology or an edge_index for {name}, got None")
-        if kind != "graph" and (self.graph is not None or self.edge_attr is not None):
-            given = "graph" if self.graph is not None else "edge_attr"
-            raise ValueError(f"{given}: expected None, since {name} is not on graphs")
+            check_sequence(kind, name, self._sequence_requests())
+        check_on_graph(kind, name, self.graph, self.edge_attr)
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -90,26 +81,22 @@ def require_sequence(module: nn.Module, *requests: str) -> None:
     """Refuse what only modules with one time axis can do.
 
     Args:
-        module: Layer or block.
-        requests: Names of the arguments or methods that were used.
+        module: layer or block.
+        requests: names of the arguments or methods that were used.
 
     Raises:
         ValueError: `requests` is not empty although `module` does not work on sequences.
     """
-    if requests and kind_of(module) != "sequence":
-        raise ValueError(
-            f"{', '.join(requests)}: expected a module with one time axis (pLSTM1DLayer inside), "
-            f"got {type(module).__name__}, which has no cache and takes no packed sequences"
-        )
+    check_sequence(kind_of(module), type(module).__name__, requests)
 
 
 def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> tuple[Float[Tensor, "*batch D"], Cache]:
     """Call a submodule with what it understands of the context.
 
     Args:
-        module: Layer or block.
-        x: Input [B, T, D], [B, X, Y, D], [N, D] with a graph, or [B, D] when stepping.
-        context: The module's own context.
+        module: layer or block.
+        x: input [B, T, D], [B, X, Y, D], [N, D] with a graph, or [B, D] when stepping.
+        context: the module's own context.
 
     Returns:
         The output, and the new cache: empty unless it is asked for.
@@ -143,15 +130,15 @@ class ContextModule(Module):
         """Make the cache of sequences that have not begun.
 
         Args:
-            batch_size: Number of sequences B.
-            device: Where the cache lives; default: where the parameters are.
-            dtype: Dtype of cached activations; default: the compute dtype.
+            batch_size: number of sequences B.
+            device: where the cache lives; default: where the parameters are.
+            dtype: dtype of cached activations; default: the compute dtype.
 
         Returns:
             The cache, nested like the modules.
 
         Raises:
-            ValueError: The module is not on sequences.
+            ValueError: the module is not on sequences.
         """
         require_sequence(self, "init_cache")
         cache: Cache = {}
@@ -164,14 +151,14 @@ class ContextModule(Module):
         """Advance by one time step, in constant time.
 
         Args:
-            x: Input [B, D] of any floating dtype.
-            cache: Cache of `init_cache`, `step` or a forward pass. It is not modified.
+            x: input [B, D] of any floating dtype.
+            cache: cache of `init_cache`, `step` or a forward pass. It is not modified.
 
         Returns:
             Output [B, D] and the new cache.
 
         Raises:
-            ValueError: The module is not on sequences, x has another rank or number of features, or the cache belongs
+            ValueError: the module is not on sequences, x has another rank or number of features, or the cache belongs
                 to another module or batch size.
         """
         require_sequence(self, "step")
@@ -194,12 +181,12 @@ class Block(ContextModule):
         """Run the block.
 
         Args:
-            x: Input [B, T, D], [B, X, Y, D] or [N, D], whatever the layers inside take.
-            graph: Topology or edge_index of a graph with N nodes (layers on graphs only).
-            edge_attr: Features of its edges [E, De] (layers on graphs only).
-            cache: Where the sequence stood before x (layers on sequences only).
-            return_cache: Whether to return the cache after the last step, too.
-            cu_seqlens: Borders of packed sequences [S + 1] (layers on sequences only).
+            x: input [B, T, D], [B, X, Y, D] or [N, D], whatever the layers inside take.
+            graph: topology or edge_index of a graph with N nodes (layers on graphs only).
+            edge_attr: features of its edges [E, De] (layers on graphs only).
+            cache: where the sequence stood before x (layers on sequences only).
+            return_cache: whether to return the cache after the last step, too.
+            cu_seqlens: borders of packed sequences [S + 1] (layers on sequences only).
 
         Returns:
             Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.

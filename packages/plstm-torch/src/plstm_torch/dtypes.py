@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from plstm_config.options import choose
+
 _DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -17,12 +19,9 @@ def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a config's dtype name.
 
     Raises:
-        ValueError: If the name is none of the known ones, which the message lists.
+        ValueError: if the name is none of the known ones, which the message lists.
     """
-    try:
-        return _DTYPES[name]
-    except KeyError:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {name!r}") from None
+    return choose("dtype", name, _DTYPES)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

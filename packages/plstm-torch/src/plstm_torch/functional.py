@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from plstm_config.options import unknown
+
 _EXPONENT_LIMIT = 80.0  # exp(80) is finite in float32; an exponential decay of more is exactly zero anyway
 _ORTHONORMAL_STABILIZER = 1e-5
 _ITERATION_STABILIZER = 1e-3
@@ -20,14 +22,14 @@ def gate_activation(z: Float[Tensor, "*shape"], activation: str, scale: float) -
 
     Args:
         z: Pre-activations, any shape.
-        activation: One of "identity", "tanh", "logsigmoid".
-        scale: The activation scale a, without effect on identity.
+        activation: one of "identity", "tanh", "logsigmoid".
+        scale: the activation scale a, without effect on identity.
 
     Returns:
         The gates, of the shape and dtype of z.
 
     Raises:
-        ValueError: If the activation is unknown.
+        ValueError: if the activation is unknown.
     """
     if activation == "identity":
         return z
@@ -35,7 +37,7 @@ def gate_activation(z: Float[Tensor, "*shape"], activation: str, scale: float) -
         return scale * torch.tanh(z / scale)
     if activation == "logsigmoid":
         return torch.sigmoid(z) if scale == 1.0 else torch.exp(scale * F.logsigmoid(z))
-    raise ValueError(f"activation must be one of identity, tanh, logsigmoid, got {activation!r}")
+    raise unknown("activation", activation, ("identity", "tanh", "logsigmoid"))
 
 
 def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, factor: float) -> Float[Tensor, "*shape"]:
@@ -45,14 +47,14 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
 
     Args:
         z: Pre-activations, any shape.
-        representation: One of "logsigmoid", "expexp", "tanh".
-        factor: The eigenvalue factor f.
+        representation: one of "logsigmoid", "expexp", "tanh".
+        factor: the eigenvalue factor f.
 
     Returns:
         The eigenvalues, of the shape and dtype of z.
 
     Raises:
-        ValueError: If the representation is unknown.
+        ValueError: if the representation is unknown.
     """
     if representation == "tanh":
         return torch.tanh(factor * z)
@@ -61,7 +63,7 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
     if representation == "expexp":
         # Without the limit the gradient is zero times infinity where the eigenvalue has long vanished.
         return torch.exp(-factor * torch.exp(-z.clamp(min=-_EXPONENT_LIMIT)))
-    raise ValueError(f"representation must be one of logsigmoid, expexp, tanh, got {representation!r}")
+    raise unknown("representation", representation, ("tanh", "logsigmoid", "expexp"))
 
 
 def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
@@ -89,9 +91,9 @@ def exponential_orthogonalization(
     """Exponential of the skew-symmetric part of a matrix: exp(g (A - A^T)), with g the factor.
 
     Args:
-        matrix: The matrices A.
-        factor: The factor g.
-        terms: None for the exact exponential, which is orthogonal. Otherwise the number n of terms of the series
+        matrix: the matrices A.
+        factor: the factor g.
+        terms: none for the exact exponential, which is orthogonal. Otherwise the number n of terms of the series
             sum_{p=0}^{n-1} K^p / p!, which is not orthogonal for large K: with 16 terms a Frobenius norm of 12 gives
             a spectral norm of 26.
 
@@ -131,8 +133,8 @@ def largest_eigenvalue(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float
     thousand random 4 x 4 matrices its norm exceeds 1,000 (eigenvalue_restriction) or 60 (singularvalue_restriction).
 
     Args:
-        matrix: The matrices A; the estimate is meant for symmetric ones.
-        steps: Steps of each of the two runs.
+        matrix: the matrices A; the estimate is meant for symmetric ones.
+        steps: steps of each of the two runs.
 
     Returns:
         The estimates e >= 1.

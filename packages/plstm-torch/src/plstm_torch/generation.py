@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plstm_config.sampling import check_prompt, check_sampling
+
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
 _GREEDY = 1e-30
 
@@ -27,15 +29,6 @@ class Decoder(Protocol):
         """Switch between training and evaluation."""
 
 
-def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature: expected a finite number >= 0 (0 is greedy), got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: expected None or an integer >= 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: expected None or a number in (0, 1], got {top_p}")
-
-
 def sample_tokens(
     logits: Float[Tensor, "B V"],
     *,
@@ -47,11 +40,11 @@ def sample_tokens(
     """Draw one token per row.
 
     Args:
-        logits: Logits [B, V].
-        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
-        top_k: Keep only the k most likely tokens.
-        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
-        generator: Source of randomness on the device of `logits`; default: torch's own.
+        logits: logits [B, V].
+        temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+        generator: source of randomness on the device of `logits`; default: torch's own.
 
     Returns:
         Tokens [B].
@@ -59,7 +52,7 @@ def sample_tokens(
     Raises:
         ValueError: an option outside its range.
     """
-    _check_sampling(temperature, top_k, top_p)
+    check_sampling(temperature, top_k, top_p)
     if temperature < _GREEDY:
         return logits.argmax(dim=-1)
     # narrow dtypes have too few digits for a cumulative sum over a vocabulary
@@ -94,12 +87,12 @@ def generate(
 
     Args:
         model: A model with `__call__(token_ids, return_cache=True)` and `step`.
-        token_ids: Prompt [B, T] with T >= 1.
-        max_new_tokens: Number of tokens to append.
-        temperature: Divides the logits; 0, or less than 1e-30, takes the most likely token.
-        top_k: Keep only the k most likely tokens.
-        top_p: Keep only the smallest set of most likely tokens whose probability reaches p.
-        seed: Seed of the draws; None draws a fresh one.
+        token_ids: prompt [B, T] with T >= 1.
+        max_new_tokens: number of tokens to append.
+        temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+        seed: seed of the draws; None draws a fresh one.
 
     Returns:
         Tokens [B, T + max_new_tokens], the prompt included.
@@ -107,11 +100,8 @@ def generate(
     Raises:
         ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
     """
-    _check_sampling(temperature, top_k, top_p)
-    if token_ids.ndim != 2 or token_ids.shape[1] == 0:
-        raise ValueError(f"token_ids: expected a prompt [B, T] with T >= 1, got shape {tuple(token_ids.shape)}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens: expected an integer >= 0, got {max_new_tokens}")
+    check_sampling(temperature, top_k, top_p)
+    check_prompt(token_ids, max_new_tokens)
     if max_new_tokens == 0:
         return token_ids
     generator = torch.Generator(device=token_ids.device)

@@ -28,7 +28,7 @@ class Module(nn.Module):
     "meta" device and moved by `to_empty` gets the weights that it would have had.
 
     Args:
-        config: Complete config.
+        config: complete config.
     """
 
     config: Config | Weights

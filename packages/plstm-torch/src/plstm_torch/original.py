@@ -16,9 +16,9 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> nn.Module:
     """Build a module from a config and weights of the original project.
 
     Args:
-        mapping: The original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
+        mapping: the original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
             tree is welcome: a model, a block, a layer, a gate.
-        state_dict: The original torch weights by name: torch tensors or numpy arrays.
+        state_dict: the original torch weights by name: torch tensors or numpy arrays.
 
     Returns:
         The module with these weights, in evaluation mode.

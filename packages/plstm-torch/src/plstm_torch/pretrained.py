@@ -34,9 +34,9 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     under each of their names, so that the config's module, in which they are apart, has the same outputs.
 
     Args:
-        module: Anything that `build` made, also wrapped by DistributedDataParallel or torch.compile, or sharded by
+        module: anything that `build` made, also wrapped by DistributedDataParallel or torch.compile, or sharded by
             `fully_shard`. Sharded modules are gathered: all processes call this, and all write the same.
-        folder: Where to write; made if it does not exist.
+        folder: where to write; made if it does not exist.
 
     Raises:
         TypeError: the module does not carry a config of plstm_config.
@@ -52,10 +52,11 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     try:
         check_weights(config, array_infos(state), source="module")
     except ValueError as error:
-        raise ValueError(
-            f"{error}. Its config does not describe this module, was a part of it replaced? Build it from a changed "
-            "config (plstm_config.change) and move the weights, or keep its state_dict() with torch.save"
-        ) from error
+        error.add_note(
+            "Its config does not describe this module, was a part of it replaced? Build it from a changed config "
+            "(plstm_config.change) and move the weights, or keep its state_dict() with torch.save"
+        )
+        raise
     arrays = {name: as_array(tensor) for name, tensor in state.items()}
     write_folder(folder, config, arrays, package=_PACKAGE, version=__version__)
 
@@ -73,8 +74,8 @@ def from_pretrained(
 
     Args:
         folder: A folder written by `save_pretrained` of any backend.
-        device: Where the module lives; default: torch's default device.
-        num_classes: Number of outputs of a vision or graph model. Another one than the folder's gives the model a new
+        device: where the module lives; default: torch's default device.
+        num_classes: number of outputs of a vision or graph model. Another one than the folder's gives the model a new
             head, drawn from torch's global random state.
 
     Returns:
@@ -93,7 +94,9 @@ def from_pretrained(
         try:
             module = build(changed)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder}: not a config that this backend can build: {error}") from error
+            raise ValueError(
+                f"{folder}: expected a config that this backend can build, got one with {error}"
+            ) from error
     ignored = () if changed == config else ("head",)
     load_arrays(module, arrays, source=str(folder), ignore=ignored)
     for name in ignored:
@@ -108,10 +111,10 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
     `allow_interpolation`, otherwise it is an error like every other shape that does not fit.
 
     Args:
-        module: Module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
+        module: module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
             are tied by hand must have one value in the folder, under one or all of their names.
         folder: A folder written by `save_pretrained` of any backend; of the config only the digest is read.
-        ignore: Names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
+        ignore: names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
             the folder's are not read. That is how a model for other classes, or without a head, loads a folder.
 
     Raises:
@@ -136,10 +139,10 @@ def load_arrays(
     """Copy weights into a module after all of them were checked; on any error the module keeps its own.
 
     Args:
-        module: The module, not wrapped; its parts may be.
-        arrays: Arrays by canonical name; parameters that the module shares need to stand there once.
-        source: Where the weights come from, for error messages.
-        ignore: Names of parts that are left out.
+        module: the module, not wrapped; its parts may be.
+        arrays: arrays by canonical name; parameters that the module shares need to stand there once.
+        source: where the weights come from, for error messages.
+        ignore: names of parts that are left out.
 
     Raises:
         TypeError: `ignore` is no sequence of names.
@@ -170,8 +173,9 @@ def _fit(module: nn.Module, infos: Mapping[str, ArrayInfo], *, source: str, igno
     try:
         check_shapes(expected, given, owner=type(module).__name__, source=source, resizable=_resizable(module))
     except ValueError as error:
-        hint = "" if ignore else "; load_weights(module, folder, ignore=(...)) leaves parts out"
-        raise ValueError(f"{error}{hint if 'unexpected' in str(error) else ''}") from error
+        if not ignore and "unexpected" in str(error):
+            error.add_note("load_weights(module, folder, ignore=(...)) leaves parts out")
+        raise
     return taken
 
 
@@ -224,7 +228,9 @@ def _with_classes(config: Any, num_classes: int) -> Any:
     """The config of the same model for another number of classes."""
     field = _CLASSES.get(config.class_name)
     if field is None or config.children().get("head") is None:
-        raise ValueError(f"num_classes: expected None for a {config.class_name} without a head for classes")
+        raise ValueError(
+            f"num_classes: expected None for a {config.class_name} without a head for classes, got {num_classes}"
+        )
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
     return plstm_config.change(config, {field: (num_classes,) if field == "output_shape" else num_classes})

@@ -35,10 +35,10 @@ def directed_topology(
     """Make the topology of a graph of PyTorch Geometric.
 
     Args:
-        edge_index: Tails and heads [2, E].
-        num_nodes: Number of nodes N.
+        edge_index: tails and heads [2, E].
+        num_nodes: number of nodes N.
         mode: "P" or "D".
-        undirected: False: the edges keep their direction and must form a DAG. True: the list is of an undirected
+        undirected: false: the edges keep their direction and must form a DAG. True: the list is of an undirected
             graph, every edge leads from the lower to the higher node index; the two directions that PyTorch
             Geometric stores of an undirected edge become one, which takes the features of the first.
 
@@ -46,8 +46,8 @@ def directed_topology(
         The topology.
 
     Raises:
-        TypeError: If the indices are not integers.
-        ValueError: If the shape or an index is wrong, or there is a self loop, a repeated edge, both directions of an
+        TypeError: if the indices are not integers.
+        ValueError: if the shape or an index is wrong, or there is a self loop, a repeated edge, both directions of an
             edge without `undirected`, or a cycle; the message says what can be done.
     """
     return _topology(edge_index, num_nodes, mode, undirected, None)
@@ -62,7 +62,7 @@ class AddTopology:
 
     Args:
         mode: "P" or "D"; blocks take the mode they need from either.
-        undirected: As in `directed_topology`.
+        undirected: as in `directed_topology`.
     """
 
     def __init__(self, mode: Mode = "P", *, undirected: bool = False) -> None:
@@ -79,7 +79,7 @@ class AddTopology:
             The same object.
 
         Raises:
-            ValueError: See `directed_topology`.
+            ValueError: see `directed_topology`.
         """
         topology = directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
         data.topology_edges = torch.from_numpy(topology.edges.copy())
@@ -110,7 +110,7 @@ def batch_topology(data: Any) -> DagTopology:
         One topology over all nodes of `data.x`.
 
     Raises:
-        ValueError: If there is no topology, or it is damaged.
+        ValueError: if there is no topology, or it is damaged.
     """
     parts = [getattr(data, f"topology_{name}", None) for name in ("edges", "lines", "order", "sizes")]
     if not all(isinstance(part, Tensor) for part in parts):
@@ -129,8 +129,8 @@ class FromBatch(nn.Module):
     """A graph model, block or layer that is called with a batch of PyTorch Geometric.
 
     Args:
-        module: Is called as `module(x, topology, edge_attr)`.
-        use_edge_attr: Whether `edge_attr` is passed on; None: where the module's config has edge features.
+        module: is called as `module(x, topology, edge_attr)`.
+        use_edge_attr: whether `edge_attr` is passed on; None: where the module's config has edge features.
     """
 
     def __init__(self, module: nn.Module, *, use_edge_attr: bool | None = None) -> None:
@@ -150,7 +150,7 @@ class FromBatch(nn.Module):
             What the module returns.
 
         Raises:
-            ValueError: If there is no topology, or sizes do not fit.
+            ValueError: if there is no topology, or sizes do not fit.
         """
         edge_attr = data.edge_attr if self.use_edge_attr else None
         return self.module(data.x, batch_topology(data), edge_attr)
@@ -164,15 +164,15 @@ class pLSTMConv(nn.Module):
     Parameters: those of `pLSTMGraphEdge`, or of `pLSTMGraph` without edge features.
 
     Args:
-        in_channels: Features of a node.
-        out_channels: Features that come out.
-        heads: Number of heads.
-        edge_dim: Features of an edge; None: gates are made from nodes alone.
+        in_channels: features of a node.
+        out_channels: features that come out.
+        heads: number of heads.
+        edge_dim: features of an edge; None: gates are made from nodes alone.
         mode: "P" directed propagation or "D" diffusive distribution.
-        max_edges: Largest in- or out-degree; needed without edge features, where each has a gate of its own.
-        undirected: As in `directed_topology`.
-        reverse: Run against the direction of the edges.
-        **options: Further fields of the layer's config.
+        max_edges: largest in- or out-degree; needed without edge features, where each has a gate of its own.
+        undirected: as in `directed_topology`.
+        reverse: run against the direction of the edges.
+        **options: further fields of the layer's config.
     """
 
     def __init__(
@@ -212,18 +212,18 @@ class pLSTMConv(nn.Module):
         """Run the layer.
 
         Args:
-            x: Node features [N, in_channels].
-            edge_index: Tails and heads [2, E], read anew at every call, or a topology made once.
-            edge_attr: Edge features [E, edge_dim] in the order of `edge_index`.
-            batch: Graph of each node [N], not decreasing, as in a `Batch`; None: all are one graph. It decides how the
+            x: node features [N, in_channels].
+            edge_index: tails and heads [2, E], read anew at every call, or a topology made once.
+            edge_attr: edge features [E, edge_dim] in the order of `edge_index`.
+            batch: graph of each node [N], not decreasing, as in a `Batch`; None: all are one graph. It decides how the
                 op is computed, never the result.
 
         Returns:
             Node features [N, out_channels].
 
         Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If sizes do not fit, `batch` decreases, a node has more edges than `max_edges`, or the edges
+            TypeError: if an argument has the wrong type.
+            ValueError: if sizes do not fit, `batch` decreases, a node has more edges than `max_edges`, or the edges
                 hold a self loop, a cycle, or both directions of an edge without `undirected`.
         """
         if isinstance(edge_index, DagTopology):
@@ -270,6 +270,6 @@ def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
     if batch.shape != (num_nodes,):
         raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
     if (batch.diff() < 0).any():
-        raise ValueError("batch: expected graph numbers that do not decrease")
+        raise ValueError(f"batch: expected graph numbers that do not decrease, got {batch.tolist()[:8]}")
     sizes = torch.bincount(batch)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).cpu().numpy()

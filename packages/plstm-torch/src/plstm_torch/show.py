@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plstm_config.options import check_choice
 from plstm_torch.ops import plstm_2d_oriented
 from plstm_torch.optional import require
 
@@ -65,10 +66,9 @@ def impulse_response(
     Raises:
         ValueError: if the mode is unknown, the source outside the grid or there are more than four orientations.
     """
-    if mode not in ("P", "D"):
-        raise ValueError(f"mode={mode!r}: expected 'P' or 'D'")
+    check_choice("mode", mode, ("P", "D"))
     if not all(0 <= place < size for place in source):
-        raise ValueError(f"source={source}: expected a node of a grid with side {size}")
+        raise ValueError(f"source: expected a node of a grid with side {size}, got {source}")
     if not 1 <= len(transitions) <= 4:
         raise ValueError(f"transitions: expected one to four orientations, got {len(transitions)}")
     pairs = torch.zeros(2, 4, dtype=torch.float64)
@@ -152,11 +152,11 @@ def receptive_field_figure(*, size: int = 64, angles: Sequence[float] = (0.2, 0.
         ValueError: if an option is out of range.
     """
     if size < 8:
-        raise ValueError(f"size={size}: expected at least 8")
+        raise ValueError(f"size: expected at least 8, got {size}")
     if not angles or not all(0 < angle < 1 for angle in angles):
-        raise ValueError(f"angle={tuple(angles)}: expected one or more numbers between 0 and 1")
+        raise ValueError(f"angle: expected one or more numbers between 0 and 1, got {tuple(angles)}")
     if not 0 < decay <= 1:
-        raise ValueError(f"decay={decay}: expected a number above 0 and up to 1")
+        raise ValueError(f"decay: expected a number above 0 and up to 1, got {decay}")
     figure_module, colors = require("matplotlib.figure", "matplotlib"), require("matplotlib.colors", "matplotlib")
     rows = default_fields(angles, decay)
     columns = len(rows[0])

@@ -52,7 +52,7 @@ def spread_signal(topology: DagTopology, node: int) -> Spread:
         ValueError: if there is no such node.
     """
     if not 0 <= node < topology.num_nodes:
-        raise ValueError(f"node={node}: expected a node from 0 to {topology.num_nodes - 1}")
+        raise ValueError(f"node: expected a node from 0 to {topology.num_nodes - 1}, got {node}")
     ones = torch.ones(1, topology.num_nodes, 1, dtype=torch.float64)
     value = torch.zeros_like(ones)
     value[0, node] = 1.0
@@ -84,9 +84,9 @@ def layered_graph(num_layers: int, width: int, seed: int) -> tuple[DagTopology, 
         ValueError: if a number is too small.
     """
     if num_layers < 2:
-        raise ValueError(f"layers={num_layers}: expected at least 2")
+        raise ValueError(f"layers: expected at least 2, got {num_layers}")
     if width < 1:
-        raise ValueError(f"width={width}: expected at least 1")
+        raise ValueError(f"width: expected at least 1, got {width}")
     random = np.random.default_rng(seed)
     places = np.stack(np.meshgrid(np.arange(num_layers), np.arange(width), indexing="ij"), -1).reshape(-1, 2)
     edges = []

@@ -20,8 +20,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     modules that are not made from a config, whatever has more than one axis decays.
 
     Args:
-        model: Any module.
-        weight_decay: Decay of the first group.
+        model: any module.
+        weight_decay: decay of the first group.
 
     Returns:
         Groups for an optimizer of torch, without empty ones; a parameter that is shared stands there once.
@@ -48,7 +48,7 @@ def no_weight_decay(model: nn.Module) -> set[str]:
     """The names of the parameters that should not decay, as optimizers of other libraries ask for them.
 
     Args:
-        model: Any module.
+        model: any module.
 
     Returns:
         Dotted names as in `model.named_parameters()`.

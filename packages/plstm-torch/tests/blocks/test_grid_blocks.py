@@ -167,5 +167,5 @@ def test_checkpointing_keeps_fewer_activations() -> None:
 
 
 def test_unknown_gating_function_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"gating_function: .*'gelu', 'gelu_tanh', 'silu'.*, got 'relu'"):
+    with pytest.raises(ValueError, match=r"gating_function: .*'silu', 'gelu', 'gelu_tanh'.*, got 'relu'"):
         gating_function("relu")

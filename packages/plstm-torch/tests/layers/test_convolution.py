@@ -85,7 +85,7 @@ def test_empty_grids_pass():
 
 
 def test_wrong_inputs_are_refused():
-    with pytest.raises(ValueError, match=r"x must have shape \[B, T, D\] with D=3, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, T, D\] with D=3, got \[2, 3\]"):
         build(Convolution1DLayerConfig(input_dim=3))(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=r"x must have shape \[B, X, Y, D\] with D=3, got \[2, 4, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, X, Y, D\] with D=3, got \[2, 4, 4, 5\]"):
         build(Convolution2DLayerConfig(input_dim=3))(torch.zeros(2, 4, 4, 5))

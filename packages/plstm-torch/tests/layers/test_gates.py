@@ -85,5 +85,5 @@ def test_huge_pre_activations_stay_finite(value, activation):
 
 def test_wrong_number_of_features_is_refused():
     gate = build(SourceLayerConfig(num_heads=2, input_dim=8))
-    with pytest.raises(ValueError, match=r"x must have shape \[\.\.\., D\] with D=8, got \[2, 3, 7\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=8, got \[2, 3, 7\]"):
         gate(torch.zeros(2, 3, 7))

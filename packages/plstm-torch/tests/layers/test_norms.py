@@ -62,12 +62,12 @@ def test_identity_returns_its_input():
 
 @pytest.mark.parametrize("config_class", [RMSNormConfig, LayerNormConfig])
 def test_wrong_number_of_features_is_refused(config_class):
-    with pytest.raises(ValueError, match=r"x must have shape \[\.\.\., D\] with D=6, got \[2, 5\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=6, got \[2, 5\]"):
         build(config_class(input_dim=6))(torch.zeros(2, 5))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2,), (3, 2, 4)])
 def test_wrong_heads_are_refused(shape):
     norm = build(MultiHeadRMSNormConfig(num_heads=2, input_dim=6, axis=1))
-    with pytest.raises(ValueError, match=r"x must (hold num_heads=2 on axis 1|have shape .* D=3), got"):
+    with pytest.raises(ValueError, match=r"x: expected (num_heads=2 on axis 1|.* D=3), got"):
         norm(torch.zeros(shape))

@@ -200,17 +200,17 @@ def test_gradients_reach_every_parameter_and_the_cache(randomize):
 
 def test_wrong_inputs_are_refused(randomize):
     module = layer(randomize)
-    with pytest.raises(ValueError, match=r"x must have shape \[B, T, D\] with D=16, got \[2, 16\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, T, D\] with D=16, got \[2, 16\]"):
         module(torch.zeros(2, 16))
-    with pytest.raises(ValueError, match=r"x must have shape \[B, T, D\] with D=16, got \[2, 5, 8\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, T, D\] with D=16, got \[2, 5, 8\]"):
         module(torch.zeros(2, 5, 8))
-    with pytest.raises(ValueError, match=r"x must have shape \[B, D\] with D=16, got \[2, 5, 16\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, D\] with D=16, got \[2, 5, 16\]"):
         module.step(torch.zeros(2, 5, 16), module.init_cache(2))
-    with pytest.raises(ValueError, match="cache must hold 2 sequences, one for each of x, got 3"):
+    with pytest.raises(ValueError, match="cache: expected 2 sequences, one for each of x, got 3"):
         module(torch.zeros(2, 5, 16), cache=module.init_cache(3))
-    with pytest.raises(ValueError, match="cache must hold 2 sequences, one for each of x, got 1"):
+    with pytest.raises(ValueError, match="cache: expected 2 sequences, one for each of x, got 1"):
         module.step(torch.zeros(2, 16), module.init_cache(1))
-    with pytest.raises(ValueError, match="cache must have the entries state, window, got state"):
+    with pytest.raises(ValueError, match="cache: expected the entries state, window, got state"):
         module.step(torch.zeros(2, 16), {"state": module.init_cache(2)["state"]})
     for borders in ([0, 3, 2, 5], [0, 3], [1, 5], [0, 9], [-1, 5], [[0, 5]]):
         with pytest.raises(ValueError, match="cu_seqlens"):

@@ -147,7 +147,7 @@ def test_empty_inputs_pass(config_class, shape, randomize):
 @pytest.mark.parametrize("config_class", [pLSTM2DLayerFusedConfig, pLSTM2DLayerConfig])
 def test_wrong_inputs_are_refused(config_class, randomize):
     module = layer(randomize, config_class)
-    with pytest.raises(ValueError, match=r"x must have shape \[B, X, Y, D\] with D=8, got \[2, 4, 8\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, X, Y, D\] with D=8, got \[2, 4, 8\]"):
         module(torch.zeros(2, 4, 8))
-    with pytest.raises(ValueError, match=r"x must have shape \[B, X, Y, D\] with D=8, got \[2, 4, 4, 6\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[B, X, Y, D\] with D=8, got \[2, 4, 4, 6\]"):
         module(torch.zeros(2, 4, 4, 6))

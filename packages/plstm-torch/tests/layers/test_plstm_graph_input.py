@@ -23,8 +23,8 @@ def edge_index(edges=EDGES):
 
 
 ERRORS = {
-    "rank": ({"x": torch.zeros(8, 2, 6)}, ValueError, r"^x must have shape \[N, D\] with D=6, got \[8, 2, 6\]"),
-    "width": ({"x": torch.zeros(8, 5)}, ValueError, r"^x must have shape \[N, D\] with D=6, got \[8, 5\]"),
+    "rank": ({"x": torch.zeros(8, 2, 6)}, ValueError, r"^x: expected \[N, D\] with D=6, got \[8, 2, 6\]"),
+    "width": ({"x": torch.zeros(8, 5)}, ValueError, r"^x: expected \[N, D\] with D=6, got \[8, 5\]"),
     "graph_type": ({"graph": EDGES}, TypeError, r"^graph: expected a DagTopology or an edge_index \[2,E\], got list"),
     "graph_size": (
         {"graph": DagTopology.from_edges(9, EDGES)},
@@ -51,7 +51,7 @@ def test_wrong_input(kind, name):
     ("edge_attr", "message"),
     [
         (None, r"^edge_attr: expected edge features \[E, De\] with De=3, got None"),
-        (torch.zeros(9, 2), r"^edge_attr must have shape \[E, De\] with De=3, got \[9, 2\]"),
+        (torch.zeros(9, 2), r"^edge_attr: expected \[E, De\] with De=3, got \[9, 2\]"),
         (torch.zeros(8, 3), r"^edge_attr: expected one row for each of the E=9 edges, got 8"),
     ],
 )

@@ -20,7 +20,7 @@ def test_scales_multiply_each_feature(config_class, randomize, assert_close):
     layer = randomize(build(config_class(input_dim=4, **DTYPES)))
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     assert_close(layer(x), x * layer.scale)
-    with pytest.raises(ValueError, match=r"x must have shape \[\.\.\., D\] with D=4, got \[2, 5\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=4, got \[2, 5\]"):
         layer(torch.zeros(2, 5))
 
 

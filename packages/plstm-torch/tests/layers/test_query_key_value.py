@@ -60,5 +60,5 @@ def test_output_has_the_configured_dtype():
 
 def test_wrong_number_of_features_is_refused():
     layer = build(ValueLayerConfig(num_heads=2, sub_heads=2, input_dim=8, DV=4))
-    with pytest.raises(ValueError, match=r"x must have shape \[\.\.\., D\] with D=8, got \[2, 16\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=8, got \[2, 16\]"):
         layer(torch.zeros(2, 16))

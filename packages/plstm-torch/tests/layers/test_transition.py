@@ -159,12 +159,12 @@ def test_transitions_stay_in_float32(mode, dtype, randomize, assert_close):
 
 def test_unknown_names_list_the_known_ones():
     z = torch.zeros(2)
-    with pytest.raises(ValueError, match="activation must be one of identity, tanh, logsigmoid, got 'relu'"):
+    with pytest.raises(ValueError, match="activation: expected one of 'identity', 'tanh', 'logsigmoid', got 'relu'"):
         functional.gate_activation(z, "relu", 1.0)
-    with pytest.raises(ValueError, match="representation must be one of logsigmoid, expexp, tanh, got 'sin'"):
+    with pytest.raises(ValueError, match="representation: expected one of 'tanh', 'logsigmoid', 'expexp', got 'sin'"):
         functional.eigenvalue_activation(z, "sin", 1.0)
 
 
 def test_wrong_number_of_features_is_refused(randomize):
-    with pytest.raises(ValueError, match=r"x must have shape \[\.\.\., D\] with D=8, got \[2, 9\]"):
+    with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=8, got \[2, 9\]"):
         layer(randomize)(torch.zeros(2, 9))

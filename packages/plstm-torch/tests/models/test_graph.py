@@ -164,7 +164,7 @@ def test_wrong_input(model: Model) -> None:
     x, graph, _ = draw()[1][0]
     with pytest.raises(ValueError, match=r"^graph: expected a graph of N=4 nodes, as many as x has, got 5"):
         network(x[:4], graph)
-    with pytest.raises(ValueError, match=r"^x must have shape \[\.\.\., D\] with D=4, got \[5, 3\]"):
+    with pytest.raises(ValueError, match=r"^x: expected \[\.\.\., D\] with D=4, got \[5, 3\]"):
         network(x[:, :3], graph)
     with pytest.raises(ValueError, match=r"^edge_attr: expected None, since gates are made from nodes, got \[6, 2\]"):
         network(x, graph, torch.zeros(6, 2))

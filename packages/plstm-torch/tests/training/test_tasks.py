@@ -253,7 +253,11 @@ def test_a_text_that_changed_is_noticed(text_file):
         ("arrows", {"test_sizes": [24, 96]}, r"test_sizes: expected image_size=48 as the first, got \(24, 96\)"),
         ("arrows", {"test_sizes": [48, 24]}, r"expected none below image_size=48"),
         ("arrows", {"smaller_sizes": [48]}, r"smaller_sizes: expected sizes below image_size=48, got \(48,\)"),
-        ("arrows", {"smaller_sizes": [20], "radius": [0.1, 0.15]}, "too large to fit into one image of 20 pixels"),
+        (
+            "arrows",
+            {"smaller_sizes": [20], "radius": [0.1, 0.15]},
+            "radius, length: expected sizes that fit into one image of 20 pixels",
+        ),
         ("arrows", {"gate_spread": -1.0}, "gate_spread: expected at least 0, got -1.0"),
         ("arrows", {"patch_size": 5}, "image_size: expected multiples of patch_size=5, got 48"),
         ("arrows", {"palette": "gray"}, "palette: expected one of 'mono', 'color', got 'gray'"),

@@ -116,11 +116,11 @@ def _tag(tree: Mapping[str, Any]) -> str | None:
     if tree.get("config_class"):
         name = tree["config_class"]
         if not isinstance(name, str) or name not in by_class:
-            raise ValueError(f"config_class={name!r:.80}: expected one of {', '.join(sorted(by_class))}")
+            raise ValueError(f"config_class: expected one of {', '.join(sorted(by_class))}, got {name!r:.80}")
         return by_class[name]
     name = tree.get("class_name")
     if name and not isinstance(name, str):
-        raise ValueError(f"class_name={name!r:.80}: expected a name, got {type(name).__name__}")
+        raise ValueError(f"class_name: expected a name, got {name!r:.80}")
     return _RENAMED.get(name, name) if name else None
 
 
@@ -167,7 +167,7 @@ def _only_option(cls: type[Config], name: str, hint: Any) -> str:
     configs = [option for option in options if isinstance(option, type) and issubclass(option, Config)]
     if len(configs) != 1:
         choices = ", ".join(option.__name__ for option in configs)
-        raise ValueError(f"{cls.__name__}.{name}: expected a config_class or class_name, one of {choices}")
+        raise ValueError(f"{cls.__name__}.{name}: expected a config_class or class_name, one of {choices}, got none")
     return str(configs[0].__dataclass_fields__["class_name"].default)
 
 

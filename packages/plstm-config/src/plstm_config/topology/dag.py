@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config.topology.build import Mode, build, build_given, check_lines, check_mode, groups
+from plstm_config.topology.arrays import IndexArrays
+from plstm_config.topology.build import Mode, build, build_given, check_lines, check_mode
 from plstm_config.topology.convert import networkx_edges, scipy_edges
 from plstm_config.topology.edges import (
     Index,
@@ -17,14 +18,12 @@ from plstm_config.topology.edges import (
     check_num_nodes,
     direct_edges,
     offsets,
-    ranks,
 )
 from plstm_config.topology.line_graph import second_path
-from plstm_config.topology.schedule import LevelSchedule, level_schedule
 
 
 @dataclass(frozen=True, eq=False)
-class DagTopology:
+class DagTopology(IndexArrays):
     """A directed acyclic graph, or a batch of them, as a pLSTM reads it.
 
     Edges carry the state; the line graph says which edge hands its state on to which. Build one with `from_edges`
@@ -32,7 +31,9 @@ class DagTopology:
     to it), tail, head; line edges by graph, level of the outgoing edge, outgoing edge, incoming edge. The order in
     which the edges were given only shows in `edge_order`, and in D-mode in what the pruning keeps.
 
-    Instances compare and hash by identity, so that caches can be keyed by them; do not change their arrays.
+    Whatever is derived from the pairs (slots, degrees, levels, places within a graph) is an attribute of it, too: see
+    `IndexArrays`. Instances compare and hash by identity, so that caches can be keyed by them; do not change their
+    arrays.
 
     Attributes:
         num_nodes: N.
@@ -240,81 +241,6 @@ class DagTopology:
         return self if mode == self.mode else self._other_mode
 
     @cached_property
-    def schedule(self) -> LevelSchedule:
-        """Edges and line edges level by level, over all graphs at once."""
-        return level_schedule(len(self.edges), self.line_edges)
-
-    @property
-    def levels(self) -> Index:
-        """Length of the longest path in the line graph that ends in each edge [E]."""
-        return self.schedule.levels
-
-    @cached_property
-    def in_slot(self) -> Index:
-        """Rank of each edge among the edges that end in its head, in the order of `edges` [E]."""
-        return ranks(self.edges[:, 1], self.num_nodes)
-
-    @cached_property
-    def out_slot(self) -> Index:
-        """Rank of each edge among the edges that start in its tail, in the order of `edges` [E]."""
-        return ranks(self.edges[:, 0], self.num_nodes)
-
-    @cached_property
-    def in_degree(self) -> Index:
-        """Number of edges that end in each node [N]."""
-        return np.bincount(self.edges[:, 1], minlength=self.num_nodes)
-
-    @cached_property
-    def out_degree(self) -> Index:
-        """Number of edges that start in each node [N]."""
-        return np.bincount(self.edges[:, 0], minlength=self.num_nodes)
-
-    @property
-    def num_graphs(self) -> int:
-        """G, the number of graphs."""
-        return len(self.node_ptr) - 1
-
-    @property
-    def graph_sizes(self) -> Index:
-        """Number of nodes of each graph [G]."""
-        return np.diff(self.node_ptr)
-
-    @cached_property
-    def node_graph(self) -> Index:
-        """Graph of each node [N]."""
-        return np.repeat(np.arange(self.num_graphs), self.graph_sizes)
-
-    @cached_property
-    def edge_graph(self) -> Index:
-        """Graph of each edge [E]."""
-        return self.node_graph[self.edges[:, 0]]
-
-    @cached_property
-    def line_edge_graph(self) -> Index:
-        """Graph of each line edge [L]."""
-        return self.edge_graph[self.line_edges[:, 1]]
-
-    @cached_property
-    def edge_ptr(self) -> Index:
-        """The edges of graph g run from entry g up to, not including, entry g + 1 [G+1]."""
-        return groups(self.edge_graph, self.num_graphs)
-
-    @cached_property
-    def line_ptr(self) -> Index:
-        """The line edges of graph g run from entry g up to, not including, entry g + 1 [G+1]."""
-        return groups(self.line_edge_graph, self.num_graphs)
-
-    @cached_property
-    def edge_position(self) -> Index:
-        """Rank of each edge within its graph [E]."""
-        return np.arange(len(self.edges)) - self.edge_ptr[self.edge_graph]
-
-    @cached_property
-    def is_multitree(self) -> bool:
-        """Whether there is at most one path between any two edges."""
-        return second_path(len(self.edges), self.line_edges) is None
-
-    @cached_property
     def _reversed(self) -> "DagTopology":
         return _rebuilt(self, self.mode, turn=True)
 
@@ -349,7 +275,8 @@ def _batch(topologies: list[DagTopology]) -> DagTopology:
             raise ValueError(f"topologies[{position}].mode: expected {topologies[0].mode!r}, got {topology.mode!r}")
         if topology.lines_given != topologies[0].lines_given:
             raise ValueError(
-                f"topologies[{position}].lines_given: expected {topologies[0].lines_given} as for the first"
+                f"topologies[{position}].lines_given: expected {topologies[0].lines_given} as for the first, "
+                f"got {topology.lines_given}"
             )
     nodes = offsets(np.array([t.num_nodes for t in topologies], np.int64)).tolist()
     edges = offsets(np.array([len(t.edges) for t in topologies], np.int64)).tolist()
@@ -385,7 +312,10 @@ def _check(topology: DagTopology) -> None:
     node_ptr = check_node_ptr(topology.node_ptr, size)
     graph = np.repeat(np.arange(len(node_ptr) - 1), np.diff(node_ptr))[edges]
     if (graph[:, 0] != graph[:, 1]).any() or (np.diff(graph[:, 0]) < 0).any():
-        raise ValueError("edges: expected them graph by graph, and none from one graph of node_ptr to another")
+        raise ValueError(
+            f"edges: expected them graph by graph, and none from one graph of node_ptr to another, "
+            f"got graphs {graph.tolist()[:8]}"
+        )
     if topology.mode == "D" and topology.lines_given:
         path = second_path(len(edges), lines)
         if path is not None:

@@ -196,7 +196,7 @@ def topological_nodes(num_nodes: int, edges: Index) -> NodeOrder:
                 depth[head] = depth[node] + 1
                 queue.append(head)
     if len(queue) < num_nodes:
-        raise ValueError(_describe_cycle(edges, np.array(remaining)))
+        raise _cycle_error(edges, np.array(remaining))
     return NodeOrder(np.array(queue, np.int64), np.array(depth, np.int64))
 
 
@@ -235,7 +235,7 @@ def _describe(edges: Index, chosen: NDArray[np.bool_]) -> str:
     return f"({tail}, {head}) at position {position}"
 
 
-def _describe_cycle(edges: Index, remaining: Index) -> str:
+def _cycle_error(edges: Index, remaining: Index) -> ValueError:
     """Walk backwards among the nodes that never became free; each has a predecessor among them, so one must repeat."""
     inside = np.flatnonzero((remaining[edges] > 0).all(axis=1))
     entering = dict(zip(edges[inside, 1].tolist(), inside.tolist(), strict=True))
@@ -247,7 +247,7 @@ def _describe_cycle(edges: Index, remaining: Index) -> str:
     cycle = [*path[path.index(node) :], node][::-1]
     position = entering[cycle[1]]
     shown = cycle if len(cycle) <= _SHOWN_CYCLE else [*cycle[: _SHOWN_CYCLE - 1], "...", cycle[-1]]
-    return (
+    return ValueError(
         f"edges: expected no cycle, got ({cycle[0]}, {cycle[1]}) at position {position} "
         f"in the cycle {' -> '.join(map(str, shown))}"
     )

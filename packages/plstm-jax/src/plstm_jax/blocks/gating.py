@@ -19,8 +19,8 @@ def add_branch(
     Args:
         config: of the block.
         scope: of the block.
-        x: input of the branch.
-        branch: its output.
+        x: input of the branch, of any shape [..., D].
+        branch: its output, of the same shape.
         scale: name of its layer scale, which exists if the config says so.
         context: of the block.
 
@@ -35,7 +35,17 @@ def add_branch(
 
 
 def feed_forward(config: ResidualPairConfig, scope: Scope, x: Array, context: Context) -> Array:
-    """The second branch of a block, with its residual connection."""
+    """The second branch of a block, with its residual connection.
+
+    Args:
+        config: of the block.
+        scope: of the block.
+        x: its input [..., D].
+        context: of the block.
+
+    Returns:
+        The output, in the shape of x.
+    """
     wide = scope.map("upproj", scope.map("norm2", x))
     if config.gated:
         carry, gate = jnp.split(wide, 2, axis=-1)

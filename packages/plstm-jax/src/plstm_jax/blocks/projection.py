@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import PostUpProjectionBlockConfig, PreUpProjectionBlockConfig
+from plstm_config.checks import Kind
 from plstm_jax.blocks.gating import add_branch, feed_forward
-from plstm_jax.context import Context, Kind
+from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, kind_of, register
 from plstm_jax.functional import activation

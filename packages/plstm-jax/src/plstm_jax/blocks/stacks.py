@@ -70,7 +70,7 @@ def block_stack(config: BlockStackConfig, scope: Scope, x: Array, context: Conte
     Args:
         config: complete config.
         scope: holds `blocks.0`, `blocks.1`, ....
-        x: whatever the blocks take.
+        x: of any shape that the blocks take.
         context: what they take beside.
 
     Returns:

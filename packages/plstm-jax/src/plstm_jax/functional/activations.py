@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from plstm_config.options import choose
+
 _Function = TypeVar("_Function")
 
 # exp(80) is finite in float32, and a decay of exp(-exp(80)) is exactly zero.
@@ -116,6 +118,4 @@ def soft_cap(z: Float[Array, "..."], cap: float = 10.0) -> Float[Array, "..."]:
 
 
 def _choose(argument: str, name: str, table: Mapping[str, _Function]) -> _Function:
-    if name not in table:
-        raise ValueError(f"{argument}: expected one of {sorted(table)}, got {name!r}")
-    return table[name]
+    return choose(argument, name, table)

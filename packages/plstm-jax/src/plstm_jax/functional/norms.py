@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_config.options import check_choice
 from plstm_jax.ops.arrays import common_dtype, lifted
 
 
@@ -84,8 +85,7 @@ def multi_head_norm(
     Raises:
         ValueError: if the kind is unknown, or the number of heads is missing or does not divide the last dimension.
     """
-    if kind not in _NORMS:
-        raise ValueError(f"kind: expected one of {sorted(_NORMS)}, got {kind!r}")
+    check_choice("kind", kind, _NORMS)
     if axis is not None:
         scale, bias = (_along(parameters, x.ndim, axis) for parameters in (scale, bias))
         return _NORMS[kind](x, scale, bias, eps)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_config.options import check_choice
 from plstm_jax.ops.arrays import contract, lifted
 
 _HOUSEHOLDER_EPSILON = 1e-5
@@ -100,7 +101,7 @@ def exponential_orthogonalization(
     Args:
         matrix: the matrices A.
         factor: g.
-        terms: None for the exact exponential, which is orthogonal (NaN where the Frobenius norm of g (A - A^T) exceeds
+        terms: none for the exact exponential, which is orthogonal (NaN where the Frobenius norm of g (A - A^T) exceeds
             2**15). Otherwise the number n of terms of the series
             sum_{p=0}^{n-1} K^p / p!, which is not orthogonal for large K: with 16 terms a Frobenius norm of 12 gives
             a spectral norm of 26.
@@ -202,10 +203,8 @@ def normalize(
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
     """
-    if mode not in NORMALIZATIONS:
-        raise ValueError(f"mode: expected one of {sorted(NORMALIZATIONS)}, got {mode!r}")
-    if exponential not in ("exact", "series"):
-        raise ValueError(f"exponential: expected 'exact' or 'series', got {exponential!r}")
+    check_choice("mode", mode, NORMALIZATIONS)
+    check_choice("exponential", exponential, ("exact", "series"))
     return NORMALIZATIONS[mode](matrix, order, factor, exponential)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from plstm_config.options import check_choice
 from plstm_jax.functional.activations import eigenvalue_activation, gate_activation
 from plstm_jax.functional.orthogonal import normalize
 from plstm_jax.ops.arrays import common_dtype, contract, lifted
@@ -29,7 +30,7 @@ def gate(
     Args:
         x: input, D = s * d.
         bias: one entry per head and state-tracking index.
-        weight: None for a gate that does not see the input.
+        weight: none for a gate that does not see the input.
         activation: see `gate_activation`.
         activation_scale: see `gate_activation`.
 
@@ -73,8 +74,7 @@ def projection(
     Raises:
         ValueError: if the normalization is unknown.
     """
-    if normalization not in ("none", "l2"):
-        raise ValueError(f"normalization: expected 'none' or 'l2', got {normalization!r}")
+    check_choice("normalization", normalization, ("none", "l2"))
     *_, parts, inner = weight.shape
     shares = x.reshape(*x.shape[:-1], parts, inner)
     out = jnp.einsum("...id,pkjid->...pikj", shares, weight).reshape(*x.shape[:-1], *bias.shape)
@@ -109,10 +109,10 @@ def transition(
     Args:
         x: input.
         eigenvalues_bias: bias of the eigenvalues before their limit.
-        eigenvalues_weight: None for eigenvalues that do not see the input.
-        inproj_bias: None where J = 1.
+        eigenvalues_weight: none for eigenvalues that do not see the input.
+        inproj_bias: none where J = 1.
         inproj_weight: as `eigenvalues_weight`.
-        outproj_bias: None for the symmetric form.
+        outproj_bias: none for the symmetric form.
         outproj_weight: as `eigenvalues_weight`.
         eigenvalue_representation: see `eigenvalue_activation`.
         eigenvalue_factor: see `eigenvalue_activation`.

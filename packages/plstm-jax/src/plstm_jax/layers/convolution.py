@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
+from plstm_config.checks import check_features
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register, register_map
-from plstm_jax.layers.inputs import check_features
 
 
 @register(Convolution1DLayerConfig)

@@ -10,11 +10,11 @@ from plstm_config import (
     MarkLayerConfig,
     SourceLayerConfig,
 )
+from plstm_config.checks import check_features
 from plstm_config.gates import GateLayerConfig
 from plstm_jax import functional
 from plstm_jax.dtypes import cast, dtype_of, wide
 from plstm_jax.formulas import Scope, register_map
-from plstm_jax.layers.inputs import check_features
 
 
 @register_map(SourceLayerConfig, MarkLayerConfig, DirectLayerConfig)

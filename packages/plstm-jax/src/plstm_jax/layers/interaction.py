@@ -19,8 +19,8 @@ class Parts:
     Args:
         config: of the layer.
         scope: of the layer.
-        x: its input.
-        convolved: the same after the convolution, if there is one.
+        x: its input [..., D].
+        convolved: the same [..., D] after the convolution, if there is one.
     """
 
     def __init__(self, config: InteractionLayerConfig, scope: Scope, x: Array, convolved: Array) -> None:

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import LinearConfig
+from plstm_config.checks import check_features
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Scope, register_map
-from plstm_jax.layers.inputs import check_features
 
 
 @register_map(LinearConfig)

@@ -14,12 +14,12 @@ from plstm_config import (
     MultiHeadRMSNormConfig,
     RMSNormConfig,
 )
+from plstm_config.checks import check_features, check_heads
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
 from plstm_jax.axes import merge_axes
 from plstm_jax.dtypes import cast, dtype_of, wide
 from plstm_jax.formulas import Scope, register_map
 from plstm_jax.functional import layer_norm, multi_head_norm, rms_norm
-from plstm_jax.layers.inputs import check_features
 
 _NORMS = {RMSNormConfig: rms_norm, LayerNormConfig: layer_norm}
 _KINDS = {MultiHeadRMSNormConfig: "rms", MultiHeadLayerNormConfig: "layer"}
@@ -69,8 +69,7 @@ def head_norm(config: MultiHeadNormLayerConfig, scope: Scope, x: Array) -> Array
     if axis is None:
         check_features(x, "... D", config.input_dim)
     else:
-        if not -x.ndim <= axis < x.ndim or axis % x.ndim == x.ndim - 1 or x.shape[axis] != heads:
-            raise ValueError(f"x must hold num_heads={heads} on axis {axis}, got shape {list(x.shape)}")
+        check_heads(x, heads, axis)
         check_features(x, "... D", config.input_dim // heads)
     values, scale, bias = _prepare(config, scope, x)
     kind = _KINDS[type(config)]
@@ -80,7 +79,16 @@ def head_norm(config: MultiHeadNormLayerConfig, scope: Scope, x: Array) -> Array
 
 @register_map(IdentityConfig)
 def identity(config: IdentityConfig, scope: Scope, x: Array) -> Array:
-    """No normalisation at all."""
+    """No normalisation at all.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return x
 
 

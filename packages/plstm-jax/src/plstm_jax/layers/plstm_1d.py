@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import pLSTM1DLayerConfig
+from plstm_config.checks import check_cache, check_features
 from plstm_jax.axes import merge_axes
 from plstm_jax.context import Cache, Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
-from plstm_jax.layers.inputs import check_features
 from plstm_jax.layers.interaction import Parts, merge_heads
 from plstm_jax.layers.norms import normalize_heads
 from plstm_jax.ops import plstm_1d, plstm_1d_step
@@ -113,23 +112,3 @@ def _recur(config: Any, arguments: dict[str, Array], state: Array | None, contex
         last = jnp.moveaxis(last, 2, 1)
         last = merge_axes(last, 0, 1)
     return output, last
-
-
-def check_cache(cache: Mapping[str, Any], names: tuple[str, ...], rows: int) -> None:
-    """Check that a cache fits a layer and the number of sequences.
-
-    Args:
-        cache: the cache.
-        names: the entries that the layer reads.
-        rows: the number of sequences.
-
-    Raises:
-        ValueError: if the cache has other entries, or holds another number of sequences.
-    """
-    if set(cache) != set(names):
-        raise ValueError(f"cache must have the entries {', '.join(names)}, got {', '.join(sorted(cache)) or 'none'}")
-    for name in names:
-        if cache[name].shape[0] != rows:
-            raise ValueError(
-                f"cache must hold {rows} sequences, one for each of x, got {cache[name].shape[0]} in {name}"
-            )

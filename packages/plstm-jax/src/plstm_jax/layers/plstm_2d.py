@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
+from plstm_config.checks import check_features
 from plstm_config.plstm_2d import GridLayerConfig
 from plstm_jax.axes import merge_axes
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
-from plstm_jax.layers.inputs import check_features
 from plstm_jax.layers.interaction import Parts, merge_heads
 from plstm_jax.layers.norms import normalize_heads
 from plstm_jax.ops import plstm_2d, plstm_2d_oriented

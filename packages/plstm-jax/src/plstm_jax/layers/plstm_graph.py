@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.checks import check_edge_attr, check_features, check_no_edge_attr
 from plstm_config.topology import DagTopology
 from plstm_jax.axes import merge_axes
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
 from plstm_jax.graphs import Graph, as_topology, check_degrees, op_graph
-from plstm_jax.layers.inputs import check_features
 from plstm_jax.ops import plstm_graph
 
 _Config = pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig
@@ -56,9 +56,7 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
             at a node gives NaN instead.
     """
     check_features(x, "N D", config.input_dim)
-    if context.edge_attr is not None:
-        got = list(context.edge_attr.shape)
-        raise ValueError(f"edge_attr: expected None, since gates are made from nodes, got {got}")
+    check_no_edge_attr(context.edge_attr)
     topology = as_topology(context.graph, x.shape[0], config.mode)
     check_degrees(topology, config.max_edges)
     source_slot, mark_slot = topology.out_slot, topology.in_slot
@@ -149,15 +147,8 @@ def _stabilized(config: _Config, transition: Array, topology: Graph) -> Array:
 
 
 def _edge_features(config: pLSTMGraphEdgeLayerConfig, x: Array, topology: Graph, edge_attr: Array | None) -> Array:
-    rows, width = topology.num_input_edges, config.edge_input_dim
-    if edge_attr is None:
-        if width:
-            raise ValueError(f"edge_attr: expected edge features [E, De] with De={width}, got None")
-        return jnp.zeros((rows, 0), x.dtype)
-    check_features(edge_attr, "E De", width, "edge_attr")
-    if edge_attr.shape[0] != rows:
-        raise ValueError(f"edge_attr: expected one row for each of the E={rows} edges, got {edge_attr.shape[0]}")
-    return jnp.asarray(edge_attr)
+    check_edge_attr(edge_attr, topology.num_input_edges, config.edge_input_dim)
+    return jnp.zeros((topology.num_input_edges, 0), x.dtype) if edge_attr is None else jnp.asarray(edge_attr)
 
 
 def _apply_to_parts(config: _Config, scope: Scope, name: str, *parts: tuple[Array, Any]) -> Array:

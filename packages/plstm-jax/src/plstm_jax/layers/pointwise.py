@@ -15,13 +15,12 @@ from plstm_config import (
     SoftCapFunctionConfig,
     TanhFunctionConfig,
 )
+from plstm_config.checks import check_features
 from plstm_config.pointwise import FeatureScaleConfig
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, register, register_map
 from plstm_jax.functional import eigenvalue_activation, soft_cap
-from plstm_jax.graphs import first_nodes
-from plstm_jax.layers.inputs import check_features
 
 
 @register_map(PassthroughLayerConfig, ScaleLayerConfig)
@@ -71,30 +70,66 @@ def drop_path(config: DropPathConfig, scope: Scope, x: Array, context: Context) 
     keep_prob = 1.0 - config.drop_prob
     kept = jax.random.bernoulli(key, keep_prob, x.shape[:1] + (1,) * (x.ndim - 1))
     if context.graph is not None:
-        kept = kept[first_nodes(context.graph)]
+        kept = kept[context.graph.first_node]
     divisor = keep_prob if config.scale_by_keep else 1.0
     return jnp.where(kept, x / divisor, jnp.zeros_like(x)), {}
 
 
 @register_map(TanhFunctionConfig)
 def tanh_function(config: TanhFunctionConfig, scope: Scope, x: Array) -> Array:
-    """tanh(x)."""
+    """tanh(x).
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return jnp.tanh(x)
 
 
 @register_map(SigmoidFunctionConfig)
 def sigmoid_function(config: SigmoidFunctionConfig, scope: Scope, x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return jax.nn.sigmoid(x)
 
 
 @register_map(ExpExpFunctionConfig)
 def exp_exp_function(config: ExpExpFunctionConfig, scope: Scope, x: Array) -> Array:
-    """exp(-c exp(-x)) with the config's scale c."""
+    """exp(-c exp(-x)) with the config's scale c.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return eigenvalue_activation(x, "expexp", config.scale)
 
 
 @register_map(SoftCapFunctionConfig)
 def soft_cap_function(config: SoftCapFunctionConfig, scope: Scope, x: Array) -> Array:
-    """The function c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c."""
+    """The function c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c.
+
+    Args:
+        config: says all that there is to say.
+        scope: holds nothing.
+        x: any shape.
+
+    Returns:
+        An array of the shape and dtype of x.
+    """
     return soft_cap(x, config.scale)

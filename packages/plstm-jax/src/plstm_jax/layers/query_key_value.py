@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
+from plstm_config.checks import check_features
 from plstm_config.query_key_value import ProjectionLayerConfig
 from plstm_jax import functional
 from plstm_jax.dtypes import cast, dtype_of
 from plstm_jax.formulas import Scope, register_map
-from plstm_jax.layers.inputs import check_features
 
 
 @register_map(QueryLayerConfig, KeyLayerConfig, ValueLayerConfig)

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from plstm_config import pLSTMGraphModelConfig
+from plstm_config.options import check_choice
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
@@ -68,8 +69,7 @@ def pool_graphs(features: Float[Array, "N D"], topology: Graph, pooling: str) ->
         ValueError: if the pooling is unknown.
     """
     values, sizes = features.astype(wide(features.dtype)), topology.graph_sizes[:, None]
-    if pooling not in ("mean", "sum", "max"):
-        raise ValueError(f"pooling: expected one of 'mean', 'sum', 'max', got {pooling!r}")
+    check_choice("pooling", pooling, ("mean", "sum", "max"))
     reduce = jax.ops.segment_max if pooling == "max" else jax.ops.segment_sum
     pooled = reduce(values, topology.node_graph, num_segments=topology.num_graphs)
     if pooling == "max":

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
+from plstm_config.checks import check_integers, check_rank, check_token_range
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, register, register_map
@@ -30,16 +31,11 @@ def token_embedding(config: TokenEmbeddingConfig, scope: Scope, x: Array) -> Arr
         TypeError: if the tokens are no integers.
         ValueError: if a token is outside of the vocabulary.
     """
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"token_ids: expected integers, got {x.dtype}")
+    check_integers("token_ids", x.dtype, integers=jnp.issubdtype(x.dtype, jnp.integer))
     if not isinstance(x, jax.core.Tracer) and x.size:
         # in numpy: inside of a traced function, JAX would trace what it computes of known values, too
         known = np.asarray(x)
-        lowest, highest = int(known.min()), int(known.max())
-        if lowest < 0 or highest >= config.vocab_size:
-            raise ValueError(
-                f"token_ids: expected values in [0, {config.vocab_size}), got values from {lowest} to {highest}"
-            )
+        check_token_range(int(known.min()), int(known.max()), config.vocab_size)
     rows = jnp.take(scope.need("weight"), jnp.where(x < 0, config.vocab_size, x), axis=0, mode="fill")
     return rows.astype(dtype_of(config.dtype))
 
@@ -65,9 +61,7 @@ def language_model(config: pLSTMLMModelConfig, scope: Scope, x: Array, context: 
         TypeError: if the tokens are no integers.
         ValueError: if they have another rank, or the cache is that of another model.
     """
-    axes = "[B]" if context.stepping else "[B, T]"
-    if x.ndim != (1 if context.stepping else 2):
-        raise ValueError(f"token_ids: expected shape {axes}, got {tuple(x.shape)}")
+    check_rank("token_ids", x, "B" if context.stepping else "B, T")
     hidden, cache = scope.call("block_stack", scope.map("token_embedding", x), context.of("block_stack"))
     hidden = scope.map("post_blocks_norm", hidden)
     if config.tie_weights:

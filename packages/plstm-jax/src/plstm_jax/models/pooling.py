@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from plstm_config.options import unknown
+
 GRID_POOLINGS = ("corners", "center", "mean", "sum", "to_image", "features")
 
 
@@ -35,4 +37,4 @@ def pool_grid(grid: Float[Array, "B X Y D"], pooling: str) -> Array:
         return grid.transpose(0, 3, 1, 2)
     if pooling == "features":
         return grid
-    raise ValueError(f"pooling: expected one of {GRID_POOLINGS}, got {pooling!r}")
+    raise unknown("pooling", pooling, GRID_POOLINGS)

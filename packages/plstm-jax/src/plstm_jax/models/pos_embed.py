@@ -8,6 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from plstm_config import PosEmbed2DConfig
+from plstm_config.checks import check_grid
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Scope, register_map
 
@@ -69,8 +70,7 @@ def pos_embed_2d(config: PosEmbed2DConfig, scope: Scope, x: Array) -> Array:
         ValueError: if the grid is another one although `allow_interpolation` is False.
     """
     grid, work = (x.shape[1], x.shape[2]), dtype_of(config.dtype)
-    if grid != config.seqlens and not config.allow_interpolation:
-        raise ValueError(f"x: expected the grid {config.seqlens} (allow_interpolation is False), got {grid}")
+    check_grid(grid, config)
     embed = scope.need("embed")
     embed = embed if config.learnable else lax.stop_gradient(embed)
     return x.astype(work) + resize_pos_embed(embed, grid).astype(work)

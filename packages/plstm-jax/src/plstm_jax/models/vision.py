@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plstm_config import PatchEmbedConfig, pLSTMVisionModelConfig
+from plstm_config.checks import check_pixels
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, kind_of, register, register_map
@@ -32,7 +33,7 @@ def patch_embed(config: PatchEmbedConfig, scope: Scope, x: Array) -> Array:
         TypeError: if the pixels are integers.
         ValueError: if rank or number of channels are wrong, or the patches do not tile the image.
     """
-    _check(config, x)
+    check_pixels(x, config, floating=jnp.issubdtype(x.dtype, jnp.floating))
     work = dtype_of(config.dtype)
     grid = lax.conv_general_dilated(
         x.astype(work),
@@ -42,22 +43,6 @@ def patch_embed(config: PatchEmbedConfig, scope: Scope, x: Array) -> Array:
         dimension_numbers=("NCHW" if config.channels_first else "NHWC", "OIHW", "NHWC"),
     )
     return grid + scope.need("proj.bias").astype(work)
-
-
-def _check(config: PatchEmbedConfig, pixels: Array) -> None:
-    layout = "[B, C, height, width]" if config.channels_first else "[B, height, width, C]"
-    if pixels.ndim != 4:
-        raise ValueError(f"pixels: expected 4 axes {layout}, got shape {tuple(pixels.shape)}")
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise TypeError(f"pixels: expected floating point values, got {pixels.dtype}; convert and scale first")
-    channels, *sides = pixels.shape[1:] if config.channels_first else (pixels.shape[3], *pixels.shape[1:3])
-    if channels != config.num_channels:
-        raise ValueError(f"pixels: expected {config.num_channels} channels in {layout}, got {channels} channels")
-    for name, size, patch, stride in zip(("height", "width"), sides, config.patch, config.step, strict=True):
-        if size < patch or (size - patch) % stride:
-            raise ValueError(
-                f"pixels: expected a {name} that patches of {patch} at stride {stride} tile exactly, got {size}"
-            )
 
 
 @register(pLSTMVisionModelConfig)

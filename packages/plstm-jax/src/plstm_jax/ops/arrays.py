@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from plstm_config.checks import check_floating
+
 Carry = TypeVar("Carry")
 Arrays = TypeVar("Arrays")
 Each = TypeVar("Each")
@@ -35,10 +37,8 @@ def compute_dtype(**arrays: Any) -> jnp.dtype:
             continue
         if not hasattr(array, "dtype") or hasattr(array, "todense"):
             raise TypeError(f"{name}: expected a dense array, got {type(array).__name__}")
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
-        if not 2 <= np.dtype(array.dtype).itemsize <= 8:  # what promotes to nothing
-            raise TypeError(f"{name}: expected a dtype of 16 to 64 bits, got {array.dtype}")
+        floating = jnp.issubdtype(array.dtype, jnp.floating)
+        check_floating(name, array.dtype, floating=floating, size=np.dtype(array.dtype).itemsize)
         dtypes.append(jax.dtypes.canonicalize_dtype(array.dtype))  # float64 counts as float32 unless x64 is enabled
     return common_dtype(*dtypes, jnp.float32)
 
@@ -50,7 +50,16 @@ def common_dtype(*dtypes: Any) -> jnp.dtype:
 
 
 def scale_factor(scale: Any, default: float, dtype: jnp.dtype) -> Array:
-    """The factor of the output: `scale` as `plstm_config.shapes.check_scale` lets it pass, or the default."""
+    """The factor of the output.
+
+    Args:
+        scale: as `plstm_config.options.check_scale` lets it pass.
+        default: in its place if it is None.
+        dtype: of the factor.
+
+    Returns:
+        An array without dimensions.
+    """
     factor = default if scale is None else scale
     return jnp.asarray(float(factor) if isinstance(factor, int) else factor, dtype)
 
@@ -129,6 +138,9 @@ def where_seen(scores: Array, rows: int, columns: int, *, own: bool) -> Array:
         rows: the axis n, counted from the end.
         columns: the axis m, alike.
         own: whether a place sees itself.
+
+    Returns:
+        The scores.
     """
     row, column = (lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim + axis) for axis in (rows, columns))
     return jnp.where(column < row + int(own), scores, jnp.zeros((), scores.dtype))
@@ -143,7 +155,7 @@ def causal_product(indices: str, weights: Array, values: Array, own: bool) -> Ar
 
     Args:
         indices: of the contraction; n are the places of the result, m those of the values.
-        weights: zero where m lies behind n.
+        weights: [..., n, ..., m, ...], zero where m lies behind n.
         values: [..., m, ...], with m first among the letters.
         own: whether a place reaches itself.
 

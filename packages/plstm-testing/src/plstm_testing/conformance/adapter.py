@@ -155,7 +155,13 @@ class Adapter(Protocol):
         ...
 
     def save(self, config: Any, parameters: Mapping[str, Array], folder: Path) -> None:
-        """Make a module with the given parameters, and write it into a folder of the common format."""
+        """Make a module with the given parameters, and write it into a folder of the common format.
+
+        Args:
+            config: of the module.
+            parameters: float64 arrays by canonical name, each in its canonical shape.
+            folder: where to write.
+        """
         ...
 
     def load(self, folder: Path) -> tuple[Any, Mapping[str, Array]]:
@@ -171,7 +177,7 @@ def load_adapter(path: str | Path) -> Adapter:
     """Import an adapter file.
 
     Args:
-        path: Python file that defines `adapter`.
+        path: python file that defines `adapter`.
 
     Returns:
         The adapter.
@@ -188,6 +194,6 @@ def load_adapter(path: str | Path) -> Adapter:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "adapter"):
-        raise ValueError(f"conformance adapter: expected {str(path)!r} to define `adapter`")
+        raise ValueError(f"conformance adapter: expected a file that defines `adapter`, got {str(path)!r}")
     found: Adapter = module.adapter
     return found

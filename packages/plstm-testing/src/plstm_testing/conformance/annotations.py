@@ -25,7 +25,7 @@ def run(adapter_file: str, modules: Sequence[str]) -> list[str]:
     """Run the checks with enforced annotations.
 
     Args:
-        adapter_file: Python file that defines `adapter`.
+        adapter_file: python file that defines `adapter`.
         modules: names of modules whose annotations are enforced; they must not be imported yet.
 
     Returns:

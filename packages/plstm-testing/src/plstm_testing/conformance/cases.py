@@ -70,7 +70,25 @@ def sequence(
     strength: float = 1.0,
     **keywords: Any,
 ) -> Case:
-    """Draw one case of `plstm_1d`."""
+    """Draw one case of `plstm_1d`.
+
+    Args:
+        name: of the case, from which the numbers follow.
+        length: T.
+        j: JQ, JK, JV, JT, JO.
+        batch: B.
+        key_size: DK.
+        value_size: DV.
+        initial: whether a state enters.
+        last: whether the state that leaves is asked for.
+        bounds: of packed sequences.
+        special: whether transitions are zeros, signed units and others at random.
+        strength: factor of source, mark and direct.
+        **keywords: further ones of the call.
+
+    Returns:
+        The case.
+    """
     random = _random("plstm_1d", name)
     sizes = {"B": batch, "T": length, "DK": key_size, "DV": value_size} | _j_sizes(j)
     arguments: dict[str, Any] = {argument: gate(random, layout, sizes) for argument, layout in PLSTM_1D.items()}
@@ -157,6 +175,24 @@ def grid(
 
     Modes: "full" has four transitions, "L" and "R" leave one out, "apart" both; "P" says so and leaves out what it does
     not read; "P_values" has the same numbers as a general grid.
+
+    Args:
+        name: of the case, from which the numbers follow.
+        columns: X.
+        rows: Y.
+        mode: see above.
+        j: JQ, JK, JV, JT, JO.
+        oriented: whether gates have the axis O.
+        batch: B.
+        value_size: DV.
+        initial: whether states enter.
+        last: whether the states that leave are asked for.
+        special: whether transitions are zeros, signed units and others at random.
+        same: arguments that are the same array as another.
+        **keywords: further ones of the call.
+
+    Returns:
+        The case.
     """
     op, layouts = ("plstm_2d_oriented", PLSTM_2D_ORIENTED) if oriented else ("plstm_2d", PLSTM_2D)
     random = _random(op, name)
@@ -263,7 +299,20 @@ def graph(
     last: bool = True,
     **keywords: Any,
 ) -> Case:
-    """Draw one case of `plstm_graph`; with state-tracking dimensions (JQ, JK, JV, JT, JO) if `j` is given."""
+    """Draw one case of `plstm_graph`.
+
+    Args:
+        name: of the case, from which the numbers follow.
+        shape: the graph.
+        heads: H.
+        j: JQ, JK, JV, JT, JO; None for the form without.
+        initial: whether states enter.
+        last: whether the states of all edges are asked for.
+        **keywords: further ones of the call.
+
+    Returns:
+        The case.
+    """
     random = _random("plstm_graph", name)
     sizes = {"H": heads, "N": shape.num_nodes, "E": len(shape.edges), "L": len(shape.line_edges), "DK": 3, "DV": 2}
     layouts, state, output = PLSTM_GRAPH, ["H", "E", "DK", "DV"], ["H", "N", "DV"]

@@ -35,7 +35,16 @@ class Case:
 
 
 def matrices(random: np.random.Generator, shape: list[int], bound: float) -> Array:
-    """Matrices of random spectral norm up to `bound`, of either sign."""
+    """Matrices of random spectral norm, of either sign.
+
+    Args:
+        random: source of numbers.
+        shape: of all of them; the last two axes are those of a matrix.
+        bound: the largest norm.
+
+    Returns:
+        The matrices.
+    """
     drawn = random.standard_normal(shape)
     if drawn.size == 0:
         return drawn
@@ -53,7 +62,17 @@ def special_matrices(random: np.random.Generator, shape: list[int]) -> Array:
 
 
 def gate(random: np.random.Generator, layout: Layout, sizes: Mapping[str, int], bound: float = 0.9) -> Array:
-    """One argument: a bounded transition for [..., JT, JT] and the [H, L] of graphs, else standard normal entries."""
+    """One argument: a bounded transition for [..., JT, JT] and the [H, L] of graphs, else standard normal entries.
+
+    Args:
+        random: source of numbers.
+        layout: letters of its axes.
+        sizes: size of each letter.
+        bound: the largest norm of a transition.
+
+    Returns:
+        The argument.
+    """
     shape = [sizes[letter] for letter in layout]
     if layout[-2:] == ("JT", "JT"):
         return matrices(random, shape, bound)
@@ -63,5 +82,14 @@ def gate(random: np.random.Generator, layout: Layout, sizes: Mapping[str, int], 
 
 
 def normal(random: np.random.Generator, sizes: Mapping[str, int], *letters: str) -> Array:
-    """Standard normal entries in the shape that the letters spell."""
+    """Standard normal entries in the shape that letters spell.
+
+    Args:
+        random: source of numbers.
+        sizes: size of each letter.
+        *letters: one for each axis.
+
+    Returns:
+        The array.
+    """
     return random.standard_normal([sizes[letter] for letter in letters])

@@ -67,7 +67,7 @@ class OtherFiles(NumpyAdapter):
         self._read = read
 
     def save(self, config: Any, parameters: Mapping[str, Any], folder: Path) -> None:
-        """Write what is not the module."""
+        """Write what is not the module; see `Adapter.save`."""
         found = dict(parameters)
         config, found = (config, found) if self._written is None else self._written(config, found)
         super().save(config, found, folder)
@@ -80,7 +80,7 @@ class OtherFiles(NumpyAdapter):
             if self._read is None:
                 raise
             self._read(folder)
-            raise ValueError("weights do not fit") from error
+            raise ValueError("folder: expected other weights, got these") from error
 
 
 def option(name: str, other: Callable[[Any], Any]) -> Rewrite:
@@ -95,7 +95,16 @@ def option(name: str, other: Callable[[Any], Any]) -> Rewrite:
 
 
 def flipped(name: str, one: str, other: str) -> Rewrite:
-    """A module that takes one value of an option for the other."""
+    """A module that takes one value of an option for the other.
+
+    Args:
+        name: of the option.
+        one: a value.
+        other: another.
+
+    Returns:
+        The rewrite of calls.
+    """
     return option(name, lambda value: {one: other, other: one}.get(value, value))
 
 

@@ -39,7 +39,17 @@ def is_module(adapter: Adapter, config: Config) -> bool:
 
 
 def call(case: ModuleCase, dtype: str = "float64", device: str = "cpu", **more: Any) -> ModuleCall:
-    """The call that asks a backend for a case, everything rounded to the dtype it computes in."""
+    """The call that asks a backend for a case, everything rounded to the dtype it computes in.
+
+    Args:
+        case: the case.
+        dtype: of the module and its input.
+        device: where to run it.
+        **more: further fields of the call.
+
+    Returns:
+        The call.
+    """
     return ModuleCall(
         config=with_dtype(case.config, dtype),
         parameters={name: truth.round_to(array, dtype) for name, array in case.parameters.items()},
@@ -77,7 +87,16 @@ def expected(group: str, name: str, dtype: str) -> Result:
 
 
 def with_directions(asked: ModuleCall, seed: str, output: Array) -> ModuleCall:
-    """The call that also asks for the derivative along random directions of every input and parameter."""
+    """The call that also asks for the derivative along random directions of every input and parameter.
+
+    Args:
+        asked: the call.
+        seed: what the random numbers follow from.
+        output: in whose shape [...] the cotangent is.
+
+    Returns:
+        The call.
+    """
     random = seeded(f"{seed}/directions")
     cotangent = random.standard_normal(output.shape)
     arrays = {name: array for name, array in asked.inputs.items() if _is_float(array)}
@@ -93,7 +112,17 @@ def check_output(adapter: Adapter, group: str, name: str, dtype: str, device: st
 
 
 def compare_output(result: Result, expected: Result, dtype: str, label: str = "output") -> None:
-    """Compare output and its dtype."""
+    """Compare output and its dtype.
+
+    Args:
+        result: what a backend gave.
+        expected: what the reference gives.
+        dtype: in which the backend computed.
+        label: for the message.
+
+    Raises:
+        AssertionError: if they differ.
+    """
     if result.output_dtype != expected.output_dtype:
         raise AssertionError(f"{label}: expected dtype {expected.output_dtype}, got {result.output_dtype}")
     assert_close(result.output, expected.output, dtype, "module", label)

@@ -321,7 +321,7 @@ def is_oriented(name: str) -> bool:
 
 
 def sloppy_plstm_1d(*arrays: Any, implementation: str = "auto", **keywords: Any) -> Any:
-    """Falls back silently where the implementation is unknown."""
+    """Falls back silently where the implementation is unknown; see `reference.plstm_1d`."""
     known = implementation if implementation == "recurrent" else "auto"
     return NumpyAdapter.ops["plstm_1d"](*arrays, implementation=known, **keywords)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from plstm_config import parameter_tree
 from plstm_config.folder import read_folder, write_folder
-from plstm_config.shapes import check_implementation, check_size
+from plstm_config.options import check_implementation, check_size
 
 from .. import reference
 from ..golden import GoldenCase
@@ -36,7 +36,7 @@ def plstm_1d(
     chunk_size: int | None = None,
     cu_seqlens: Any = None,
 ) -> Any:
-    """The reference's `plstm_1d` with the signature of a backend."""
+    """The op with the signature of a backend; see `reference.plstm_1d`."""
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("chunk_size", chunk_size)
     options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
@@ -56,7 +56,7 @@ def plstm_1d_step(
     *,
     scale: float | None = None,
 ) -> Any:
-    """The reference's `plstm_1d_step`."""
+    """The op; see `reference.plstm_1d_step`."""
     return reference.plstm_1d_step(query, key, value, source, transition, mark, direct, state, scale=scale)
 
 
@@ -81,7 +81,7 @@ def plstm_2d(
     implementation: str = "auto",
     block_size: int | None = None,
 ) -> Any:
-    """The reference's `plstm_2d` with the signature of a backend."""
+    """The op with the signature of a backend; see `reference.plstm_2d`."""
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
@@ -112,7 +112,7 @@ def plstm_2d_oriented(
     implementation: str = "auto",
     block_size: int | None = None,
 ) -> Any:
-    """The reference's `plstm_2d_oriented` with the signature of a backend."""
+    """The op with the signature of a backend; see `reference.plstm_2d_oriented`."""
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
     gates = {"source_r": source_r, "source_d": source_d, "mark_l": mark_l, "mark_u": mark_u, "direct": direct}
@@ -137,7 +137,7 @@ def plstm_graph(
     scale: float | None = None,
     implementation: str = "auto",
 ) -> Any:
-    """The reference's `plstm_graph` with the signature of a backend."""
+    """The op with the signature of a backend; see `reference.plstm_graph`."""
     check_implementation(implementation, IMPLEMENTATIONS)
     arrays = (query, key, value, source, transition, mark, direct)
     options = {"initial_state": initial_state, "return_last_state": return_last_state, "scale": scale}
@@ -197,7 +197,7 @@ class NumpyAdapter:
         raise ValueError(f"case: expected no modules, since golden_kinds is empty, got {case.name!r}")
 
     def save(self, config: Any, parameters: Mapping[str, Any], folder: Path) -> None:
-        """Write a folder with the arrays in the dtypes that the config says."""
+        """Write a folder with the arrays in the dtypes that the config says; see `Adapter.save`."""
         dtypes = {name: parameter.dtype for name, parameter in parameter_tree(config).items()}
         arrays = {name: np.asarray(array, dtypes[name]) for name, array in parameters.items()}
         write_folder(folder, config, arrays, package="plstm-testing", version=__version__)

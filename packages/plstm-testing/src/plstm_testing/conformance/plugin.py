@@ -50,7 +50,7 @@ def read_expected_failures(path: str | Path) -> list[ExpectedFailure]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"conformance xfail: expected TOML in {str(path)!r}: {error}") from error
+        raise ValueError(f"conformance xfail: expected TOML, got {str(path)!r}: {error}") from error
     entries = content.pop("xfail", [])
     if content:
         raise ValueError(f"conformance xfail: expected tables [[xfail]] only in {str(path)!r}, got {sorted(content)}")

@@ -116,7 +116,16 @@ def check_spoilt(adapter: Adapter, group: str, name: str, *, cached: bool) -> No
 
 
 def compare_cache(result: Result, expected: Result, dtype: str) -> None:
-    """Compare the entries of two caches, and the dtype of the states."""
+    """Compare the entries of two caches, and the dtype of the states.
+
+    Args:
+        result: what a backend gave.
+        expected: what the reference gives.
+        dtype: in which the backend computed.
+
+    Raises:
+        AssertionError: if they differ.
+    """
     found, wanted = result.cache or {}, expected.cache or {}
     if set(found) != set(wanted):
         raise AssertionError(f"cache: expected the entries {sorted(wanted)}, got {sorted(found)}")

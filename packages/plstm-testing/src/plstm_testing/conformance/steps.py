@@ -29,7 +29,16 @@ def check_chain(adapter: Adapter, name: str) -> None:
 
 
 def first_step(name: str, dtype: str, device: str) -> OpCall:
-    """The call that asks for the first step of a sequence, and its gradients."""
+    """The call that asks for the first step of a sequence, and its gradients.
+
+    Args:
+        name: of the case.
+        dtype: of the arguments.
+        device: where to run it.
+
+    Returns:
+        The call.
+    """
     whole = _sequence(name, dtype, device)
     return _step(whole, 0, whole.arguments["initial_state"])
 

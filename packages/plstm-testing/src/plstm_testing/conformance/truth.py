@@ -22,7 +22,7 @@ def round_to(array: Array, dtype: str) -> Array:
     """Round to what a dtype can hold, to nearest with ties to even; still float64.
 
     Args:
-        array: float64 array.
+        array: float64, any shape.
         dtype: "float64", "float32", "bfloat16" or "float16".
 
     Returns:
@@ -50,7 +50,18 @@ def state_dtype(dtype: str) -> str:
 
 
 def call(case: Case, implementation: str, dtype: str, device: str, *, strided: bool = False) -> OpCall:
-    """The call that asks a backend for a case, everything rounded to the dtype it computes in."""
+    """The call that asks a backend for a case, everything rounded to the dtype it computes in.
+
+    Args:
+        case: the case.
+        implementation: asked for.
+        dtype: of the arguments.
+        device: where to run it.
+        strided: whether arguments shall not be contiguous.
+
+    Returns:
+        The call.
+    """
     states = state_dtype(dtype)
     arguments = {
         name: rounded(value, states if name == "initial_state" else dtype) for name, value in case.arguments.items()
@@ -70,7 +81,16 @@ def call(case: Case, implementation: str, dtype: str, device: str, *, strided: b
 
 @cache
 def expected(op: str, name: str, dtype: str) -> Result:
-    """Output, last state and gradients of a generated case on its rounded arguments."""
+    """Output, last state and gradients of a generated case on its rounded arguments.
+
+    Args:
+        op: name of the op.
+        name: of the case.
+        dtype: to which arguments are rounded.
+
+    Returns:
+        What is right.
+    """
     (case,) = (case for case in (*cases(op), *sharing_cases(op)) if case.name == name)
     return evaluate(call(case, "auto", dtype, "cpu"))
 

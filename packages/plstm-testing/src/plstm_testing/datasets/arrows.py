@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
+from plstm_config.options import check_choice
 from plstm_testing.datasets.errors import require
 from plstm_testing.datasets.random_numbers import derive_seed, uniform
 
@@ -86,17 +87,15 @@ class ArrowGenerator:
             ValueError: naming the field, its value and what was expected.
         """
         if self.base_size < 16:
-            raise ValueError(f"base_size={self.base_size}: expected at least 16")
+            raise ValueError(f"base_size: expected at least 16, got {self.base_size}")
         if self.margin < 1:
-            raise ValueError(f"margin={self.margin}: expected at least 1")
-        if self.scaling not in ("pixels", "relative"):
-            raise ValueError(f"scaling={self.scaling!r}: expected 'pixels' or 'relative'")
-        if self.palette not in _PALETTES:
-            raise ValueError(f"palette={self.palette!r}: expected one of {sorted(_PALETTES)}")
+            raise ValueError(f"margin: expected at least 1, got {self.margin}")
+        check_choice("scaling", self.scaling, ("pixels", "relative"))
+        check_choice("palette", self.palette, _PALETTES)
         for name in ("radius", "length", "width"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"{name}={(low, high)}: expected 0 < smallest <= largest")
+                raise ValueError(f"{name}: expected 0 < smallest <= largest, got {(low, high)}")
         self.check_size(self.base_size)
 
     def check_size(self, size: int) -> None:
@@ -113,7 +112,8 @@ class ArrowGenerator:
         apart = self.length[1] / 2 + self.margin * self.radius[1]
         if diagonal < 1.3 * apart:
             raise ValueError(
-                f"radius={self.radius} and length={self.length}: too large to fit into one image of {size} pixels"
+                f"radius, length: expected sizes that fit into one image of {size} pixels, "
+                f"got {self.radius} and {self.length}"
             )
 
     def scene(self, seed: int, split: Literal["train", "test"], index: int, size: int | None = None) -> ArrowScene:
@@ -234,10 +234,9 @@ class ArrowDataset:
         Raises:
             ValueError: if `split` is unknown or `num_images` not positive.
         """
-        if split not in _SPLITS:
-            raise ValueError(f"split={split!r}: expected one of {sorted(_SPLITS)}")
+        check_choice("split", split, _SPLITS)
         if num_images < 1:
-            raise ValueError(f"num_images={num_images}: expected at least 1")
+            raise ValueError(f"num_images: expected at least 1, got {num_images}")
         self.generator, self.seed, self.split, self.num_images = generator, seed, split, num_images
         self.size = generator.base_size if size is None else size
 
@@ -248,7 +247,7 @@ class ArrowDataset:
     def scene(self, index: int) -> ArrowScene:
         """Return what image `index` shows."""
         if not 0 <= index < self.num_images:
-            raise IndexError(f"index={index}: expected 0 <= index < {self.num_images}")
+            raise IndexError(f"index: expected 0 <= index < {self.num_images}, got {index}")
         return self.generator.scene(self.seed, self.split, index, self.size)
 
     def __getitem__(self, index: int) -> tuple[UInt8[ndarray, "size size 3"], int]:

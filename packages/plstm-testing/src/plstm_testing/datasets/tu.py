@@ -78,13 +78,11 @@ def _parse(path: Path, part: str, text: str) -> ndarray:
     """One row of numbers for each line."""
     kind = np.float64 if part.endswith("attributes") else np.int64
     try:
-        if not text.strip():
-            raise ValueError("an empty file")
-        table = np.loadtxt(StringIO(text), dtype=kind, delimiter=",", comments=None, ndmin=2)
-        if not np.isfinite(table).all():
-            raise ValueError("an infinity or NaN")
+        table = np.loadtxt(StringIO(text), dtype=kind, delimiter=",", comments=None, ndmin=2) if text.strip() else None
     except (ValueError, OverflowError) as error:
         raise DatasetError(f"{path}: expected lines of numbers, got {error}") from error
+    if table is None or not np.isfinite(table).all():
+        raise DatasetError(f"{path}: expected lines of numbers, got {'an empty file' if table is None else 'NaN'}")
     return table
 
 
@@ -93,7 +91,7 @@ def _split(tables: Mapping[str, ndarray]) -> tuple[list[GraphArrays], Int[ndarra
     owner, sizes, classes = _owners(tables)
     edges = tables["A"]
     if edges.shape[1] != 2 or edges.min() < 1 or edges.max() > len(owner):
-        raise ValueError(f"A: expected pairs of nodes from 1 to {len(owner)}")
+        raise ValueError(f"A: expected pairs of nodes from 1 to {len(owner)}, got others")
     edges = edges - 1
     if (owner[edges[:, 0]] != owner[edges[:, 1]]).any():
         raise ValueError("A: expected edges within one graph, got one between two")
@@ -117,7 +115,7 @@ def _owners(tables: Mapping[str, ndarray]) -> tuple[ndarray, ndarray, ndarray]:
     labels = tables["graph_labels"]
     owner = tables["graph_indicator"][:, 0] - 1
     if owner.min() < 0 or owner.max() >= len(labels) or (np.diff(owner) < 0).any():
-        raise ValueError(f"graph_indicator: expected graphs from 1 to {len(labels)} in order")
+        raise ValueError(f"graph_indicator: expected graphs from 1 to {len(labels)} in order, got others")
     if labels.shape[1] != 1:
         raise ValueError(f"graph_labels: expected one class in a line, got {labels.shape[1]}")
     classes = np.unique(labels[:, 0], return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -73,4 +73,4 @@ def _extract(name: str, content: bytes, folder: Path) -> None:
                 shutil.copyfileobj(source, target)
             found += 1
     if not found:
-        raise ValueError("the archive holds none of its text files")
+        raise ValueError(f"archive: expected text files {name}_*.txt, got none")

@@ -30,7 +30,7 @@ def gate(
     Args:
         x: input, D = s * d.
         bias: one entry per head and state-tracking index.
-        weight: None for a gate that does not see the input.
+        weight: none for a gate that does not see the input.
         activation: "identity", "tanh" or "logsigmoid".
         activation_scale: a.
 
@@ -77,7 +77,7 @@ def projection(
     Args:
         x: input, D = s * d.
         weight: P * s * K = H * DK.
-        bias: None for none.
+        bias: none for none.
         normalization: "none" or "l2".
 
     Returns:

@@ -198,7 +198,7 @@ def _run_packed(module: Module, x: Array, cache: Mapping[str, Array] | None, bor
 def _checked(config: Config, parameters: Mapping[str, Array]) -> dict[str, Array]:
     problems = list(_problems(config, parameters))
     if problems:
-        raise ValueError(f"parameters: {'; '.join(problems)}")
+        raise ValueError(f"parameters: expected those of the config, got others: {'; '.join(problems)}")
     return {name: np.asarray(array, np.float64) for name, array in parameters.items()}
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from plstm_config.shapes import PLSTM_1D, check_cu_seqlens, check_plstm_1d, check_plstm_1d_step
+from plstm_config.options import check_cu_seqlens
+from plstm_config.shapes import PLSTM_1D, check_plstm_1d, check_plstm_1d_step
 
 from ._contractions import MOVE, READ, SKIP, WRITE, Array, default_scale, double
 

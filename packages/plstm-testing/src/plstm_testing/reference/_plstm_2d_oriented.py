@@ -51,7 +51,7 @@ def plstm_2d_oriented(
         mark_l: [B,O,X,Y,JO,JQ,JT].
         mark_u: [B,O,X,Y,JO,JQ,JT].
         direct: [B,X,Y,JO,JQ,JK,JV]; counts once, not per orientation.
-        mode: None or "P", see `plstm_2d`.
+        mode: none or "P", see `plstm_2d`.
         initial_state: states entering each orientation, left [B,O,Y,DK,DV,JT] and top [B,O,X,DK,DV,JT]; zero if None.
         return_last_state: also return the states leaving each orientation.
         scale: factor of the output; ``DK**-0.5`` if None.

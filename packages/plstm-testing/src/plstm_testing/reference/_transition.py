@@ -44,10 +44,10 @@ def transition(
     Args:
         x: input.
         eigenvalues_bias: bias of z.
-        eigenvalues_weight: None for eigenvalues that do not see the input.
-        inproj_bias: None where J = 1.
+        eigenvalues_weight: none for eigenvalues that do not see the input.
+        inproj_bias: none where J = 1.
         inproj_weight: as `eigenvalues_weight`.
-        outproj_bias: None for the symmetric form.
+        outproj_bias: none for the symmetric form.
         outproj_weight: as `eigenvalues_weight`.
         eigenvalue_representation: "tanh", "logsigmoid" or "expexp".
         eigenvalue_factor: f.

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from plstm_config import BlockStackConfig
+from plstm_config.checks import Kind
 from plstm_torch.build import register
-from plstm_torch.context import Block, Cache, Context, Kind, call, kind_of
+from plstm_torch.context import Block, Cache, Context, call, kind_of
 
 
 @register(BlockStackConfig)
@@ -49,7 +50,16 @@ class BlockStack(Block):
         return x, caches
 
     def run_block(self, block: nn.Module, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
-        """Run one block, recomputed in the backward pass if `gradient_checkpointing` is set."""
+        """Run one block, recomputed in the backward pass if `gradient_checkpointing` is set.
+
+        Args:
+            block: one of the stack.
+            x: its input, of the shape that it takes.
+            context: its own.
+
+        Returns:
+            Its output and its cache.
+        """
         if not self.gradient_checkpointing or not torch.is_grad_enabled():
             return call(block, x, context)
         result: tuple[Tensor, Cache] = checkpoint(call, block, x, context, use_reentrant=False)

@@ -6,6 +6,8 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional
 
+from plstm_config.options import choose
+
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
@@ -25,6 +27,4 @@ def gating_function(name: str) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: unknown name.
     """
-    if name not in _FUNCTIONS:
-        raise ValueError(f"gating_function: expected one of {sorted(_FUNCTIONS)}, got {name!r}")
-    return _FUNCTIONS[name]
+    return choose("gating_function", name, _FUNCTIONS)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from plstm_config import pLSTMGraphBlockConfig, pLSTMGraphEdgeBlockConfig
+from plstm_config.checks import Kind
 from plstm_torch.build import register
-from plstm_torch.context import Block, Cache, Context, Kind, call
+from plstm_torch.context import Block, Cache, Context, call
 from plstm_torch.layers.graph_indices import Graph, as_topology
 
 

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from plstm_config import PostUpProjectionBlockConfig
+from plstm_config.checks import Kind
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, Kind, call, kind_of
+from plstm_torch.context import Cache, Context, call, kind_of
 from plstm_torch.layers.graph_indices import sample_of_nodes
 from plstm_torch.layers.pointwise import ScaleLayer
 

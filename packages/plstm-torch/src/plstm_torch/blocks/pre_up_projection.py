@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from plstm_config import PreUpProjectionBlockConfig
+from plstm_config.checks import Kind
 from plstm_torch.blocks.gating import gating_function
 from plstm_torch.build import register
-from plstm_torch.context import Block, Cache, Context, Kind, call, kind_of
+from plstm_torch.context import Block, Cache, Context, call, kind_of
 from plstm_torch.layers.linear import Linear
 
 

@@ -4,9 +4,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from plstm_config import TransformerBlockConfig
+from plstm_config.checks import Kind
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, Kind
+from plstm_torch.context import Cache, Context
 from plstm_torch.layers.linear import Linear
 from plstm_torch.layers.pointwise import ScaleLayer
 

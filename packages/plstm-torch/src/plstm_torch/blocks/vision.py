@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from plstm_config import pLSTMVisionBlockConfig
+from plstm_config.checks import Kind
 from plstm_torch.build import register
-from plstm_torch.context import Block, Cache, Context, Kind, call
+from plstm_torch.context import Block, Cache, Context, call
 from plstm_torch.layers.pointwise import DropPath
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
+from plstm_config.checks import check_features
 from plstm_torch.build import register
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module, ParameterGroup
 from plstm_torch.ops._arguments import attach
 
@@ -22,8 +22,8 @@ def sequence_index(cu_seqlens: Int[Tensor, " S1"], length: int) -> Int[Tensor, "
     """The number of the packed sequence that each position belongs to.
 
     Args:
-        cu_seqlens: Sequence borders [S + 1], from 0 to `length`.
-        length: Number of positions T.
+        cu_seqlens: sequence borders [S + 1], from 0 to `length`.
+        length: number of positions T.
 
     Returns:
         Indices [T] into the S sequences.
@@ -50,7 +50,16 @@ class Convolution1DLayer(Module):
     def init_window(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "B W D"]:
-        """The window before the first step: zeros [batch_size, k - 1, D], in the config's dtype unless told."""
+        """The window before the first step.
+
+        Args:
+            batch_size: number of sequences B.
+            device: default: where the parameters are.
+            dtype: default: the config's.
+
+        Returns:
+            Zeros [B, k - 1, D].
+        """
         shape = (batch_size, self.kernel_size - 1, self.config.input_dim)
         return torch.zeros(shape, dtype=dtype or self.dtype, device=device or self._conv.weight.device)
 
@@ -60,14 +69,14 @@ class Convolution1DLayer(Module):
         """Convolve sequences, with zeros before their starts.
 
         Args:
-            x: Sequences [B, T, input_dim] of any floating dtype.
-            cu_seqlens: Borders [S + 1] of sequences packed along T; no sequence sees its neighbours.
+            x: sequences [B, T, input_dim] of any floating dtype.
+            cu_seqlens: borders [S + 1] of sequences packed along T; no sequence sees its neighbours.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B T D", self.config.input_dim)
         rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
@@ -83,16 +92,16 @@ class Convolution1DLayer(Module):
         """Convolve the continuation of sequences.
 
         Args:
-            x: The next T inputs [B, T, input_dim].
-            window: The k - 1 inputs before them [B, k - 1, input_dim]; before each of the packed sequences
+            x: the next T inputs [B, T, input_dim].
+            window: the k - 1 inputs before them [B, k - 1, input_dim]; before each of the packed sequences
                 [B * S, k - 1, input_dim].
-            cu_seqlens: Borders [S + 1] of sequences packed along T, or None.
+            cu_seqlens: borders [S + 1] of sequences packed along T, or None.
 
         Returns:
             Output [B, T, input_dim] in the config's dtype, and the windows of the last k - 1 inputs.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B T D", self.config.input_dim)
         inputs, before = x.to(self.dtype), window.to(self.dtype)
@@ -132,14 +141,14 @@ class Convolution1DLayer(Module):
         """One step: the output for one new input, and the moved window.
 
         Args:
-            x: Next input [B, input_dim].
-            window: The k - 1 inputs before it [B, k - 1, input_dim].
+            x: next input [B, input_dim].
+            window: the k - 1 inputs before it [B, k - 1, input_dim].
 
         Returns:
             Output [B, input_dim] in the config's dtype, and the next window.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B D", self.config.input_dim)
         extended = torch.cat([window, x.unsqueeze(1).to(window.dtype)], dim=1)
@@ -164,13 +173,13 @@ class Convolution2DLayer(Module):
         """Convolve grids, with zeros beyond their borders.
 
         Args:
-            x: Grids [B, X, Y, input_dim] of any floating dtype.
+            x: grids [B, X, Y, input_dim] of any floating dtype.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
         x = x.to(self.dtype)

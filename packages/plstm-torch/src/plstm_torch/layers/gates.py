@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
+from plstm_config.checks import check_features
 from plstm_config.gates import GateLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.functional import gate_activation
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -22,9 +22,9 @@ def head_projection(
     of features feeds the heads i, s + i, 2 s + i, ...
 
     Args:
-        x: Input [..., D].
-        weight: Weights [P, s, inner..., D / s].
-        dtype: Dtype of the product.
+        x: input [..., D].
+        weight: weights [P, s, inner..., D / s].
+        dtype: dtype of the product.
 
     Returns:
         Products [..., P * s, inner...] in float32 or higher.
@@ -48,13 +48,13 @@ class _Gate(Module):
         """Compute the gates of all nodes.
 
         Args:
-            x: Node features [..., input_dim] of any floating dtype.
+            x: node features [..., input_dim] of any floating dtype.
 
         Returns:
             Gates [..., num_heads, J...] in float32 or higher: a narrower dtype would spoil their long products.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         z = self.bias.to(accumulation_dtype(self.dtype))

@@ -1,13 +1,15 @@
 """From what users call a graph to the index tensors that the graph layers gather with."""
 
 from collections.abc import Hashable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plstm_config import checks
+from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
 from plstm_torch.constants import constant, keep
 
@@ -16,22 +18,7 @@ Graph = DagTopology | Int[Tensor, "2 E"]
 
 @dataclass(frozen=True, eq=False)
 class GraphIndices:
-    """Index arrays of a topology as tensors.
-
-    Attributes:
-        tail: node where each edge starts [E].
-        head: node where it ends [E].
-        edge_order: its position in the input [E].
-        in_slot: its rank among the edges that end in its head [E].
-        out_slot: its rank among the edges that start in its tail [E].
-        incoming: edge that each line edge comes from [L].
-        outgoing: edge that it leads to [L].
-        node_graph: graph of each node [N].
-        first_node: first node of this graph [N].
-        in_degree: number of edges that end in each node [N].
-        out_degree: number of edges that start in each node [N].
-        graph_sizes: number of nodes of each graph [G].
-    """
+    """The arrays of the same names of a `DagTopology`, as int64 tensors."""
 
     tail: Tensor
     head: Tensor
@@ -55,8 +42,8 @@ def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     """The index tensors of a topology on a device, made once for each.
 
     Args:
-        topology: The topology.
-        device: Where the tensors are to lie.
+        topology: the topology.
+        device: where the tensors are to lie.
 
     Returns:
         The tensors, int64; they live as long as the topology.
@@ -65,21 +52,7 @@ def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
 
 
 def _make_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
-    arrays = {
-        "tail": topology.edges[:, 0],
-        "head": topology.edges[:, 1],
-        "edge_order": topology.edge_order,
-        "in_slot": topology.in_slot,
-        "out_slot": topology.out_slot,
-        "incoming": topology.line_edges[:, 0],
-        "outgoing": topology.line_edges[:, 1],
-        "node_graph": topology.node_graph,
-        "first_node": topology.node_ptr[topology.node_graph],
-        "in_degree": topology.in_degree,
-        "out_degree": topology.out_degree,
-        "graph_sizes": topology.graph_sizes,
-    }
-    return GraphIndices(**{name: constant(array, device) for name, array in arrays.items()})
+    return GraphIndices(*[constant(getattr(topology, array.name), device) for array in fields(GraphIndices)])
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the values of the edges
@@ -89,22 +62,19 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
     Args:
         graph: A topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
             A topology keeps what was derived from it; a tensor is read anew at every call.
-        num_nodes: Number of nodes that the module has features of.
-        mode: The mode that the module needs; None takes any.
+        num_nodes: number of nodes that the module has features of.
+        mode: the mode that the module needs; None takes any.
 
     Returns:
         The topology in this mode; in P-mode if made from a tensor for any.
 
     Raises:
-        TypeError: If the graph is neither, or the tensor does not hold integers.
-        ValueError: If the topology has another number of nodes, or the edges are no directed acyclic graph.
+        TypeError: if the graph is neither, or the tensor does not hold integers.
+        ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
     """
     if isinstance(graph, Tensor):
         return DagTopology.from_edge_index(num_nodes, graph.detach().cpu().numpy(), mode or "P")
-    if not isinstance(graph, DagTopology):
-        raise TypeError(f"graph: expected a DagTopology or an edge_index [2,E], got {type(graph).__name__}")
-    if graph.num_nodes != num_nodes:
-        raise ValueError(f"graph: expected a graph of N={num_nodes} nodes, as many as x has, got {graph.num_nodes}")
+    check_topology(graph, num_nodes, DagTopology)
     return graph if mode is None else graph.with_mode(mode)
 
 
@@ -116,21 +86,8 @@ def both_directions(topology: DagTopology) -> tuple[DagTopology, DagTopology]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the degrees
 def check_degrees(topology: DagTopology, max_edges: int) -> None:
-    """Check that no node has too many edges on one side.
-
-    Args:
-        topology: The topology.
-        max_edges: The largest number of edges that may enter, and that may leave a node.
-
-    Raises:
-        ValueError: If a node has more; the message names it.
-    """
-    for degree, way in ((topology.in_degree, "into"), (topology.out_degree, "out of")):
-        if degree.max(initial=0) > max_edges:
-            raise ValueError(
-                f"graph: expected at most max_edges={max_edges} edges {way} a node, "
-                f"got {degree.max()} {way} node {degree.argmax()}"
-            )
+    """Check that no node has too many edges on one side; see `plstm_config.checks`."""
+    checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)
 
 
 def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
@@ -138,7 +95,7 @@ def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
 
     Args:
         graph: A topology, or the edges of a single graph.
-        x: Features of its nodes.
+        x: features of its nodes.
 
     Returns:
         Indices of nodes, on the device of x.

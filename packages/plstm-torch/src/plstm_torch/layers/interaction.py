@@ -56,7 +56,7 @@ def normalize_heads(norm: nn.Module, heads: Float[Tensor, "B H *grid W"]) -> Flo
 
     Args:
         norm: A multi-head norm with the heads on axis 1, or a norm over all heads' features together.
-        heads: Outputs [B, H, ..., W].
+        heads: outputs [B, H, ..., W].
 
     Returns:
         Normalised outputs of the same shape.
@@ -74,7 +74,7 @@ def merge_heads(tensor: Float[Tensor, "..."], grid_axes: int) -> Float[Tensor, "
 
     Args:
         tensor: [B, grid..., H, ...].
-        grid_axes: Number of axes between batch and heads.
+        grid_axes: number of axes between batch and heads.
 
     Returns:
         [B * H, grid..., ...].

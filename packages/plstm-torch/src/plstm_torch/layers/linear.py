@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plstm_config import LinearConfig
+from plstm_config.checks import check_features
 from plstm_torch.build import register
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -25,13 +25,13 @@ class Linear(Module):
         """Apply the map to the last axis.
 
         Args:
-            x: Input [..., input_dim] of any floating dtype.
+            x: input [..., input_dim] of any floating dtype.
 
         Returns:
             Output [..., output_dim] in the config's dtype (or as the caller's autocast says).
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         bias = None if self.bias is None else self.bias.to(self.dtype)

@@ -13,10 +13,10 @@ from plstm_config import (
     MultiHeadRMSNormConfig,
     RMSNormConfig,
 )
+from plstm_config.checks import check_features, check_heads
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -60,13 +60,13 @@ class _FeatureNorm(_Norm):
         """Normalise the last axis.
 
         Args:
-            x: Input [..., input_dim] of any floating dtype.
+            x: input [..., input_dim] of any floating dtype.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         return self._apply_norm(x)
@@ -84,21 +84,20 @@ class _HeadNorm(_Norm):
         """Normalise the features of each head.
 
         Args:
-            x: Input with the heads on the config's `axis` and input_dim / num_heads features on the last axis, such
+            x: input with the heads on the config's `axis` and input_dim / num_heads features on the last axis, such
                 as [B, H, ..., D / H] for axis 1; or [..., D] for axis None.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If x has other sizes on these axes.
+            ValueError: if x has other sizes on these axes.
         """
         axis = self.config.axis
         if axis is None:
             check_features(x, "... D", self.config.input_dim)
             return self._apply_norm(x.unflatten(-1, (self.num_heads, self.head_dim))).flatten(-2)
-        if not -x.ndim <= axis < x.ndim or axis % x.ndim == x.ndim - 1 or x.shape[axis] != self.num_heads:
-            raise ValueError(f"x must hold num_heads={self.num_heads} on axis {axis}, got shape {list(x.shape)}")
+        check_heads(x, self.num_heads, axis)
         check_features(x, "... D", self.head_dim)
         return self._apply_norm(x.movedim(axis, -2)).movedim(-2, axis)
 

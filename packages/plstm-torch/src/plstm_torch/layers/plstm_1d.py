@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from plstm_config import pLSTM1DLayerConfig
-from plstm_config.shapes import check_cu_seqlens
+from plstm_config.checks import Kind, check_cache, check_features
+from plstm_config.options import check_cu_seqlens
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, ContextModule, Kind
+from plstm_torch.context import Cache, Context, ContextModule
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.layers.convolution import Convolution1DLayer
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
 
@@ -51,9 +51,9 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         """The cache before the first step: no state and zeros in the convolution's window.
 
         Args:
-            batch_size: Number of sequences.
-            device: Where to make it; by default where the parameters are.
-            dtype: Dtype of the window, by default the config's; the state has the same, but at least float32.
+            batch_size: number of sequences.
+            device: where to make it; by default where the parameters are.
+            dtype: dtype of the window, by default the config's; the state has the same, but at least float32.
 
         Returns:
             A new cache.
@@ -78,16 +78,16 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         """Process whole sequences, or the next piece of each.
 
         Args:
-            x: Inputs [B, T, input_dim] of any floating dtype and any length T.
-            cache: Where to continue, from `init_cache`, `step`, or another call. It is not modified.
-            return_cache: Whether to return the cache after the last input, too.
-            cu_seqlens: Borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
+            x: inputs [B, T, input_dim] of any floating dtype and any length T.
+            cache: where to continue, from `init_cache`, `step`, or another call. It is not modified.
+            return_cache: whether to return the cache after the last input, too.
+            cu_seqlens: borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
 
         Returns:
             Output [B, T, output_dim] in the config's dtype, or (output, cache).
 
         Raises:
-            ValueError: If x has another rank or number of features, the cache another batch size, or cu_seqlens are no
+            ValueError: if x has another rank or number of features, the cache another batch size, or cu_seqlens are no
                 borders of x.
         """
         output, new_cache = self.run(x, Context(cache, return_cache, cu_seqlens))
@@ -176,23 +176,3 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             )
         last = last.unflatten(0, batch_heads)
         return output.unflatten(0, batch_heads), last if cu_seqlens is None else last.movedim(2, 1).flatten(0, 1)
-
-
-def check_cache(cache: Mapping[str, Any], names: tuple[str, ...], rows: int) -> None:
-    """Check that a cache fits a layer and the number of sequences.
-
-    Args:
-        cache: The cache.
-        names: The entries that the layer reads.
-        rows: The number of sequences.
-
-    Raises:
-        ValueError: If the cache has other entries, or holds another number of sequences.
-    """
-    if set(cache) != set(names):
-        raise ValueError(f"cache must have the entries {', '.join(names)}, got {', '.join(sorted(cache)) or 'none'}")
-    for name in names:
-        if cache[name].shape[0] != rows:
-            raise ValueError(
-                f"cache must hold {rows} sequences, one for each of x, got {cache[name].shape[0]} in {name}"
-            )

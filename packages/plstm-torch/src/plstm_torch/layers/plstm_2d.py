@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
+from plstm_config.checks import check_features
 from plstm_config.plstm_2d import GridLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
 
@@ -131,13 +131,13 @@ class pLSTM2DLayerFused(_GridLayer):
         """Process whole grids.
 
         Args:
-            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+            x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
             Output [B, X, Y, output_dim] in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
         convolved = self._convolve(x)
@@ -190,13 +190,13 @@ class pLSTM2DLayer(_GridLayer):
         """Process whole grids.
 
         Args:
-            x: Inputs [B, X, Y, input_dim] of any floating dtype and any size.
+            x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
             Output [B, X, Y, output_dim] in the config's dtype.
 
         Raises:
-            ValueError: If x has another rank or number of features.
+            ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
         convolved = self._convolve(x)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.checks import check_edge_attr, check_features, check_no_edge_attr
 from plstm_config.topology import DagTopology
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, check_degrees, graph_indices
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
 from plstm_torch.ops import plstm_graph
@@ -91,7 +91,7 @@ class pLSTMGraphLayer(_GraphLayer):
     `direct` (H), `mhnorm`, `out`.
 
     Raises:
-        ValueError: If the config leaves `input_dim` or `max_edges` open.
+        ValueError: if the config leaves `input_dim` or `max_edges` open.
     """
 
     config: pLSTMGraphLayerConfig
@@ -102,21 +102,20 @@ class pLSTMGraphLayer(_GraphLayer):
         """Process a graph, or a batch of graphs as one.
 
         Args:
-            x: Node features [N, input_dim] of any floating dtype.
+            x: node features [N, input_dim] of any floating dtype.
             graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
-            edge_attr: None; this layer reads no edge features.
+            edge_attr: none; this layer reads no edge features.
 
         Returns:
             Output [N, output_dim] in the config's dtype.
 
         Raises:
-            TypeError: If the graph is something else.
-            ValueError: If x has another rank or number of features, the graph another number of nodes, more than
+            TypeError: if the graph is something else.
+            ValueError: if x has another rank or number of features, the graph another number of nodes, more than
                 `max_edges` edges at one end of a node, or a cycle; or if there are edge features.
         """
         check_features(x, "N D", self.config.input_dim)
-        if edge_attr is not None:
-            raise ValueError(f"edge_attr: expected None, since gates are made from nodes, got {list(edge_attr.shape)}")
+        check_no_edge_attr(edge_attr)
         topology = as_topology(graph, x.shape[0], self.config.mode)
         check_degrees(topology, self.config.max_edges)
         indices = graph_indices(topology, x.device)
@@ -156,7 +155,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
     Submodules: `query`, `key`, `value_`, `source`, `transition`, `mark`, `direct` (output H each), `mhnorm`, `out`.
 
     Raises:
-        ValueError: If the config leaves `input_dim` or `edge_input_dim` open.
+        ValueError: if the config leaves `input_dim` or `edge_input_dim` open.
     """
 
     config: pLSTMGraphEdgeLayerConfig
@@ -167,17 +166,17 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         """Process a graph, or a batch of graphs as one.
 
         Args:
-            x: Node features [N, input_dim] of any floating dtype.
+            x: node features [N, input_dim] of any floating dtype.
             graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
-            edge_attr: Edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
+            edge_attr: edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
                 given; None stands for no features.
 
         Returns:
             Output [N, output_dim] in the config's dtype.
 
         Raises:
-            TypeError: If the graph is something else.
-            ValueError: If x or edge_attr have another rank or number of features, the graph another number of nodes or
+            TypeError: if the graph is something else.
+            ValueError: if x or edge_attr have another rank or number of features, the graph another number of nodes or
                 edges, or a cycle.
         """
         check_features(x, "N D", self.config.input_dim)
@@ -193,15 +192,8 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         return self._run(x, topology, source, transition, mark)
 
     def _edge_features(self, x: Tensor, topology: DagTopology, edge_attr: Tensor | None) -> Tensor:
-        rows, width = topology.num_input_edges, self.config.edge_input_dim
-        if edge_attr is None:
-            if width:
-                raise ValueError(f"edge_attr: expected edge features [E, De] with De={width}, got None")
-            return x.new_zeros(rows, 0)
-        check_features(edge_attr, "E De", width, "edge_attr")
-        if edge_attr.shape[0] != rows:
-            raise ValueError(f"edge_attr: expected one row for each of the E={rows} edges, got {edge_attr.shape[0]}")
-        return edge_attr
+        check_edge_attr(edge_attr, topology.num_input_edges, self.config.edge_input_dim)
+        return x.new_zeros(topology.num_input_edges, 0) if edge_attr is None else edge_attr
 
 
 def _apply_to_parts(linear: Linear, *parts: tuple[Tensor, Tensor]) -> Tensor:

@@ -13,9 +13,9 @@ from plstm_config import (
     SoftCapFunctionConfig,
     TanhFunctionConfig,
 )
+from plstm_config.checks import check_features
 from plstm_torch.build import register
 from plstm_torch.functional import eigenvalue_activation
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -27,13 +27,13 @@ class _FeatureScale(Module):
         """Multiply every feature by its scale.
 
         Args:
-            x: Input [..., input_dim] of any floating dtype.
+            x: input [..., input_dim] of any floating dtype.
 
         Returns:
             Output of the same shape in the config's dtype.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         return x.to(self.dtype) * self.scale.to(self.dtype)
@@ -70,7 +70,7 @@ class DropPath(Module):
 
         Args:
             x: A branch's output; samples on the first axis.
-            samples: First row of the sample that each row belongs to, where samples have several rows [B].
+            samples: first row of the sample that each row belongs to, where samples have several rows [B].
 
         Returns:
             Output of the same shape and dtype.

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
+from plstm_config.checks import check_features
 from plstm_config.query_key_value import ProjectionLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import full_precision, without_autocast
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.layers.norms import rms_normalize
 from plstm_torch.module import Module
 
@@ -30,14 +30,14 @@ class _HeadLinear(Module):
         """Map node features to heads.
 
         Args:
-            x: Node features [..., input_dim] of any floating dtype.
+            x: node features [..., input_dim] of any floating dtype.
 
         Returns:
             [..., num_heads, DK, JQ] (query), [..., num_heads, DK, JK] (key) or [..., num_heads, DV, JV] (value) in
             the config's dtype (or as the caller's autocast says).
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
         sub_heads, width = self.weight.shape[-2:]

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import LongRangeTransitionLayerConfig
+from plstm_config.checks import check_features
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.functional import (
@@ -15,7 +16,6 @@ from plstm_torch.functional import (
     singularvalue_restriction,
 )
 from plstm_torch.layers.gates import head_projection
-from plstm_torch.layers.inputs import check_features
 from plstm_torch.module import Module
 
 
@@ -61,21 +61,19 @@ class LongRangeTransitionLayer(Module):
                 return exponential_orthogonalization(matrix, float(config.orthogonalization_factor), terms)
             case "eigenvalue_restriction":
                 return eigenvalue_restriction(matrix, order)
-            case "singularvalue_restriction":
-                return singularvalue_restriction(matrix, order)
-        raise ValueError(f"normalization_mode must be a known normalisation, got {config.normalization_mode!r}")
+        return singularvalue_restriction(matrix, order)
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch H J J"]:
         """Compute the transitions of all nodes.
 
         Args:
-            x: Node features [..., input_dim] of any floating dtype.
+            x: node features [..., input_dim] of any floating dtype.
 
         Returns:
             Transitions [..., num_heads, J, J] in float32 or higher: a narrower dtype would spoil their long products.
 
         Raises:
-            ValueError: If the last axis of x has another size.
+            ValueError: if the last axis of x has another size.
         """
         config = self.config
         check_features(x, "... D", config.input_dim)

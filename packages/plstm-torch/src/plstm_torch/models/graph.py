@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import pLSTMGraphModelConfig
+from plstm_config.options import unknown
 from plstm_config.topology import DagTopology
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
@@ -45,16 +46,16 @@ class pLSTMGraphModel(Module):
         """Compute the normed node features.
 
         Args:
-            x: Node features as in `forward`.
-            graph: The graph as in `forward`.
-            edge_attr: Edge features as in `forward`.
+            x: node features as in `forward`.
+            graph: the graph as in `forward`.
+            edge_attr: edge features as in `forward`.
 
         Returns:
             Features [N, dim].
 
         Raises:
-            TypeError: If the graph is neither a topology nor an edge_index.
-            ValueError: If features or sizes do not fit the config or the graph, or the edges hold a cycle.
+            TypeError: if the graph is neither a topology nor an edge_index.
+            ValueError: if features or sizes do not fit the config or the graph, or the edges hold a cycle.
         """
         topology = as_topology(graph, x.shape[0])
         hidden = self.encoder(x)
@@ -80,18 +81,18 @@ class pLSTMGraphModel(Module):
         """Predict one vector for each graph, or for each node.
 
         Args:
-            x: Node features [N, input_dim] of any floating dtype, graph after graph.
+            x: node features [N, input_dim] of any floating dtype, graph after graph.
             graph: A `DagTopology`, made by `DagTopology.batch` for several graphs, or the edges of a single directed
                 acyclic graph as an integer tensor [2, E].
-            edge_attr: Edge features [E, edge_input_dim] in the order in which the edges were given; None if the config
+            edge_attr: edge features [E, edge_input_dim] in the order in which the edges were given; None if the config
                 has none.
 
         Returns:
             Predictions [G, output_dim], [N, output_dim] with pooling "none", in the config's dtype.
 
         Raises:
-            TypeError: If the graph is neither a topology nor an edge_index.
-            ValueError: If features or sizes do not fit the config or the graph, or the edges hold a cycle.
+            TypeError: if the graph is neither a topology nor an edge_index.
+            ValueError: if features or sizes do not fit the config or the graph, or the edges hold a cycle.
         """
         topology = as_topology(graph, x.shape[0])
         features = self.features(x, topology, edge_attr)
@@ -104,15 +105,15 @@ def pool_graphs(features: Float[Tensor, "N D"], topology: DagTopology, pooling: 
     """Reduce the nodes of each graph.
 
     Args:
-        features: Node features [N, D].
-        topology: The graphs.
+        features: node features [N, D].
+        topology: the graphs.
         pooling: "mean", "sum" or "max".
 
     Returns:
         Features of each graph [G, D], zero for a graph without nodes, in the dtype of `features`.
 
     Raises:
-        ValueError: If the pooling is unknown.
+        ValueError: if the pooling is unknown.
     """
     indices = graph_indices(topology, features.device)
     values = features.to(accumulation_dtype(features.dtype))
@@ -123,7 +124,7 @@ def pool_graphs(features: Float[Tensor, "N D"], topology: DagTopology, pooling: 
     elif pooling in ("mean", "sum"):
         pooled = pooled.index_add(0, indices.node_graph, values)
     else:
-        raise ValueError(f"pooling: expected one of 'mean', 'sum', 'max', got {pooling!r}")
+        raise unknown("pooling", pooling, ("mean", "sum", "max"))
     if pooling == "mean":
         pooled = pooled / indices.graph_sizes.clamp(min=1).unsqueeze(1)
     return pooled.to(features.dtype)

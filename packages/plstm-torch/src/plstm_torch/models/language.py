@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
+from plstm_config.checks import Kind, check_integers, check_rank, check_token_range
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, ContextModule, Kind, call
+from plstm_torch.context import Cache, Context, ContextModule, call
 from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
@@ -31,7 +32,7 @@ class TokenEmbedding(Module):
         """Look the tokens up.
 
         Args:
-            token_ids: Integers in [0, vocab_size).
+            token_ids: integers in [0, vocab_size).
 
         Returns:
             Their rows in the compute dtype.
@@ -40,18 +41,16 @@ class TokenEmbedding(Module):
             TypeError: the tokens are no integers.
             ValueError: a token outside the vocabulary (found on CPU; on accelerators the device reports it).
         """
-        if token_ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-            raise TypeError(f"token_ids: expected integers, got {token_ids.dtype}")
+        integers = token_ids.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        check_integers("token_ids", token_ids.dtype, integers=integers)
         indices = token_ids.long()
         if torch.compiler.is_compiling():
             return functional.embedding(indices, self.weight).to(self.dtype)
         try:
             return functional.embedding(indices, self.weight).to(self.dtype)
         except IndexError:
-            raise ValueError(
-                f"token_ids: expected values in [0, {self.config.vocab_size}), "
-                f"got values from {int(indices.min())} to {int(indices.max())}"
-            ) from None
+            check_token_range(int(indices.min()), int(indices.max()), self.config.vocab_size)
+            raise
 
 
 @register(pLSTMLMModelConfig)
@@ -89,10 +88,10 @@ class pLSTMLMModel(ContextModule):
         """Compute the logits of the token after each position.
 
         Args:
-            token_ids: Tokens [B, T], integers in [0, vocab_size).
-            cache: Where the sequences stood before `token_ids`.
-            return_cache: Whether to return the cache after the last token.
-            cu_seqlens: Borders [S+1] of sequences that are packed one after the other along T, the same for all rows.
+            token_ids: tokens [B, T], integers in [0, vocab_size).
+            cache: where the sequences stood before `token_ids`.
+            return_cache: whether to return the cache after the last token.
+            cu_seqlens: borders [S+1] of sequences that are packed one after the other along T, the same for all rows.
 
         Returns:
             Logits [B, T, vocab_size], with `return_cache` also the new cache.
@@ -101,8 +100,7 @@ class pLSTMLMModel(ContextModule):
             TypeError: the tokens are no integers.
             ValueError: wrong rank, a token outside the vocabulary, or a cache of another model.
         """
-        if token_ids.ndim != 2:
-            raise ValueError(f"token_ids: expected shape [B, T], got {tuple(token_ids.shape)}")
+        check_rank("token_ids", token_ids, "B, T")
         logits, new_cache = self.run(token_ids, Context(cache, return_cache, cu_seqlens))
         return (logits, new_cache) if return_cache else logits
 
@@ -120,8 +118,8 @@ class pLSTMLMModel(ContextModule):
         """Read one token per sequence.
 
         Args:
-            token_ids: Tokens [B].
-            cache: Cache of `init_cache`, `step` or a forward pass.
+            token_ids: tokens [B].
+            cache: cache of `init_cache`, `step` or a forward pass.
 
         Returns:
             Logits [B, vocab_size] of the next token and the new cache.
@@ -130,8 +128,7 @@ class pLSTMLMModel(ContextModule):
             TypeError: the tokens are no integers.
             ValueError: wrong rank, a token outside the vocabulary, or a cache of another model.
         """
-        if token_ids.ndim != 1:
-            raise ValueError(f"token_ids: expected shape [B], got {tuple(token_ids.shape)}")
+        check_rank("token_ids", token_ids, "B")
         return super().step(token_ids, cache)
 
     def generate(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from plstm_config import PatchEmbedConfig
+from plstm_config.checks import check_pixels
 from plstm_torch.build import register
 from plstm_torch.module import Module, ParameterGroup
 
@@ -32,7 +33,7 @@ class PatchEmbed(Module):
         """Embed the patches of images of any size that the patches tile.
 
         Args:
-            pixels: Images [B, height, width, C], or [B, C, height, width] with `channels_first`; floating point.
+            pixels: images [B, height, width, C], or [B, C, height, width] with `channels_first`; floating point.
 
         Returns:
             Patch grid [B, X, Y, D].
@@ -41,27 +42,9 @@ class PatchEmbed(Module):
             TypeError: the pixels are integers.
             ValueError: wrong rank or number of channels, or a size that the patches do not tile.
         """
-        if not self.config.channels_first and pixels.ndim == 4:
+        check_pixels(pixels, self.config, floating=pixels.is_floating_point())
+        if not self.config.channels_first:
             pixels = pixels.permute(0, 3, 1, 2)
-        self._check(pixels)
         weight, bias = self.proj.weight.to(self.dtype), cast(Tensor, self.proj.bias).to(self.dtype)
         grid = functional.conv2d(pixels.to(self.dtype), weight, bias, stride=self.config.step)
         return grid.permute(0, 2, 3, 1)
-
-    def _check(self, pixels: Tensor) -> None:
-        layout = "[B, C, height, width]" if self.config.channels_first else "[B, height, width, C]"
-        if pixels.ndim != 4:
-            raise ValueError(f"pixels: expected 4 axes {layout}, got shape {tuple(pixels.shape)}")
-        if not pixels.is_floating_point():
-            raise TypeError(f"pixels: expected floating point values, got {pixels.dtype}; convert and scale first")
-        if pixels.shape[1] != self.config.num_channels:
-            raise ValueError(
-                f"pixels: expected {self.config.num_channels} channels in {layout}, got {pixels.shape[1]} channels"
-            )
-        for name, size, patch, stride in zip(
-            ("height", "width"), pixels.shape[2:], self.config.patch, self.config.step, strict=True
-        ):
-            if size < patch or (size - patch) % stride:
-                raise ValueError(
-                    f"pixels: expected a {name} that patches of {patch} at stride {stride} tile exactly, got {size}"
-                )

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plstm_config.options import unknown
+
 GRID_POOLINGS = ("corners", "center", "mean", "sum", "to_image", "features")
 
 
@@ -11,7 +13,7 @@ def pool_grid(grid: Float[Tensor, "B X Y D"], pooling: str) -> Tensor:
     """Pool a grid of features.
 
     Args:
-        grid: Features [B, X, Y, D].
+        grid: features [B, X, Y, D].
         pooling: "corners" (the four corner patches, concatenated), "center", "mean", "sum", "to_image" or
             "features".
 
@@ -33,4 +35,4 @@ def pool_grid(grid: Float[Tensor, "B X Y D"], pooling: str) -> Tensor:
         return grid.permute(0, 3, 1, 2)
     if pooling == "features":
         return grid
-    raise ValueError(f"pooling: expected one of {GRID_POOLINGS}, got {pooling!r}")
+    raise unknown("pooling", pooling, GRID_POOLINGS)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plstm_config import PosEmbed2DConfig
+from plstm_config.checks import check_grid
 from plstm_config.weights import accepts_shape
 from plstm_torch.build import register
 from plstm_torch.module import Module
@@ -17,8 +18,8 @@ def resize_pos_embed(embed: Float[Tensor, "1 X Y D"], grid: tuple[int, int]) -> 
     """Resample a positional embedding to another grid, bicubic and without antialiasing.
 
     Args:
-        embed: Embedding [1, X, Y, D], any floating dtype; resampled in float32 or higher.
-        grid: New sizes (X2, Y2).
+        embed: embedding [1, X, Y, D], any floating dtype; resampled in float32 or higher.
+        grid: new sizes (X2, Y2).
 
     Returns:
         Embedding [1, X2, Y2, D] in the dtype of `embed`; `embed` itself if the grid is the same.
@@ -52,7 +53,7 @@ class PosEmbed2D(Module):
         """Add the embedding, resampled if the grid is another one.
 
         Args:
-            x: Patch grid [B, X, Y, D].
+            x: patch grid [B, X, Y, D].
 
         Returns:
             The grid plus the embedding, in the config's dtype.
@@ -61,8 +62,7 @@ class PosEmbed2D(Module):
             ValueError: another grid although `allow_interpolation` is False.
         """
         grid = (x.shape[1], x.shape[2])
-        if grid != self.config.seqlens and not self.config.allow_interpolation:
-            raise ValueError(f"x: expected the grid {self.config.seqlens} (allow_interpolation is False), got {grid}")
+        check_grid(grid, self.config)
         return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

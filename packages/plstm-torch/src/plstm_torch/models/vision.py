@@ -48,7 +48,7 @@ class pLSTMVisionModel(Module):
         """Compute the normed patch features.
 
         Args:
-            pixels: Images as in `forward`.
+            pixels: images as in `forward`.
 
         Returns:
             Grid [B, X, Y, dim] and, with pooling "cls", the token [B, dim].
@@ -74,7 +74,7 @@ class pLSTMVisionModel(Module):
         """Classify images, or compute their features.
 
         Args:
-            pixels: Images [B, height, width, channels], or [B, channels, height, width] with `channels_first`;
+            pixels: images [B, height, width, channels], or [B, channels, height, width] with `channels_first`;
                 floating point.
 
         Returns:

@@ -8,6 +8,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from plstm_config.checks import check_floating
+
 
 def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
     """The tensors among the arguments, once they are known to be dense, floating point and on one device.
@@ -31,10 +33,7 @@ def check_tensors(named: Mapping[str, object]) -> list[Tensor]:
         if tensor.is_nested or tensor.layout != torch.strided:
             kind = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout}"
             raise TypeError(f"{name}: expected a dense tensor, got {kind}")
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
-        if tensor.dtype.itemsize < 2:  # what promotes to nothing
-            raise TypeError(f"{name}: expected a dtype of at least 16 bits, got {tensor.dtype}")
+        check_floating(name, tensor.dtype, floating=tensor.dtype.is_floating_point, size=tensor.dtype.itemsize)
         if tensors and tensor.device != tensors[0].device:
             first = next(iter(named))
             raise ValueError(f"{name}: expected the device of {first}, {tensors[0].device}, got {tensor.device}")
@@ -53,6 +52,9 @@ def attach(result: Tensor, *tensors: Tensor) -> Tensor:
     Args:
         result: the result.
         tensors: where it holds something, only the empty ones among them count.
+
+    Returns:
+        The result.
     """
     for tensor in tensors:
         if result.numel() == 0 or tensor.numel() == 0:
@@ -64,7 +66,7 @@ def scale_factor(scale: object, default: float) -> float | Tensor:
     """The factor of the output.
 
     Args:
-        scale: None, a number, or an array without dimensions, as `plstm_config.shapes.check_scale` lets pass.
+        scale: none, a number, or an array without dimensions, as `plstm_config.options.check_scale` lets pass.
         default: the factor if it is None.
 
     Returns:

@@ -54,6 +54,7 @@ class FastForm:
         allocate: inputs -> empty tensors in the shapes of outputs and saved.
         num_outputs: number of outputs.
         careful: takes over the rows of the batch whose outputs are not finite; None if the form is careful itself.
+        operator: what the compiler sees in its place.
     """
 
     name: str
@@ -78,11 +79,14 @@ class FastForm:
 
 
 def apply_form(form: Any, *inputs: Tensor) -> Tensors:
-    """The outputs of a form outside of the compiler.
+    """Run a form outside of the compiler.
 
     Args:
         form: has `formula`, `forward`, `gradients`, `num_outputs` and `careful`, as a `FastForm` does.
         inputs: as its functions take them.
+
+    Returns:
+        The outputs.
     """
     return tuple(_Forward.apply(form, *inputs)[: form.num_outputs])
 

@@ -119,10 +119,10 @@ def from_mapping(cls: type[AnySettings], mapping: Any) -> AnySettings:
     known = [entry.name for entry in entries]
     unknown = sorted(_shown(name) for name in set(mapping) - set(known))
     if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown[:3])}; {cls.__name__} has {', '.join(known)}")
+        raise ValueError(f"{cls.__name__}: expected the settings {', '.join(known)}, got {', '.join(unknown[:3])}")
     missing = [entry.name for entry in entries if entry.default is MISSING and entry.name not in mapping]
     if missing:
-        raise ValueError(f"{cls.__name__}: expected the setting {', '.join(missing)}, which is missing")
+        raise ValueError(f"{cls.__name__}: expected the setting {', '.join(missing)}, got none")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in mapping.items()})
 
 

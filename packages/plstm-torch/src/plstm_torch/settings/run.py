@@ -97,13 +97,13 @@ class RunSettings:
             ValueError: if the version is another one, a part is missing, or a field is unknown or out of range.
         """
         if not isinstance(mapping, Mapping):
-            raise TypeError(f"expected a JSON object, got {type(mapping).__name__}")
+            raise TypeError(f"settings: expected a JSON object, got {type(mapping).__name__}")
         version = mapping.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {version!r:.80}")
         missing = [name for name in ("task", "data", "training", "machine") if name not in mapping]
         if missing:
-            raise ValueError(f"expected the entries {', '.join(missing)}, which are missing")
+            raise ValueError(f"settings: expected the entries {', '.join(missing)}, got none")
         task, data = mapping["task"], mapping["data"]
         if not isinstance(task, str):
             raise TypeError(f"task: expected a text, got {task!r:.80}")

@@ -16,7 +16,6 @@ class TextSettings(Settings):
         digest: SHA-256 of the text when the run began; empty before that.
         held_out: share of the text that becomes the held-out tail.
         context_length: bytes in a training window.
-        epoch_windows: an epoch is one pass over the head, or this many windows if that is less.
         streams: pieces of the tail that are read side by side, each after `context_length` bytes of what precedes it.
         dim: width of the model.
         num_heads: heads of each layer.
@@ -24,6 +23,7 @@ class TextSettings(Settings):
         state_size: JT = JV = JO of the layers.
         transition_bias: initial bias of the transitions, from the first head to the last. The transition is
             tanh(5 bias) at first: 0.1 remembers a byte or two, 1 the whole text.
+        epoch_windows: an epoch is one pass over the head, or this many windows if that is less.
         sample_length: bytes that are generated at the end.
     """
 

@@ -45,7 +45,7 @@ def load_model(model: nn.Module, state: Any) -> None:
     """
     model.load_state_dict(state)
     if not all_finite(model.state_dict().values()):
-        raise ValueError("expected finite weights")
+        raise ValueError("model: expected finite weights, got an infinity or NaN")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, stored: Any) -> None:
@@ -61,14 +61,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, stored: Any) -> None:
     own = optimizer.state_dict()
     state, number = stored["state"], sum(len(group["params"]) for group in own["param_groups"])
     if not isinstance(state, dict) or (state and set(state) != set(range(number))):
-        raise ValueError(f"expected the state of {number} parameters, got {state!r:.80}")
+        raise ValueError(f"optimizer: expected the state of {number} parameters, got {state!r:.80}")
     optimizer.load_state_dict({**own, "state": state})
     for parameter, means in optimizer.state.items():
         for name in ("step", *_MOMENTS):
             shape = parameter.shape if name in _MOMENTS else torch.Size()
             value = means.get(name)
             if not isinstance(value, Tensor) or value.shape != shape or not all_finite([value]):
-                raise ValueError(f"{name}: expected finite numbers of shape {tuple(shape)}")
+                raise ValueError(f"{name}: expected finite numbers of shape {tuple(shape)}, got {value!r:.80}")
 
 
 def all_finite(tensors: Any) -> bool:

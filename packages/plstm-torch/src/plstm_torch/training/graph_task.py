@@ -141,4 +141,4 @@ class GraphsTask(ModelTask):
         return {**measured, **world.sum(counts)}
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw nothing: one fold has few test graphs, and `cross_validation` draws them all."""
+        """Draw nothing: one fold has few test graphs, and `cross_validation` draws them all; see `Task.finish`."""

@@ -38,7 +38,17 @@ class ImageTask(ModelTask):
     def evaluate_images(
         self, model: nn.Module, world: World, get_images: GetImages, num_images: int
     ) -> tuple[float, float]:
-        """Return mean loss and accuracy over a set of images, shared out among the processes."""
+        """Measure on a set of images, shared out among the processes.
+
+        Args:
+            model: the model.
+            world: the processes.
+            get_images: from indices to images and labels.
+            num_images: number of images.
+
+        Returns:
+            Mean loss and accuracy, the same in every process.
+        """
         sums = {"loss": 0.0, "correct": 0.0, "count": 0.0}
         own = world.shard(range(num_images))
         for start in range(0, len(own), _EVALUATION_BATCH):
@@ -51,7 +61,16 @@ class ImageTask(ModelTask):
 
 
 def predict(model: nn.Module, images: Tensor, device: torch.device) -> Int[Tensor, " B"]:
-    """Return the most likely class of each image, on the CPU."""
+    """The most likely class of each image.
+
+    Args:
+        model: the model.
+        images: [B, height, width, C].
+        device: where the model is.
+
+    Returns:
+        Classes on the CPU.
+    """
     with torch.no_grad():
         return model(images.to(device)).argmax(-1).cpu()
 
@@ -107,7 +126,7 @@ class DigitsTask(ImageTask):
         return {"test_loss": loss, "test_accuracy": accuracy}
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw test images with the model's answers, the wrong ones first."""
+        """Draw test images with the model's answers, the wrong ones first; see `Task.finish`."""
         model.eval()
         labels = self.digits.test_labels
         answers = predict(model, torch.from_numpy(self.digits.test_images), device).numpy()
@@ -191,7 +210,7 @@ class ArrowsTask(ImageTask):
         return measured
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw test images of the smallest and the largest size with the model's answers."""
+        """Draw test images of the smallest and the largest size with the model's answers; see `Task.finish`."""
         model.eval()
         pictures, answers, truths = [], [], []
         names = ("misses", "points at it")

@@ -71,7 +71,7 @@ class Progress:
         """
         known = {entry.name for entry in fields(cls)}
         if not isinstance(stored, dict) or set(stored) - known:
-            raise ValueError(f"expected a dictionary of {', '.join(sorted(known))}, got {stored!r:.80}")
+            raise ValueError(f"progress: expected a dictionary of {', '.join(sorted(known))}, got {stored!r:.80}")
         progress = cls(**stored)
         for name in ("step", "steps_per_loss"):
             value = getattr(progress, name)

@@ -65,4 +65,10 @@ class Task(Protocol):
         """Measure the model on held-out data; every process gets the same numbers."""
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Write the pictures and samples that show what the trained model does."""
+        """Write the pictures and samples that show what the trained model does.
+
+        Args:
+            model: the trained model.
+            device: where it is.
+            folder: of the run.
+        """

@@ -88,7 +88,7 @@ class TextTask(ModelTask):
         return {"test_loss": loss, "bits_per_byte": loss / math.log(2)}
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw what the first bytes of the tail cost, and write a sample that continues the last bytes of the head."""
+        """Draw what the first bytes of the tail cost, and write a sample that continues the head; see `Task.finish`."""
         model.eval()
         length = min(_HEAT_BYTES, len(self.text.tail))
         warm_up = self.streams.values.shape[1] - int(self.streams.counts[0].sum())
@@ -159,7 +159,7 @@ def sample_bytes(
         ValueError: if the prompt is empty or a sampling option out of range.
     """
     if not prompt:
-        raise ValueError("prompt: expected at least one byte")
+        raise ValueError("prompt: expected at least one byte, got none")
     generator = torch.Generator(device=device)
     if seed is None:
         generator.seed()

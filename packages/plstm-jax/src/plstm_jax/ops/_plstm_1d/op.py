@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from plstm_config.shapes import PLSTM_1D, Sizes, check_cu_seqlens, check_implementation, check_plstm_1d, check_size
+from plstm_config.options import check_cu_seqlens, check_implementation, check_size
+from plstm_config.shapes import PLSTM_1D, Sizes, check_plstm_1d
 from plstm_jax.ops._plstm_1d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_1d.problem import Problem, Steps
 from plstm_jax.ops._plstm_1d.recurrent import recurrent

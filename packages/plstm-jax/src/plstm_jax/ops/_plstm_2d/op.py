@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from plstm_config.shapes import Sizes, check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
+from plstm_config.options import check_implementation, check_size
+from plstm_config.shapes import Sizes, check_plstm_2d, check_plstm_2d_oriented
 from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops._plstm_2d.recurrent import recurrent
@@ -68,7 +69,7 @@ def plstm_2d(
         mark_l: [B,X,Y,JO,JQ,JT].
         mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
+        mode: none, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
             `transition_du` in that of `transition_dl` and `mark_l` in that of `mark_u`, which must be left out. The
             same arrays handed over twice without it give the same numbers by more work.
         initial_state: states entering the grid, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
@@ -146,7 +147,7 @@ def plstm_2d_oriented(
         mark_l: [B,O,X,Y,JO,JQ,JT].
         mark_u: [B,O,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV]; counts once, not per orientation.
-        mode: None or "P", see `plstm_2d`.
+        mode: none or "P", see `plstm_2d`.
         initial_state: states entering each orientation on its upstream sides, left [B,O,Y,DK,DV,JT] and top
             [B,O,X,DK,DV,JT], along the border in image coordinates; zero if None.
         return_last_state: also return the states leaving each orientation, (right, bottom), shaped as (left, top).

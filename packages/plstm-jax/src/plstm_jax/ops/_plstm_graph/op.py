@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from plstm_config.shapes import PLSTM_GRAPH, check_implementation, check_plstm_graph
+from plstm_config.options import check_implementation
+from plstm_config.shapes import PLSTM_GRAPH, check_plstm_graph
 from plstm_jax.ops._plstm_graph.dense import read_dense, solve_dense
 from plstm_jax.ops._plstm_graph.levels import solve_by_levels
 from plstm_jax.ops._plstm_graph.plan import GraphPlan, plan_graph

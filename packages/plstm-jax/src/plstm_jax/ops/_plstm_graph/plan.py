@@ -14,9 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from plstm_config.topology import DagTopology
-from plstm_config.topology.indices import check_indices
-from plstm_config.topology.schedule import edge_levels
+from plstm_config.topology.arrays import index_arrays
 
 # A row of lines costs about as much as this many further lines in it (a step of a scan on a CPU).
 _ROW_COST = 64
@@ -103,31 +101,20 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
 def _make_plan(topology: Any, num_nodes: int | None) -> GraphPlan:
     size = getattr(topology, "num_nodes", num_nodes) if num_nodes is None else num_nodes
     if size is None:
-        raise ValueError("num_nodes: expected a number, since the topology has none")
-    if not isinstance(topology, DagTopology):
-        check_indices(topology.edges, topology.line_edges, size)
-    edges, lines = (np.asarray(indices, np.int64) for indices in (topology.edges, topology.line_edges))
-    if isinstance(topology, DagTopology):
-        levels, graph = topology.levels, topology.node_graph
-    else:
-        levels, graph = edge_levels(len(edges), lines), np.zeros(size, np.int64)
-    num_graphs = int(graph.max(initial=-1)) + 1
-    edge_graph = graph[edges[:, 0]]
-    padded = {"N": _bucket(size), "E": _bucket(len(edges)), "L": _bucket(len(lines)), "G": _bucket(num_graphs)}
+        raise ValueError("num_nodes: expected a number, since the topology has none, got None")
+    graph = index_arrays(topology, size)
+    num_graphs = int(graph.node_graph.max(initial=-1)) + 1  # graphs without nodes at the end take no room
+    nodes, edges, lines, graphs = map(bucket, (size, len(graph.edges), len(graph.line_edges), num_graphs))
     arrays: dict[str, Any] = {
-        "edges": _fill(edges, padded["E"], padded["N"]),
-        "line_edges": _fill(lines, padded["L"], padded["E"]),
-        "rows": _rows(levels[lines[:, 1]], padded["L"]),
-        "node_graph": _fill(graph, padded["N"], padded["G"]),
-        "node_rank": _fill(_rank(graph, num_graphs), padded["N"], 0),
-        "edge_rank": _fill(_rank(edge_graph, num_graphs), padded["E"], 0),
+        "edges": fill(graph.edges, edges, nodes),
+        "line_edges": fill(graph.line_edges, lines, edges),
+        "rows": _rows(graph.levels[graph.outgoing], lines),
+        "node_graph": fill(graph.node_graph, nodes, graphs),
+        "node_rank": fill(graph.node_position, nodes, 0),
+        "edge_rank": fill(graph.edge_position, edges, 0),
     }
-    return GraphPlan(
-        **arrays,
-        num_graphs=padded["G"],
-        max_nodes=_bucket(int(np.bincount(graph).max(initial=1))),
-        max_edges=_bucket(int(np.bincount(edge_graph).max(initial=1))),
-    )
+    max_nodes, max_edges = (int(rank.max(initial=0)) + 1 for rank in (graph.node_position, graph.edge_position))
+    return GraphPlan(**arrays, num_graphs=graphs, max_nodes=bucket(max_nodes), max_edges=bucket(max_edges))
 
 
 def _rows(levels: np.ndarray, missing: int) -> np.ndarray:
@@ -138,7 +125,7 @@ def _rows(levels: np.ndarray, missing: int) -> np.ndarray:
     needed = [int(np.ceil(counts / width).sum()) for width in widths]
     best = int(np.argmin([rows * (width + _ROW_COST) for rows, width in zip(needed, widths, strict=True)]))
     width = int(widths[best])
-    result = np.full([_bucket(needed[best]), width], missing, np.int64)
+    result = np.full([bucket(needed[best]), width], missing, np.int64)
     starts = np.cumsum(counts) - counts
     first_row = np.cumsum(np.ceil(counts / width)) - np.ceil(counts / width)
     within = np.arange(len(levels)) - starts[levels[order]]
@@ -147,7 +134,7 @@ def _rows(levels: np.ndarray, missing: int) -> np.ndarray:
     return result.astype(np.int32)
 
 
-def _bucket(size: int) -> int:
+def bucket(size: int) -> int:
     """The next number of the form 2**k or 3 * 2**k, at least 1."""
     if size <= 2:
         return max(size, 1)
@@ -155,20 +142,11 @@ def _bucket(size: int) -> int:
     return power * 3 // 4 if size <= power * 3 // 4 else power
 
 
-def _fill(array: np.ndarray, size: int, value: int) -> np.ndarray:
-    """Append rows of `value`."""
+def fill(array: np.ndarray, size: int, value: int) -> Any:
+    """Append rows of `value`; an array that JAX takes as one of its own."""
     result = np.full([size, *array.shape[1:]], value, np.int32)
     result[: len(array)] = array
     return result
-
-
-def _rank(group: np.ndarray, num_groups: int) -> np.ndarray:
-    """Place of each element among those of its group."""
-    sizes = np.bincount(group, minlength=num_groups)
-    order = np.argsort(group, kind="stable")
-    rank = np.empty_like(group)
-    rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rank
 
 
 def _pad_axis(name: str, array: Array, size: int) -> Array:

@@ -34,12 +34,15 @@ def marked(array: Float[Array, "R H ..."], spoilt: Bool[Array, "R H"]) -> Float[
 def spoilt_edges(
     entering: Bool[Array, "E H"], transition: Float[Array, "L H JT JT"], plan: GraphPlan
 ) -> Bool[Array, "E H"]:
-    """The edges whose states are not finite.
+    """Find the edges whose states are not finite.
 
     Args:
         entering: those into which something enters that is not.
         transition: of the line edges.
         plan: of the graphs.
+
+    Returns:
+        Whether each edge is one.
     """
     entering = entering.at[plan.line_edges[:, 1]].max(is_spoilt(transition), mode="drop")
     # Paths are counted, which may overflow to infinity, but never to NaN. No condition: it would need all devices.

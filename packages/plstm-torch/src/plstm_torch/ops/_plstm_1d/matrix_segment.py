@@ -145,6 +145,9 @@ def segment_gradients(
         d_output: [N,B,C,DV,JO].
         d_state: of the state that leaves the segment [B,JT,DV,DK].
         d_last: of the last states of the sequences that end in it [B,ended,JT,DV,DK].
+
+    Returns:
+        The gradients, those of the inputs in their order.
     """
     count, chunk, dim_o, dim_q, dim_k, dim_v, dim_t = segment.sizes
     d_output = d_output.mT.flatten(0, 1).contiguous()  # [n,C,JO,DV]

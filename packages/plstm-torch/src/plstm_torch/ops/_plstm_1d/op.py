@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
+from plstm_config.options import check_implementation, check_size
+from plstm_config.shapes import check_plstm_1d
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._fast_form import Tensors

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plstm_config.shapes import check_cu_seqlens
+from plstm_config.options import check_cu_seqlens
 
 Index = Tensor | slice
 
@@ -46,6 +46,9 @@ def entering_state(state: Tensor, states: Tensor, starts: Tensor, position: int)
         states: initial states [B,S,...].
         starts: [B,S].
         position: step or chunk.
+
+    Returns:
+        The state [B,...].
     """
     sequence = (starts.detach() <= position).sum(1, keepdim=True) - 1
     begins = starts.detach().gather(1, sequence) == position
@@ -96,6 +99,9 @@ def layout(bounds: Tensor, length: int, chunk: int) -> Layout:
         bounds: boundaries [S+1].
         length: T.
         chunk: steps per chunk.
+
+    Returns:
+        Where every step lies.
     """
     lengths = bounds.diff()
     counts = ((lengths + chunk - 1) // chunk).clamp_min(1)

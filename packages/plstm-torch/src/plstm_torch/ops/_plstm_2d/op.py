@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
+from plstm_config.options import check_implementation, check_size
+from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype
 from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
@@ -73,7 +74,7 @@ def plstm_2d(
         mark_l: [B,X,Y,JO,JQ,JT].
         mark_u: [B,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
+        mode: none, or "P" for directed propagation: `transition_rl` also acts in the place of `transition_ru`,
             `transition_du` in that of `transition_dl` and `mark_l` in that of `mark_u`, which must be left out. The
             same tensors handed over twice without it give the same numbers by more work.
         initial_state: what enters the grid, left [B,Y,DK,DV,JT] and top [B,X,DK,DV,JT]; zero if None.
@@ -152,7 +153,7 @@ def plstm_2d_oriented(
         mark_l: [B,4,X,Y,JO,JQ,JT].
         mark_u: [B,4,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
-        mode: None or "P", see `plstm_2d`.
+        mode: none or "P", see `plstm_2d`.
         initial_state: left [B,4,Y,DK,DV,JT] and top [B,4,X,DK,DV,JT] as each orientation sees them: where it walks X
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plstm_config.topology.edges import ranks
 from plstm_torch.constants import constant
 
 
@@ -53,11 +54,14 @@ def compute_layout(
         incoming: edge where each line edge comes from [L].
         outgoing: edge where it leads [L].
         device: of the places.
+
+    Returns:
+        The layout.
     """
     graph_of_edges = graph[tail]
     num_graphs = int(graph.max(initial=-1)) + 1
-    node, max_nodes = _rank(graph, num_graphs)
-    edge, max_edges = _rank(graph_of_edges, num_graphs)
+    node, edge = ranks(graph, num_graphs), ranks(graph_of_edges, num_graphs)
+    max_nodes, max_edges = (int(rank.max(initial=0)) + 1 for rank in (node, edge))
 
     def place(group: np.ndarray, *digits: tuple[np.ndarray, int]) -> Tensor:
         for digit, base in digits:
@@ -74,12 +78,3 @@ def compute_layout(
         marks=place(graph_of_edges, (node[head], max_nodes), (edge, max_edges)),
         lines=place(graph_of_edges[outgoing], (edge[outgoing], max_edges), (edge[incoming], max_edges)),
     )
-
-
-def _rank(group: np.ndarray, num_groups: int) -> tuple[np.ndarray, int]:
-    """Place of each element among those of its group, and the size of the largest group, at least 1."""
-    sizes = np.bincount(group, minlength=num_groups)
-    order = np.argsort(group, kind="stable")
-    rank = np.empty_like(group)
-    rank[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rank, max(1, int(sizes.max(initial=0)))

@@ -67,6 +67,9 @@ def careful(function: Callable[..., Tensors], numbers: int) -> CarefulForm:
     Args:
         function: evaluates a `LevelForm`.
         numbers: in the states of a head, which bound how many heads are evaluated at once.
+
+    Returns:
+        The form.
     """
     rows = max(1, _STATES // max(1, numbers))
     return CarefulForm(function, lambda *_: rows)

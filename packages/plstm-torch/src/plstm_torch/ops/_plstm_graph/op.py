@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.shapes import Sizes, check_implementation, check_plstm_graph
+from plstm_config.options import check_implementation
+from plstm_config.shapes import Sizes, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
@@ -104,12 +105,15 @@ def plstm_graph(
 
 
 def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
-    """The implementation that "auto" stands for; any other name is returned as it is.
+    """The implementation that a name stands for.
 
     Args:
         implementation: the name asked for.
         max_edges: edges of the largest graph.
         with_states: whether states enter or are asked for.
+
+    Returns:
+        The choice of "auto"; any other name as it is.
     """
     if implementation != "auto":
         return implementation

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from plstm_config.topology import DagTopology
-from plstm_config.topology.indices import check_indices
-from plstm_config.topology.schedule import edge_levels
+from plstm_config.topology.arrays import IndexArrays, index_arrays
 from plstm_torch.constants import constant, keep, make_apart
 from plstm_torch.ops._plstm_graph.layout import DenseLayout, compute_layout
 
@@ -101,26 +99,15 @@ def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> Level
         known = _KNOWN.setdefault(topology, {})
     except TypeError:  # a tuple, say: nothing to tie the schedule to
         known = {}
-    return keep(known, device, lambda: _compute_schedule(topology, num_nodes, device))
+    return keep(known, device, lambda: _sorted_by_level(index_arrays(topology, num_nodes), device))
 
 
-def _compute_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
-    if isinstance(topology, DagTopology):
-        return _sorted_by_level(topology.edges, topology.line_edges, topology.levels, topology.node_graph, device)
-    check_indices(topology.edges, topology.line_edges, num_nodes)
-    edges, line_edges = (np.asarray(indices, np.int64) for indices in (topology.edges, topology.line_edges))
-    one_graph = np.zeros(num_nodes, np.int64)
-    return _sorted_by_level(edges, line_edges, edge_levels(len(edges), line_edges), one_graph, device)
-
-
-def _sorted_by_level(
-    edges: np.ndarray, line_edges: np.ndarray, levels: np.ndarray, graph: np.ndarray, device: torch.device
-) -> LevelSchedule:
-    order = np.argsort(levels, kind="stable")
+def _sorted_by_level(graph: IndexArrays, device: torch.device) -> LevelSchedule:
+    order = graph.schedule.edges
     positions = np.empty_like(order)
     positions[order] = np.arange(len(order))
-    tail, head = edges[order].T
-    incoming, outgoing = positions[line_edges].T
+    tail, head = graph.edges[order].T
+    incoming, outgoing = positions[graph.line_edges].T
     lines = np.argsort(outgoing, kind="stable")
     incoming, outgoing = incoming[lines], outgoing[lines]
 
@@ -130,7 +117,7 @@ def _sorted_by_level(
     def permutation(array: np.ndarray, other: np.ndarray) -> Tensor | None:
         return None if np.array_equal(array, np.arange(len(array))) else tensor(other)
 
-    every = np.arange(len(edges) + 1)
+    every = np.arange(len(order) + 1)
     by_incoming = np.argsort(incoming, kind="stable")
     return LevelSchedule(
         tail=tensor(tail),
@@ -141,10 +128,10 @@ def _sorted_by_level(
         incoming=tensor(incoming),
         outgoing=tensor(outgoing),
         by_incoming=tensor(by_incoming),
-        levels=[0, *np.cumsum(np.bincount(levels)).tolist()],
+        levels=graph.schedule.edge_ptr.tolist(),
         lines_into=np.searchsorted(outgoing, every),
         lines_out_of=np.searchsorted(incoming[by_incoming], every),
-        graph=graph,
+        graph=graph.node_graph,
         indices=(tail, head, incoming, outgoing),
-        max_edges=int(np.bincount(graph[tail]).max(initial=0)),
+        max_edges=int(np.bincount(graph.edge_graph).max(initial=0)),
     )
