@@ -11,7 +11,7 @@ from plstm_nnx.version import __version__
 if TYPE_CHECKING:
     from plstm_jax.sharding import axis_rules
     from plstm_nnx import blocks, layers, models, ops
-    from plstm_nnx.module import build
+    from plstm_nnx.module import build, weight_decay_mask
     from plstm_nnx.pretrained import from_pretrained, get_params, load_original, save_pretrained
 
 # where the names are that are no modules
@@ -22,6 +22,7 @@ _PLACES = {
     "get_params": "plstm_nnx.pretrained",
     "load_original": "plstm_nnx.pretrained",
     "save_pretrained": "plstm_nnx.pretrained",
+    "weight_decay_mask": "plstm_nnx.module",
 }
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "models",
     "ops",
     "save_pretrained",
+    "weight_decay_mask",
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -54,7 +55,7 @@ class Module(nnx.Module):
 
     def __init__(
         self,
-        config: Config | Weights,
+        config: Any,
         *,
         rngs: nnx.Rngs,
         params: Mapping[str, Any] | None = None,
@@ -175,6 +176,22 @@ def build(
     return made(config, rngs=rngs, params=params, scan_blocks=scan_blocks, remat=remat)
 
 
+def weight_decay_mask(params: Any) -> Any:
+    """Which parameters decay, as the `mask` of optimizers of optax: what multiplies an input, not biases and scales.
+
+    Args:
+        params: `nnx.state(module, nnx.Param)`, or a part of it.
+
+    Returns:
+        The same with True or False in each variable.
+    """
+
+    def is_variable(node: Any) -> bool:
+        return isinstance(node, nnx.Variable)
+
+    return jax.tree.map(lambda one: one.replace(one.get_metadata("decay")), params, is_leaf=is_variable)
+
+
 def _submodule(child: Child, params: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(child, Repeated):
         return hold_repeated(child.count, params, partial(_submodule, child.config), options)
@@ -188,5 +205,3 @@ def _variable(parameter: Parameter, value: Any) -> nnx.Variable:
     """A parameter with its logical axes, which stay names until a mesh is asked for: building needs none."""
     kind = nnx.Param if parameter.learned else Fixed
     return kind(value, out_sharding=logical_axes(parameter), eager_sharding=False, decay=parameter.decay)
-
-

@@ -18,10 +18,10 @@ _PACKAGE = "plstm-nnx"
 
 
 def get_params(module: nnx.Module) -> dict[str, Any]:
-    """What a module learned, or holds fixed, as plstm-jax takes it: `plstm_jax.apply(module.config, get_params(module), x)`.
+    """The parameters of a module as plstm-jax takes them, for `plstm_jax.apply` of the module's config, say.
 
     Args:
-        module: a module, or what `nnx.state` and gradients have of it.
+        module: a module, or what `nnx.state` or a gradient has of it.
 
     Returns:
         Arrays in nested dicts by canonical names, the blocks of a stack under "0", "1", ..., however they are held.

@@ -42,7 +42,7 @@ class ModuleScope(Scope):
     ) -> tuple[Array, list[Cache]]:
         """Run repeated submodules; how they are held decides whether by a scan."""
         stack, _, last = name.rpartition(".")
-        holder = _find(self._module, stack) if stack else self._module
+        holder: Any = _find(self._module, stack) if stack else self._module
         return run_repeated(getattr(holder, last), x, contexts, remat=holder.remat)
 
     def key(self) -> Array | None:
