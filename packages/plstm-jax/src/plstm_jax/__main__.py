@@ -10,17 +10,19 @@ from plstm_jax.check import DTYPES, available_devices, run_checks
 from plstm_jax.version import __version__
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, package: str = "plstm_jax", version: str = __version__) -> int:
     """Run the command line.
 
     Args:
         arguments: what follows the program's name; taken from the process if None.
+        package: the package that is run, of those that have the same ops.
+        version: and its version.
 
     Returns:
         Exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m plstm_jax", description="pLSTM in pure JAX")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description="pLSTM in JAX")
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="compare every op on this machine with the numpy reference")
     check.add_argument("--devices", nargs="+", choices=available_devices(), help="default: all of this machine")

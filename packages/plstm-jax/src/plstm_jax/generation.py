@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from plstm_config.sampling import check_prompt, check_sampling
 from plstm_jax.dtypes import wide
 from plstm_jax.running import apply, step
 
-Cache = Mapping[str, Any]
+Cache: TypeAlias = Mapping[str, Any]
+Read: TypeAlias = Callable[[Array], tuple[Array, Cache]]
+Advance: TypeAlias = Callable[[Array, Cache], tuple[Array, Cache]]
 
 
 def generate(
@@ -50,28 +52,44 @@ def generate(
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
     """
     check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
-    return _generate(config, params, jnp.asarray(token_ids), max_new_tokens, temperature, top_k, top_p, key)
+    return run_generation(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
-def _generate(
-    config: Config,
-    params: Mapping[str, Any],
-    token_ids: Array,
+@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7))
+def run_generation(
+    bind: Callable[[Any, Any], tuple[Read, Advance]],
+    model: Any,
+    arrays: Any,
+    token_ids: Int[Array, "B T"],
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     key: Array | None,
-) -> Array:
-    return continue_tokens(
-        partial(apply, config, params, return_cache=True),
-        partial(step, config, params),
-        token_ids,
-        max_new_tokens,
-        partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p),
-        key,
-    )
+) -> Int[Array, "B T2"]:
+    """One compiled program for `generate` of every library of modules.
+
+    Args:
+        bind: from the model and its arrays to what `continue_tokens` calls; a function that lives on, since the
+            compiled program is found by it.
+        model: what hashes: a config, a graph definition, a module.
+        arrays: parameters and whatever else it holds.
+        token_ids: prompt, checked by `check_generation` like all that follows.
+        max_new_tokens: number of tokens to append.
+        temperature: divides the logits.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+        key: key for the draws.
+
+    Returns:
+        Tokens [B, T + max_new_tokens].
+    """
+    choose = partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
+    return continue_tokens(*bind(model, arrays), jnp.asarray(token_ids), max_new_tokens, choose, key)
+
+
+def _bind(config: Any, params: Any) -> tuple[Read, Advance]:
+    return partial(apply, config, params, return_cache=True), partial(step, config, params)
 
 
 def check_generation(
@@ -92,8 +110,8 @@ def check_generation(
 
 
 def continue_tokens(
-    read: Callable[[Array], tuple[Array, Cache]],
-    advance: Callable[[Array, Cache], tuple[Array, Cache]],
+    read: Read,
+    advance: Advance,
     token_ids: Int[Array, "B T"],
     max_new_tokens: int,
     choose: Callable[[Array, Array | None], Array],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -55,6 +55,19 @@ def draw_parameter(parameter: Parameter, key: Array) -> Array:
     return drawn.transpose(parameter.from_drawn).reshape(parameter.shape)
 
 
+def logical_axes(parameter: Parameter) -> tuple[str | None, ...]:
+    """Names of a parameter's axes for rules of sharding, which know a name once.
+
+    Args:
+        parameter: a row of the table.
+
+    Returns:
+        The letter of each axis; None for one of size one, and where a letter comes again.
+    """
+    axes = parameter.axes
+    return tuple(None if name == "1" or name in axes[:place] else name for place, name in enumerate(axes))
+
+
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
     """Arrays by dotted name from nested mappings.
 
@@ -102,7 +115,7 @@ def stack_blocks(params: Mapping[str, Any]) -> Params:
         if is_stacked(blocks):
             return blocks
         ordered = [blocks[str(index)] for index in range(len(blocks))]
-        stacked: Params = jax.tree.map(lambda *arrays: jnp.stack(arrays), *ordered)
+        stacked: Params = stack_trees(ordered)
         return stacked
 
     return _on_blocks(params, stack)
@@ -125,6 +138,16 @@ def unstack_blocks(params: Mapping[str, Any]) -> Params:
         return {str(index): block_of(blocks, index) for index in range(count)}
 
     return _on_blocks(params, unstack)
+
+
+def stack_trees(trees: Sequence[Any]) -> Any:
+    """One tree in place of many of one structure, each array with a first axis that counts them."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
+
+
+def split_tree(tree: Any, count: int) -> list[Any]:
+    """The trees that `stack_trees` made one of."""
+    return [jax.tree.map(lambda array, index=index: array[index], tree) for index in range(count)]
 
 
 def is_stacked(blocks: Mapping[str, Any]) -> bool:

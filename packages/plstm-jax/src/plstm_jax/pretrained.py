@@ -24,7 +24,14 @@ from plstm_jax.version import __version__
 _PACKAGE = "plstm-jax"
 
 
-def save(config: Config, params: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
+def save(
+    config: Config,
+    params: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    *,
+    package: str = _PACKAGE,
+    version: str = __version__,
+) -> None:
     """Write a module's config and weights into a folder, from which any backend reads them.
 
     The files replace others of their names both or not at all, whenever the process ends; other files stay.
@@ -33,6 +40,8 @@ def save(config: Config, params: Mapping[str, Any], folder: str | os.PathLike[st
         config: config of the module.
         params: its parameters, with stacked blocks or without.
         folder: where to write; made if it does not exist.
+        package: name of the distribution that writes.
+        version: and its version.
 
     Raises:
         TypeError: if `config` is no config.
@@ -41,7 +50,7 @@ def save(config: Config, params: Mapping[str, Any], folder: str | os.PathLike[st
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
     """
     arrays = {name: np.asarray(array) for name, array in flatten(unstack_blocks(params)).items()}
-    write_folder(folder, config, arrays, package=_PACKAGE, version=__version__)
+    write_folder(folder, config, arrays, package=package, version=version)
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[Config, Params]:

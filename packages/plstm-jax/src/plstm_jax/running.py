@@ -62,17 +62,10 @@ def apply(
         TypeError: if `config` is no config of a module, or an input has a wrong type.
         ValueError: if parameters or inputs do not fit the config, or the module cannot do what is asked.
     """
-    topology = None if graph is None else as_topology(graph, x.shape[0])
-    context = Context(
-        cache=cache,
-        return_cache=return_cache,
-        cu_seqlens=_borders(cu_seqlens, x),
-        graph=topology,
-        edge_attr=edge_attr,
-        training=training,
-        remat=remat,
-    )
-    output, new_cache = _run(config, params, x, context, key)
+    check_params(config, params)
+    more = {"training": training, "remat": remat, "cache": cache, "return_cache": return_cache}
+    given, context = enter(config, x, graph, edge_attr, cu_seqlens=cu_seqlens, **more)
+    output, new_cache = formula_of(config)(config, TreeScope(config, params, key), given, context)
     return (output, new_cache) if return_cache else output
 
 
@@ -91,7 +84,9 @@ def step(config: Config, params: Mapping[str, Any], x: Array, cache: Mapping[str
     Raises:
         ValueError: if the module is not on sequences, or x or the cache do not fit it.
     """
-    return _run(config, params, x, Context(cache=cache, return_cache=True, stepping=True), None)
+    check_params(config, params)
+    given, context = enter(config, x, cache=cache, return_cache=True, stepping=True)
+    return formula_of(config)(config, TreeScope(config, params), given, context)
 
 
 def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
@@ -120,12 +115,52 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
     return cache
 
 
-def _run(config: Config, params: Mapping[str, Any], x: Array, context: Context, key: Array | None) -> Any:
-    formula = formula_of(config)
+def check_params(config: Config, params: Mapping[str, Any]) -> None:
+    """Refuse parameters that are not those of a config, in names, shapes or types.
+
+    Args:
+        config: config of a module.
+        params: nested parameters, with blocks stacked or not.
+
+    Raises:
+        TypeError: if there is no formula for the config.
+        ValueError: if they do not fit; the message lists all that is wrong.
+    """
+    formula_of(config)
     shapes = jax.eval_shape(unstack_blocks, params)  # checked as the files have them
     check_weights(config, array_infos(flatten(shapes)), source="params")
+
+
+def enter(
+    config: Config,
+    x: Any,
+    graph: Any = None,
+    edge_attr: Array | None = None,
+    *,
+    cu_seqlens: Any = None,
+    **more: Any,
+) -> tuple[Array, Context]:
+    """From what a module is called with to what its formula takes, checked; alike for every library of modules.
+
+    Args:
+        config: config of the module.
+        x: its input.
+        graph: a topology, a padded graph or edges, see `apply`.
+        edge_attr: features of its edges.
+        cu_seqlens: borders of packed sequences.
+        more: further fields of the `Context`.
+
+    Returns:
+        The input as an array, and the context.
+
+    Raises:
+        TypeError: if the graph is none.
+        ValueError: if the module cannot do what is asked.
+    """
+    topology = None if graph is None else as_topology(graph, x.shape[0])
+    context = Context(graph=topology, edge_attr=edge_attr, cu_seqlens=_borders(cu_seqlens, x), **more)
     context.check(kind_of(config), _name(config))
-    return formula(config, TreeScope(config, params, key), jnp.asarray(x), context)
+    return jnp.asarray(x), context
 
 
 def _borders(cu_seqlens: Any, x: Array) -> Any:

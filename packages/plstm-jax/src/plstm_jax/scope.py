@@ -105,15 +105,36 @@ def _scanned(
 ) -> tuple[Array, list[Cache]]:
     """Run equal submodules, whose parameters are stacked, by a loop that is compiled once."""
     run = _block(config, contexts[0])
-    each = [(key, context.cache) for key, context in zip(keys, contexts, strict=True)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    output = jax.eval_shape(run, x, block_of(blocks, 0), *each[0])[0]
 
-    def step(x: Array, own: tuple[Any, tuple[Array | None, Any]]) -> Result:
-        return run(x, own[0], *own[1])
+    def block(x: Array, own: tuple[Any, Array | None], cache: Any) -> tuple[Array, tuple[Cache, None]]:
+        x, after = run(x, *own, cache)
+        return x, (after, None)
 
-    x, caches = lax.scan(step, x.astype(output.dtype), (blocks, stacked))
-    return x, [jax.tree.map(lambda leaf, index=index: leaf[index], caches) for index in range(len(each))]
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *keys)
+    x, caches, _ = scan_blocks(block, x, (blocks, stacked), [context.cache for context in contexts])
+    return x, caches
+
+
+def scan_blocks(
+    run: Callable[[Array, Any, Any], tuple[Array, tuple[Cache, Any]]], x: Array, blocks: Any, caches: Sequence[Any]
+) -> tuple[Array, list[Cache], Any]:
+    """Run equal blocks by a loop that is compiled once; for every library of modules.
+
+    Args:
+        run: from an input, what a block holds and its cache or None to the output, the new cache, and whatever else
+            is to be kept of each block.
+        x: input of the first.
+        blocks: what they hold: a tree of arrays whose first axis counts the blocks.
+        caches: one for each, or None for each.
+
+    Returns:
+        The output of the last, the caches of all, and what else was kept, stacked.
+    """
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *caches)
+    first = jax.tree.map(lambda array: array[0], (blocks, stacked))
+    output, _ = jax.eval_shape(run, x, *first)  # its dtype is that of all but the first input
+    x, (after, kept) = lax.scan(lambda x, own: run(x, *own), x.astype(output.dtype), (blocks, stacked))
+    return x, [jax.tree.map(lambda leaf, index=index: leaf[index], after) for index in range(len(caches))], kept
 
 
 def _find(params: Mapping[str, Any], name: str) -> Any:
