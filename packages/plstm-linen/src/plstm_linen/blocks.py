@@ -2,88 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flax import linen as nn
-
-from plstm_config import (
-    BlockStackConfig,
-    PostUpProjectionBlockConfig,
-    PreUpProjectionBlockConfig,
-    TransformerBlockConfig,
-    pLSTMGraphBlockConfig,
-    pLSTMGraphEdgeBlockConfig,
-    pLSTMVisionBlockConfig,
-)
-from plstm_config.parameters import Child, Repeated
-from plstm_linen.build import build, register
+import plstm_config as configs
 from plstm_linen.module import Module
 
-__all__ = [
-    "BlockStack",
-    "PostUpProjectionBlock",
-    "PreUpProjectionBlock",
-    "TransformerBlock",
-    "pLSTMGraphBlock",
-    "pLSTMGraphEdgeBlock",
-    "pLSTMVisionBlock",
-]
 
-
-@register(PreUpProjectionBlockConfig)
-class PreUpProjectionBlock(Module):
+class PreUpProjectionBlock(Module, config_class=configs.PreUpProjectionBlockConfig):
     """Widen, mix positions, gate, narrow, with a residual connection."""
 
-    config: PreUpProjectionBlockConfig
 
-
-@register(PostUpProjectionBlockConfig)
-class PostUpProjectionBlock(Module):
+class PostUpProjectionBlock(Module, config_class=configs.PostUpProjectionBlockConfig):
     """Mix positions at the input width, then a feed-forward part, each with its residual."""
 
-    config: PostUpProjectionBlockConfig
 
-
-@register(TransformerBlockConfig)
-class TransformerBlock(Module):
+class TransformerBlock(Module, config_class=configs.TransformerBlockConfig):
     """The baseline: softmax attention over all positions, then a feed-forward part."""
 
-    config: TransformerBlockConfig
 
-
-@register(pLSTMVisionBlockConfig)
-class pLSTMVisionBlock(Module):
+class pLSTMVisionBlock(Module, config_class=configs.pLSTMVisionBlockConfig):
     """Two blocks in sequence, one in P- and one in D-mode."""
 
-    config: pLSTMVisionBlockConfig
 
-
-@register(pLSTMGraphBlockConfig)
-class pLSTMGraphBlock(Module):
+class pLSTMGraphBlock(Module, config_class=configs.pLSTMGraphBlockConfig):
     """Two blocks in sequence on graphs, with gates from node features."""
 
-    config: pLSTMGraphBlockConfig
 
-
-@register(pLSTMGraphEdgeBlockConfig)
-class pLSTMGraphEdgeBlock(Module):
+class pLSTMGraphEdgeBlock(Module, config_class=configs.pLSTMGraphEdgeBlockConfig):
     """Two blocks in sequence on graphs, with gates from nodes and edges."""
 
-    config: pLSTMGraphEdgeBlockConfig
 
-
-@register(BlockStackConfig)
-class BlockStack(Module):
-    """`num_blocks` blocks of one config, each with its own parameters.
-
-    With `scan_blocks` they are compiled once: the parameters of all stand under `blocks`, each array with a first axis
-    that counts them, in place of `blocks_0`, `blocks_1`, .... Folders know no stacks.
-    """
-
-    config: BlockStackConfig
-
-    @nn.nowrap
-    def _part(self, child: Child) -> Any:
-        if isinstance(child, Repeated) and self.config.scan_blocks:
-            return build(child.config, partitioned=self.partitioned)
-        return super()._part(child)
+class BlockStack(Module, config_class=configs.BlockStackConfig):
+    """`num_blocks` blocks of one config, each with its own parameters; with `scan_blocks` compiled once."""

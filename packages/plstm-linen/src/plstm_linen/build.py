@@ -17,8 +17,8 @@ def build(config: object, **options: Any) -> Module:
     """Make the module that a config describes.
 
     Args:
-        config: a config of `plstm_config` (or of any class given to [register][]).
-        options: further fields of the module: `remat`, `partitioned`, `name`.
+        config: a config of `plstm_config` (or of any class that a subclass of `Module` names as its `config_class`).
+        options: further fields of the module: `remat`, `partitioned`, `scan_blocks`, `name`.
 
     Returns:
         The module; its parameters come from `init` or from a folder.

@@ -2,253 +2,113 @@
 
 from __future__ import annotations
 
-from plstm_config import (
-    Convolution1DLayerConfig,
-    Convolution2DLayerConfig,
-    DirectLayerConfig,
-    DropPathConfig,
-    ExpExpFunctionConfig,
-    IdentityConfig,
-    KeyLayerConfig,
-    LayerNormConfig,
-    LinearConfig,
-    LongRangeTransitionLayerConfig,
-    MarkLayerConfig,
-    MultiHeadLayerNormConfig,
-    MultiHeadRMSNormConfig,
-    PassthroughLayerConfig,
-    QueryLayerConfig,
-    RMSNormConfig,
-    ScaleLayerConfig,
-    SigmoidFunctionConfig,
-    SoftCapFunctionConfig,
-    SourceLayerConfig,
-    TanhFunctionConfig,
-    ValueLayerConfig,
-    pLSTM1DLayerConfig,
-    pLSTM2DLayerConfig,
-    pLSTM2DLayerFusedConfig,
-    pLSTMGraphEdgeLayerConfig,
-    pLSTMGraphLayerConfig,
-)
-from plstm_linen.build import register
+import plstm_config as configs
 from plstm_linen.module import Module
 
-__all__ = [
-    "Convolution1DLayer",
-    "Convolution2DLayer",
-    "DirectLayer",
-    "DropPath",
-    "ExpExpFunctionLayer",
-    "Identity",
-    "KeyLayer",
-    "LayerNorm",
-    "Linear",
-    "LongRangeTransitionLayer",
-    "MarkLayer",
-    "MultiHeadLayerNorm",
-    "MultiHeadRMSNorm",
-    "PassthroughLayer",
-    "QueryLayer",
-    "RMSNorm",
-    "ScaleLayer",
-    "SigmoidFunctionLayer",
-    "SoftCapFunctionLayer",
-    "SourceLayer",
-    "TanhFunctionLayer",
-    "ValueLayer",
-    "pLSTM1DLayer",
-    "pLSTM2DLayer",
-    "pLSTM2DLayerFused",
-    "pLSTMGraphEdgeLayer",
-    "pLSTMGraphLayer",
-]
 
-
-@register(Convolution1DLayerConfig)
-class Convolution1DLayer(Module):
+class Convolution1DLayer(Module, config_class=configs.Convolution1DLayerConfig):
     """Causal depthwise convolution of sequences [B, T, D]."""
 
-    config: Convolution1DLayerConfig
 
-
-@register(Convolution2DLayerConfig)
-class Convolution2DLayer(Module):
+class Convolution2DLayer(Module, config_class=configs.Convolution2DLayerConfig):
     """Depthwise convolution of grids [B, X, Y, D]."""
 
-    config: Convolution2DLayerConfig
 
-
-@register(SourceLayerConfig)
-class SourceLayer(Module):
+class SourceLayer(Module, config_class=configs.SourceLayerConfig):
     """The source gate, from the input or from a bias alone."""
 
-    config: SourceLayerConfig
 
-
-@register(MarkLayerConfig)
-class MarkLayer(Module):
+class MarkLayer(Module, config_class=configs.MarkLayerConfig):
     """The mark gate, from the input or from a bias alone."""
 
-    config: MarkLayerConfig
 
-
-@register(DirectLayerConfig)
-class DirectLayer(Module):
+class DirectLayer(Module, config_class=configs.DirectLayerConfig):
     """The direct gate, from the input or from a bias alone."""
 
-    config: DirectLayerConfig
 
-
-@register(LongRangeTransitionLayerConfig)
-class LongRangeTransitionLayer(Module):
+class LongRangeTransitionLayer(Module, config_class=configs.LongRangeTransitionLayerConfig):
     """The transition U diag(sigma) V with orthogonal U and V, from the input or from biases alone."""
 
-    config: LongRangeTransitionLayerConfig
 
-
-@register(LinearConfig)
-class Linear(Module):
+class Linear(Module, config_class=configs.LinearConfig):
     """x W^T + b on the last axis."""
 
-    config: LinearConfig
 
-
-@register(RMSNormConfig)
-class RMSNorm(Module):
+class RMSNorm(Module, config_class=configs.RMSNormConfig):
     """Root mean square normalisation of the last axis."""
 
-    config: RMSNormConfig
 
-
-@register(LayerNormConfig)
-class LayerNorm(Module):
+class LayerNorm(Module, config_class=configs.LayerNormConfig):
     """Layer normalisation of the last axis."""
 
-    config: LayerNormConfig
 
-
-@register(MultiHeadRMSNormConfig)
-class MultiHeadRMSNorm(Module):
+class MultiHeadRMSNorm(Module, config_class=configs.MultiHeadRMSNormConfig):
     """Root mean square normalisation of each head."""
 
-    config: MultiHeadRMSNormConfig
 
-
-@register(MultiHeadLayerNormConfig)
-class MultiHeadLayerNorm(Module):
+class MultiHeadLayerNorm(Module, config_class=configs.MultiHeadLayerNormConfig):
     """Layer normalisation of each head."""
 
-    config: MultiHeadLayerNormConfig
 
-
-@register(IdentityConfig)
-class Identity(Module):
+class Identity(Module, config_class=configs.IdentityConfig):
     """x, where a norm may stand."""
 
-    config: IdentityConfig
 
-
-@register(QueryLayerConfig)
-class QueryLayer(Module):
+class QueryLayer(Module, config_class=configs.QueryLayerConfig):
     """Queries of each head, from slices of the input."""
 
-    config: QueryLayerConfig
 
-
-@register(KeyLayerConfig)
-class KeyLayer(Module):
+class KeyLayer(Module, config_class=configs.KeyLayerConfig):
     """Keys of each head, from slices of the input."""
 
-    config: KeyLayerConfig
 
-
-@register(ValueLayerConfig)
-class ValueLayer(Module):
+class ValueLayer(Module, config_class=configs.ValueLayerConfig):
     """Values of each head, from slices of the input."""
 
-    config: ValueLayerConfig
 
-
-@register(PassthroughLayerConfig)
-class PassthroughLayer(Module):
+class PassthroughLayer(Module, config_class=configs.PassthroughLayerConfig):
     """scale * x: the way around the recurrence inside of a pLSTM layer."""
 
-    config: PassthroughLayerConfig
 
-
-@register(ScaleLayerConfig)
-class ScaleLayer(Module):
+class ScaleLayer(Module, config_class=configs.ScaleLayerConfig):
     """scale * x: the layer scale of a residual branch."""
 
-    config: ScaleLayerConfig
 
-
-@register(DropPathConfig)
-class DropPath(Module):
+class DropPath(Module, config_class=configs.DropPathConfig):
     """Stochastic depth: in training, a sample's branch is zero with probability drop_prob."""
 
-    config: DropPathConfig
 
-
-@register(TanhFunctionConfig)
-class TanhFunctionLayer(Module):
+class TanhFunctionLayer(Module, config_class=configs.TanhFunctionConfig):
     """tanh(x)."""
 
-    config: TanhFunctionConfig
 
-
-@register(SigmoidFunctionConfig)
-class SigmoidFunctionLayer(Module):
+class SigmoidFunctionLayer(Module, config_class=configs.SigmoidFunctionConfig):
     """1 / (1 + exp(-x))."""
 
-    config: SigmoidFunctionConfig
 
-
-@register(ExpExpFunctionConfig)
-class ExpExpFunctionLayer(Module):
+class ExpExpFunctionLayer(Module, config_class=configs.ExpExpFunctionConfig):
     """exp(-c exp(-x)) with the config's scale c."""
 
-    config: ExpExpFunctionConfig
 
-
-@register(SoftCapFunctionConfig)
-class SoftCapFunctionLayer(Module):
+class SoftCapFunctionLayer(Module, config_class=configs.SoftCapFunctionConfig):
     """c tanh(x / c) with the config's scale c."""
 
-    config: SoftCapFunctionConfig
 
-
-@register(pLSTM1DLayerConfig)
-class pLSTM1DLayer(Module):
+class pLSTM1DLayer(Module, config_class=configs.pLSTM1DLayerConfig):
     """pLSTM on sequences [B, T, D]."""
 
-    config: pLSTM1DLayerConfig
 
-
-@register(pLSTM2DLayerConfig)
-class pLSTM2DLayer(Module):
+class pLSTM2DLayer(Module, config_class=configs.pLSTM2DLayerConfig):
     """pLSTM on grids [B, X, Y, D], from any list of corners."""
 
-    config: pLSTM2DLayerConfig
 
-
-@register(pLSTM2DLayerFusedConfig)
-class pLSTM2DLayerFused(Module):
+class pLSTM2DLayerFused(Module, config_class=configs.pLSTM2DLayerFusedConfig):
     """pLSTM on grids [B, X, Y, D], from all four corners at once."""
 
-    config: pLSTM2DLayerFusedConfig
 
-
-@register(pLSTMGraphLayerConfig)
-class pLSTMGraphLayer(Module):
+class pLSTMGraphLayer(Module, config_class=configs.pLSTMGraphLayerConfig):
     """pLSTM on directed acyclic graphs, with gates from node features [N, D]."""
 
-    config: pLSTMGraphLayerConfig
 
-
-@register(pLSTMGraphEdgeLayerConfig)
-class pLSTMGraphEdgeLayer(Module):
+class pLSTMGraphEdgeLayer(Module, config_class=configs.pLSTMGraphEdgeLayerConfig):
     """pLSTM on directed acyclic graphs, with gates from the features of nodes and edges."""
-
-    config: pLSTMGraphEdgeLayerConfig

@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-from plstm_config import (
-    PatchEmbedConfig,
-    PosEmbed2DConfig,
-    TokenEmbeddingConfig,
-    pLSTMGraphModelConfig,
-    pLSTMLMModelConfig,
-    pLSTMVisionModelConfig,
-)
-from plstm_linen.build import register
+from typing import Any
+
+from flax import linen as nn
+
+import plstm_config as configs
 from plstm_linen.module import Module
 
-__all__ = [
-    "PatchEmbed",
-    "PosEmbed2D",
-    "TokenEmbedding",
-    "pLSTMGraphModel",
-    "pLSTMLMModel",
-    "pLSTMVisionModel",
-]
 
-
-@register(PatchEmbedConfig)
-class PatchEmbed(Module):
+class PatchEmbed(Module, config_class=configs.PatchEmbedConfig):
     """From pixels [B, height, width, channels] to a grid of patches [B, X, Y, D]."""
 
-    config: PatchEmbedConfig
 
-
-@register(PosEmbed2DConfig)
-class PosEmbed2D(Module):
+class PosEmbed2D(Module, config_class=configs.PosEmbed2DConfig):
     """A learned positional embedding of grids, interpolated to other sizes."""
 
-    config: PosEmbed2DConfig
 
-
-@register(TokenEmbeddingConfig)
-class TokenEmbedding(Module):
+class TokenEmbedding(Module, config_class=configs.TokenEmbeddingConfig):
     """A table with one row per token."""
 
-    config: TokenEmbeddingConfig
 
-
-@register(pLSTMLMModelConfig)
-class pLSTMLMModel(Module):
+class pLSTMLMModel(Module, config_class=configs.pLSTMLMModelConfig):
     """Language model: from tokens [B, T] to logits [B, T, V], stepping with caches."""
 
-    config: pLSTMLMModelConfig
 
-
-@register(pLSTMVisionModelConfig)
-class pLSTMVisionModel(Module):
+class pLSTMVisionModel(Module, config_class=configs.pLSTMVisionModelConfig):
     """Vision model: from pixels [B, height, width, channels] to logits, at any resolution."""
 
-    config: pLSTMVisionModelConfig
 
-
-@register(pLSTMGraphModelConfig)
-class pLSTMGraphModel(Module):
+class pLSTMGraphModel(Module, config_class=configs.pLSTMGraphModelConfig):
     """Graph model: from node features [N, D] and a graph to predictions of graphs or nodes."""
 
-    config: pLSTMGraphModelConfig
+    @nn.nowrap
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "scan_blocks": False}  # its blocks run in alternating directions

@@ -15,7 +15,8 @@ from plstm_jax.context import Cache, Context
 from plstm_jax.formulas import Result, formula_of
 from plstm_jax.parameters import draw_parameter, logical_axes
 from plstm_jax.running import enter, init_cache
-from plstm_linen.build import build
+from plstm_linen.build import build, register
+from plstm_linen.names import is_scanned
 from plstm_linen.scope import ModuleScope
 
 
@@ -31,11 +32,21 @@ class Module(nn.Module):
             Read where the call begins.
         partitioned: whether `init` returns parameters in boxes (`nn.LogicallyPartitioned`) that name their axes by the
             letters of `plstm_config.parameters.AXES`. Bare arrays unless asked for; `apply` takes both.
+        scan_blocks: whether equal blocks are compiled once: the parameters of all stand under `blocks`, each array with
+            a first axis "layers", in place of `blocks_0`, `blocks_1`, .... None: what the config says. Folders know no
+            stacks. Blocks of a graph model run in alternating directions and stay apart.
     """
 
     config: Config
     remat: bool = False
     partitioned: bool = False
+    scan_blocks: bool | None = None
+
+    def __init_subclass__(cls, config_class: type | None = None, **keywords: Any) -> None:
+        """Let `build` find the class by the class of its configs."""
+        super().__init_subclass__(**keywords)
+        if config_class is not None:
+            register(config_class)(cls)
 
     def setup(self) -> None:
         """Make submodules and parameters under their canonical names."""
@@ -122,13 +133,20 @@ class Module(nn.Module):
 
     @nn.nowrap
     def _part(self, child: Child) -> Any:
+        options = self._options()
         if child is None:
             return None
         if isinstance(child, Weights):
-            return ParameterGroup(child, partitioned=self.partitioned)  # type: ignore[arg-type]
-        if isinstance(child, Repeated):
-            return [build(child.config, partitioned=self.partitioned) for _ in range(child.count)]
-        return build(child, partitioned=self.partitioned)
+            return ParameterGroup(child, **options)  # type: ignore[arg-type]
+        if not isinstance(child, Repeated):
+            return build(child, **options)
+        if is_scanned(self.config, self.scan_blocks):
+            return build(child.config, **options)
+        return [build(child.config, **options) for _ in range(child.count)]
+
+    @nn.nowrap
+    def _options(self) -> dict[str, Any]:
+        return {"partitioned": self.partitioned, "scan_blocks": self.scan_blocks}
 
     @nn.nowrap
     def _initializer(self, parameter: Parameter) -> Callable[..., Any]:

@@ -13,9 +13,8 @@ from typing import Any
 from flax.linen import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from plstm_config import BlockStackConfig
+from plstm_config import BlockStackConfig, pLSTMGraphModelConfig
 from plstm_config.base import Config
-from plstm_config.parameters import named_configs
 from plstm_jax.parameters import flatten, stack_blocks, unflatten, unstack_blocks
 
 _ENTRY = re.compile(r"^(blocks)_(\d+)$")
@@ -36,20 +35,37 @@ def to_canonical(params: Mapping[str, Any]) -> dict[str, Any]:
     return flatten(unstack_blocks(unflatten_dict(paths)))
 
 
-def from_canonical(config: Config, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def from_canonical(config: Config, arrays: Mapping[str, Any], *, scan_blocks: bool | None = None) -> dict[str, Any]:
     """The collection "params" of a config's module from arrays by the names of the saved files.
 
     Args:
-        config: config of the module; its `scan_blocks` says whether blocks are stacked.
+        config: config of the module.
         arrays: arrays by dotted name.
+        scan_blocks: as the module has it.
 
     Returns:
-        Nested dicts of the same arrays, stacked where the config says so.
+        Nested dicts of the same arrays, stacked if the module scans over its blocks.
     """
     tree = unflatten(arrays)
-    if any(isinstance(part, BlockStackConfig) and part.scan_blocks for _, part in named_configs(config)):
+    if is_scanned(config, scan_blocks):
         tree = stack_blocks(tree)
     return unflatten_dict({_join(path): leaf for path, leaf in flatten_dict(tree).items()})
+
+
+def is_scanned(config: Config, scan_blocks: bool | None = None) -> bool:
+    """Whether a module's blocks are held as one, see `Module`.
+
+    Args:
+        config: config of the module.
+        scan_blocks: as the module has it; None: what the config says.
+
+    Returns:
+        False also where there is no stack of blocks, or one that cannot be scanned.
+    """
+    stack = getattr(config, "block_stack", config)
+    if isinstance(config, pLSTMGraphModelConfig) or not isinstance(stack, BlockStackConfig):
+        return False
+    return stack.scan_blocks if scan_blocks is None else scan_blocks
 
 
 def _split(name: str) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Mod
 
     Returns:
         The module, and its variables in the dtypes that the config states (float64 only where x64 is enabled), bare,
-        with blocks stacked if the config says `scan_blocks`.
+        with blocks stacked if the module scans over them.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -86,4 +86,5 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -
 
 
 def _made(config: Config, params: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Module, Variables]:
-    return build(config, **options), {"params": from_canonical(config, flatten(params))}
+    module = build(config, **options)
+    return module, {"params": from_canonical(config, flatten(params), scan_blocks=module.scan_blocks)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +13,7 @@ from jax import Array
 from plstm_jax.context import Cache, Context
 from plstm_jax.dtypes import cast
 from plstm_jax.formulas import Result, Scope
-from plstm_jax.parameters import block_of, split_tree, stack_trees
+from plstm_jax.parameters import split_tree, stack_trees
 from plstm_jax.sharding import LAYERS
 
 
@@ -58,14 +57,10 @@ class ModuleScope(Scope):
     def repeat(
         self, name: str, x: Array, contexts: Sequence[Context], *, scan: bool = False
     ) -> tuple[Array, list[Cache]]:
-        """Run repeated submodules one after the other, each under its context."""
+        """Run repeated submodules one after the other; how they are held decides whether by a scan."""
         blocks = attrgetter(name)(self._module)
         if isinstance(blocks, nn.Module):
-            if scan:
-                return _scan(blocks, x, contexts)
-            if self._module.is_initializing():
-                _scan(blocks, x, contexts)  # for the parameters
-            return _unroll(blocks, x, contexts)
+            return _scan(blocks, x, contexts)
         caches = []
         for block, context in zip(blocks, contexts, strict=True):
             x, cache = _run(block, x, context)
@@ -84,7 +79,7 @@ def _run(block: nn.Module, x: Array, context: Context) -> Result:
 
 
 def _scan(blocks: nn.Module, x: Array, contexts: Sequence[Context]) -> tuple[Array, list[Cache]]:
-    """Stacked blocks by a loop that is compiled once."""
+    """Stacked blocks, whose contexts differ in their caches only, by a loop that is compiled once."""
 
     def run(block: nn.Module, x: Array, cache: Any) -> Any:
         return _run(block, x, replace(contexts[0], cache=cache))
@@ -100,13 +95,3 @@ def _scan(blocks: nn.Module, x: Array, contexts: Sequence[Context]) -> tuple[Arr
     first: Any = cast(x, blocks.config.dtype)  # type: ignore[attr-defined]
     x, caches = loop(blocks, first, stack_trees([context.cache for context in contexts]))
     return x, split_tree(caches, len(contexts))
-
-
-def _unroll(blocks: nn.Module, x: Array, contexts: Sequence[Context]) -> tuple[Array, list[Cache]]:
-    """Stacked blocks one by one, where their contexts differ in more than their caches."""
-    caches = []
-    for index, context in enumerate(contexts):
-        run = nn.map_variables(_run, "params", partial(block_of, index=index))
-        x, cache = run(blocks, x, context)
-        caches.append(cache)
-    return x, caches
