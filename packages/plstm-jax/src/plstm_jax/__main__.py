@@ -10,18 +10,25 @@ from plstm_jax.check import DTYPES, available_devices, run_checks
 from plstm_jax.version import __version__
 
 
-def main(arguments: Sequence[str] | None = None, *, package: str = "plstm_jax", version: str = __version__) -> int:
-    """Run the command line.
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    prog: str = "python -m plstm_jax",
+    description: str = "pLSTM in pure JAX",
+    version: str = __version__,
+) -> int:
+    """Run the command line; that of libraries with the same ops, too.
 
     Args:
         arguments: what follows the program's name; taken from the process if None.
-        package: the package that is run, of those that have the same ops.
+        prog: the program's name.
+        description: what its package is.
         version: and its version.
 
     Returns:
         Exit code.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {package}", description="pLSTM in JAX")
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="compare every op on this machine with the numpy reference")

@@ -17,6 +17,7 @@ from plstm_config.base import Config
 from plstm_config.folder import read_folder, write_folder
 from plstm_config.original import convert_weights, migrate
 from plstm_config.parameters import named_configs, parameter_tree
+from plstm_config.weights import array_infos, check_weights
 from plstm_jax.models.pos_embed import resize_pos_embed
 from plstm_jax.parameters import Params, flatten, unflatten, unstack_blocks
 from plstm_jax.version import __version__
@@ -51,6 +52,32 @@ def save(
     """
     arrays = {name: np.asarray(array) for name, array in flatten(unstack_blocks(params)).items()}
     write_folder(folder, config, arrays, package=package, version=version)
+
+
+def save_module(
+    config: Config, params: Mapping[str, Any], folder: str | os.PathLike[str], *, package: str, version: str
+) -> None:
+    """What `save_pretrained` of every library of modules comes down to.
+
+    Args:
+        config: config of the module.
+        params: what the module holds, nested, with stacked blocks or without.
+        folder: where to write.
+        package: name of the distribution that writes.
+        version: and its version.
+
+    Raises:
+        ValueError: if the module has other parameters than its config says; nothing is written.
+        OSError: see `save`.
+    """
+    try:
+        check_weights(config, array_infos(flatten(unstack_blocks(params))), source="module")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Its config does not describe this module, was a part of it replaced? Build it from a changed "
+            "config (plstm_config.change) and move the weights"
+        ) from error
+    save(config, params, folder, package=package, version=version)
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[Config, Params]:
@@ -92,7 +119,9 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> tuple[Config, 
         ValueError: if the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
     """
     config = migrate(mapping)
-    return config, as_params(config, convert_weights(config, state_dict, source="state_dict"))
+    weights = convert_weights(config, state_dict, source="state_dict")
+    check_weights(config, array_infos(weights), source="state_dict")
+    return config, as_params(config, weights)
 
 
 def as_params(config: Config, arrays: Mapping[str, Any]) -> Params:

@@ -6,4 +6,4 @@ from plstm_jax.__main__ import main
 from plstm_linen.version import __version__
 
 if __name__ == "__main__":
-    sys.exit(main(package="plstm_linen", version=__version__))
+    sys.exit(main(prog="python -m plstm_linen", description="pLSTM in flax.linen", version=__version__))

@@ -39,7 +39,7 @@ def save_pretrained(module: Module, variables: Mapping[str, Any], folder: str | 
     if "params" not in variables:
         raise ValueError(f"variables: expected the collection 'params', got {sorted(variables)}")
     params = unflatten(to_canonical(variables["params"]))
-    pretrained.save(module.config, params, folder, package=_PACKAGE, version=__version__)
+    pretrained.save_module(module.config, params, folder, package=_PACKAGE, version=__version__)
 
 
 def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Module, Variables]:

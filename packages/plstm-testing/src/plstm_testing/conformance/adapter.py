@@ -119,7 +119,8 @@ class Result:
 class Adapter(Protocol):
     """A backend as the suite sees it.
 
-    One without modules leaves `module_classes` and `golden_kinds` empty, and is asked for `run_op` only.
+    One without modules leaves `module_classes` and `golden_kinds` empty, and is asked for `run_op` only. One without
+    ops of its own, since they are those of another backend, leaves `ops` empty and is never asked for it.
 
     Attributes:
         name: name of the backend.

@@ -1,0 +1,192 @@
+"""What every module is: parameters and submodules as its config lists them, around a formula of plstm-jax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from flax import nnx
+from jax import Array
+
+from plstm_config.base import Config
+from plstm_config.parameters import Child, Parameter, Repeated, Weights
+from plstm_config.registry import Registry
+from plstm_jax.context import Cache, Context
+from plstm_jax.formulas import Result, formula_of
+from plstm_jax.parameters import init, logical_axes
+from plstm_jax.running import check_params, enter, init_cache
+from plstm_nnx.repeated import hold_repeated
+from plstm_nnx.scope import ModuleScope
+
+REGISTRY: Registry[Module] = Registry()
+
+
+class Fixed(nnx.Variable):
+    """A parameter that is saved and loaded but not trained: optimizers and gradients ask for `nnx.Param`."""
+
+
+class Module(nnx.Module):
+    """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
+
+    Parameters lie in the canonical layout, in which all backends save them, and carry the letters of
+    `plstm_config.parameters.AXES` as logical axis names (`out_sharding`). As in flax, paths are dropped until
+    `model.eval()` sets the attribute `deterministic`, since a model that trains is what most code makes first.
+
+    Args:
+        config: complete config.
+        rngs: streams of random numbers: "params" for the parameters, "dropout" for dropped paths.
+        params: parameters to hold, nested as `plstm_jax.init` makes them; None draws them, with the numbers that
+            `plstm_jax.init(config, rngs.params())` has.
+        scan_blocks: whether blocks of a stack are held as one, with a first axis "layers" on each of their arrays, so
+            that they are compiled once; None: what the config says. Files do not depend on it. Blocks of a graph model
+            run in alternating directions and stay apart.
+        remat: whether blocks of a stack are computed anew in the backward pass instead of keeping their activations.
+    """
+
+    config: Any
+    deterministic: bool
+
+    def __init_subclass__(cls, config_class: type | None = None, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if config_class is not None:
+            REGISTRY.register(config_class)(cls)
+
+    def __init__(
+        self,
+        config: Config | Weights,
+        *,
+        rngs: nnx.Rngs,
+        params: Mapping[str, Any] | None = None,
+        scan_blocks: bool | None = None,
+        remat: bool = False,
+    ) -> None:
+        self.config = config
+        self.deterministic = False
+        values = init(config, rngs.params()) if params is None else params
+        options = {"rngs": rngs, "scan_blocks": scan_blocks, "remat": remat}
+        for name, child in config.children().items():
+            setattr(self, name, _submodule(child, values.get(name, {}), options))
+        for name, parameter in config.parameters().items():
+            setattr(self, name, None if parameter is None else _variable(parameter, values[name]))
+
+    def __call__(
+        self,
+        x: Array,
+        graph: Any = None,
+        edge_attr: Array | None = None,
+        *,
+        deterministic: bool | None = None,
+        cache: Mapping[str, Any] | None = None,
+        return_cache: bool = False,
+        cu_seqlens: Any = None,
+    ) -> Any:
+        """Compute what the module computes.
+
+        Args:
+            x: input, such as [B, T, D], [B, X, Y, D], pixels [B, height, width, C], tokens [B, T] or nodes [N, D].
+            graph: a `DagTopology`, or the edges [2, E] of a directed acyclic graph as concrete integers, or the result
+                of `plstm_jax.pad_graph`, which is a pytree (modules on graphs only).
+            edge_attr: features of its edges [E, De].
+            deterministic: whether no path is dropped, here and in all submodules; None: the attribute of this module,
+                which `train()` and `eval()` set.
+            cache: where the sequences stood before x: of `init_cache`, `step` or another call (on sequences only).
+            return_cache: whether to return the cache after the last input, too.
+            cu_seqlens: borders [S + 1] of sequences packed along T (modules on sequences only).
+
+        Returns:
+            The output, with `return_cache` the pair of it and the new cache.
+
+        Raises:
+            TypeError: an input has a wrong type.
+            ValueError: inputs do not fit the config, or the module cannot do what is asked.
+        """
+        training = not (self.deterministic if deterministic is None else deterministic)
+        more = {"training": training, "cache": cache, "return_cache": return_cache, "cu_seqlens": cu_seqlens}
+        output, after = self.run(*enter(self.config, x, graph, edge_attr, **more))
+        return (output, after) if return_cache else output
+
+    def run(self, x: Array, context: Context) -> Result:
+        """From an input and what stands beside it to the output and the new cache; what other modules call."""
+        return formula_of(self.config)(self.config, ModuleScope(self), x, context)
+
+    def step(self, x: Array, cache: Mapping[str, Any]) -> Result:
+        """Advance sequences by one time step, in constant time.
+
+        Args:
+            x: the next input [B, D], or tokens [B] of a language model.
+            cache: of `init_cache`, `step` or a call.
+
+        Returns:
+            The output without a time axis, and the new cache.
+
+        Raises:
+            ValueError: the module is not on sequences, or x or the cache do not fit it.
+        """
+        return self.run(*enter(self.config, x, cache=cache, return_cache=True, stepping=True))
+
+    def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
+        """Make the cache of sequences that have not begun.
+
+        Args:
+            batch_size: number of sequences B.
+            dtype: of cached activations; None: the compute dtype of each layer.
+
+        Returns:
+            The cache, nested like the modules.
+
+        Raises:
+            ValueError: the module is not on sequences.
+        """
+        return init_cache(self.config, batch_size, dtype)
+
+
+class ParameterGroup(Module):
+    """Parameters under a common name, without a function of their own: the kernel of a convolution, a table."""
+
+
+def build(
+    config: Config,
+    *,
+    rngs: nnx.Rngs,
+    params: Mapping[str, Any] | None = None,
+    scan_blocks: bool | None = None,
+    remat: bool = False,
+) -> Any:
+    """Make the module that a config describes.
+
+    Args:
+        config: complete config of a layer, block or model.
+        rngs: streams of random numbers, see `Module`.
+        params: parameters to hold instead of drawn ones, nested as `plstm_jax.init` makes them.
+        scan_blocks: whether blocks of a stack are compiled once, see `Module`.
+        remat: whether they are computed anew in the backward pass.
+
+    Returns:
+        The module, in training mode.
+
+    Raises:
+        TypeError: there is no module for the config's class; the message lists those that there are.
+        ValueError: the parameters are not those of the config.
+    """
+    made = REGISTRY.find(config)
+    if params is not None:
+        check_params(config, params)
+    return made(config, rngs=rngs, params=params, scan_blocks=scan_blocks, remat=remat)
+
+
+def _submodule(child: Child, params: Any, options: Mapping[str, Any]) -> Any:
+    if isinstance(child, Repeated):
+        return hold_repeated(child.count, params, partial(_submodule, child.config), options)
+    if child is None:
+        return None
+    found = ParameterGroup if isinstance(child, Weights) else REGISTRY.find(child)
+    return found(child, params=params, **options)
+
+
+def _variable(parameter: Parameter, value: Any) -> nnx.Variable:
+    """A parameter with its logical axes, which stay names until a mesh is asked for: building needs none."""
+    kind = nnx.Param if parameter.learned else Fixed
+    return kind(value, out_sharding=logical_axes(parameter), eager_sharding=False, decay=parameter.decay)
+
+

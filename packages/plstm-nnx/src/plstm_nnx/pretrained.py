@@ -1,0 +1,107 @@
+"""Save and load modules as a folder with `config.json` and `model.safetensors`, which all backends read and write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from plstm_config.base import Config
+from plstm_jax import pretrained
+from plstm_jax.parameters import unflatten, unstack_blocks
+from plstm_nnx.module import Fixed, Module, build
+from plstm_nnx.version import __version__
+
+_PACKAGE = "plstm-nnx"
+
+
+def get_params(module: nnx.Module) -> dict[str, Any]:
+    """What a module learned, or holds fixed, as plstm-jax takes it: `plstm_jax.apply(module.config, get_params(module), x)`.
+
+    Args:
+        module: a module, or what `nnx.state` and gradients have of it.
+
+    Returns:
+        Arrays in nested dicts by canonical names, the blocks of a stack under "0", "1", ..., however they are held.
+    """
+    found = nnx.to_flat_state(nnx.state(module, (nnx.Param, Fixed)))
+    return unstack_blocks(unflatten({".".join(map(str, path)): variable[...] for path, variable in found}))
+
+
+def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
+    """Write a module's config and weights into a folder.
+
+    The files replace others of their names both or not at all, whenever the process ends; other files stay.
+
+    Args:
+        module: anything that `build` made.
+        folder: where to write; made if it does not exist.
+
+    Raises:
+        TypeError: the module does not carry a config of plstm_config.
+        ValueError: the module has other parameters than its config says, since a part was replaced by hand.
+        NotADirectoryError: `folder` is a file.
+        OSError: the folder cannot be written, because the disk is full, say; it stays as it was.
+    """
+    if not isinstance(module, Module) or not isinstance(module.config, Config):
+        raise TypeError(f"module: expected a module made by plstm_nnx.build, got {type(module).__name__}")
+    pretrained.save_module(module.config, get_params(module), folder, package=_PACKAGE, version=__version__)
+
+
+def from_pretrained(
+    folder: str | os.PathLike[str],
+    *,
+    rngs: nnx.Rngs | None = None,
+    scan_blocks: bool | None = None,
+    remat: bool = False,
+) -> Any:
+    """Build the module that a folder describes and give it the folder's weights.
+
+    Values are not looked at: weights that are infinite or NaN are loaded as they are.
+
+    Args:
+        folder: a folder written by any backend.
+        rngs: streams for dropped paths, in case that training goes on; None: `nnx.Rngs(0)`.
+        scan_blocks: whether blocks of a stack are compiled once; None: what the config says.
+        remat: whether they are computed anew in the backward pass.
+
+    Returns:
+        The module, in evaluation mode, with weights in the dtypes that its config states (float64 only where x64 is
+        enabled).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, of another schema version, or the weights do not fit the config.
+    """
+    return _made(*pretrained.load(folder), rngs=rngs, scan_blocks=scan_blocks, remat=remat)
+
+
+def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:
+    """Build a module from a config and weights of the original project.
+
+    Args:
+        mapping: the original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
+            tree is welcome: a model, a block, a layer, a gate.
+        state_dict: the original weights by name, as arrays.
+        rngs: streams for dropped paths, as in `from_pretrained`.
+        options: `scan_blocks` and `remat`, as there.
+
+    Returns:
+        The module with these weights, in evaluation mode.
+
+    Warns:
+        MigrationWarning: options or weights were dropped, since the original's output does not depend on them.
+
+    Raises:
+        TypeError: a value of the weights is no array.
+        ValueError: the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+    """
+    return _made(*pretrained.load_original(mapping, state_dict), rngs=rngs, **options)
+
+
+def _made(config: Config, params: Mapping[str, Any], *, rngs: nnx.Rngs | None, **options: Any) -> Module:
+    module: Module = build(config, rngs=nnx.Rngs(0) if rngs is None else rngs, params=params, **options)
+    module.eval()
+    return module
