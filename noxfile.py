@@ -3,6 +3,8 @@
     nox                              everything but the demo
     nox -s "tests(plstm-torch)"      one package
     nox -s "conformance(torch)"      one backend against the shared suite
+    nox -s triton                    the Triton kernels, without a GPU
+    nox -s gpu                       the same on a GPU: not part of the default set
     nox -s train -- digits           the README's first command
 
 Every session has an environment of its own; a conformance environment holds one backend only.
@@ -20,7 +22,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "tooling"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "tooling", "triton"]
 # interpreters that are missing are listed as skipped: `newest` asks for several
 nox.options.error_on_missing_interpreters = False
 
@@ -267,3 +269,44 @@ def environment(session: nox.Session, place: Path, wheels: list[Path], extras: d
     constraint = ("--constraint", str(ROOT / "constraints.txt"))
     session.run("uv", "pip", "install", "--quiet", "--python", python, *constraint, *wanted)
     return python
+
+
+KERNEL_TESTS = ROOT / "packages" / "plstm-torch" / "tests" / "triton"
+
+
+def kernel_conformance(session: nox.Session, chosen: str, processes: str, **environment: str) -> None:
+    """Run the shared suite against the kernels alone."""
+    folder = ROOT / "packages" / "plstm-torch" / "conformance"
+    session.run(
+        *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
+        *("--conformance-adapter", str(folder / "triton_adapter.py")),
+        *("--conformance-xfail", str(folder / "triton_xfail.toml"), "-k", chosen, "--numprocesses", processes),
+        env={"OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def install_kernels(session: nox.Session) -> None:
+    extras = {"plstm-testing": "[conformance]", "plstm-torch": "[triton]"}
+    install(session, "pytest-xdist", *editable(*for_tests("plstm-torch"), extras=extras))
+
+
+@nox.session
+def triton(session: nox.Session) -> None:
+    """Test the Triton kernels without a GPU: in the interpreter, and compiled for two generations of GPUs."""
+    install_kernels(session)
+    # thousands of steps are for the GPU: the interpreter takes a millisecond for each operation of a program
+    kernel_conformance(session, "triton and not long_sequence", "2", TRITON_INTERPRET="1")
+    pytest = ("pytest", "--numprocesses", "2")
+    threads = {"OMP_NUM_THREADS": "1"}
+    session.run(*pytest, str(KERNEL_TESTS / "interpreted.py"), env={"TRITON_INTERPRET": "1", **threads})
+    session.run(*pytest, str(KERNEL_TESTS / "compiled.py"), env={"TRITON_DEFAULT_FP_FUSION": "1", **threads})
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Test the Triton kernels on this machine's GPU; needs the CUDA toolkit's compute-sanitizer for the last step."""
+    install_kernels(session)
+    kernel_conformance(session, "triton", "0")
+    session.run("pytest", str(KERNEL_TESTS / "on_gpu.py"), env={"OMP_NUM_THREADS": "1"})
+    smallest = ("python", str(KERNEL_TESTS / "smallest.py"))
+    session.run("compute-sanitizer", "--error-exitcode", "1", *smallest, external=True)

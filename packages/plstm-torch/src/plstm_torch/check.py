@@ -13,6 +13,7 @@ from torch import Tensor
 from plstm_testing import selfcheck
 from plstm_testing.conformance import OpCall, Result
 from plstm_torch import ops
+from plstm_torch.ops._triton import support
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_1d": ("recurrent", "chunkwise"),
@@ -20,6 +21,10 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
+}
+# What the Triton kernels are proven with, on a CUDA device that runs them: every dtype compiles code of its own.
+KERNEL_CASES: Mapping[str, Sequence[str]] = {
+    "plstm_1d": ("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _LAYOUT = "{:<18} {:<14} {:<8} {:<9} {:>8} {:>8}  {}"
@@ -65,6 +70,9 @@ def run_checks(
 def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | None = None) -> Iterator[selfcheck.Row]:
     """Compare every op with the reference, one row per op, implementation, device and dtype.
 
+    The Triton kernels are checked where they run: others have shipped kernels that a new generation of GPUs, or of the
+    compiler, made wrong in silence.
+
     Args:
         devices: devices to check; all of this machine if None.
         dtypes: dtypes to check; all that the ops support if None.
@@ -82,7 +90,11 @@ def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | Non
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
-    yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
+    devices, dtypes = devices or available, dtypes or DTYPES
+    yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices, dtypes=dtypes)
+    kernels = [device for device in devices if support.no_machine(device, None) is None]
+    named = dict.fromkeys(KERNEL_CASES, ("triton",))
+    yield from selfcheck.check(run_op, named, devices=kernels, dtypes=dtypes, cases=KERNEL_CASES)
 
 
 def available_devices() -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,8 +16,10 @@ from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
+from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_triton
+from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "triton")
 # Up to here a loop over the steps is as fast as one chunk.
 _FEW_STEPS = 4
 
@@ -44,7 +48,8 @@ def plstm_1d(
         C  <- T_t C + S_t (K_t ⊗ V_t)
 
     B is batch times heads. Any floating dtype: the inputs are promoted to a common dtype of at least float32, in which
-    everything is computed. Gates may be zero, negative or one; gradients of any order exist for every input.
+    everything is computed ("triton" multiplies what query, key and value promote to, and adds in at least float32).
+    Gates may be zero, negative or one; gradients of any order exist for every input.
 
     Args:
         query: [B,T,DK,JQ], any length T, also 0.
@@ -58,7 +63,7 @@ def plstm_1d(
         return_last_state: also return the state after the last step.
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over the steps), "chunkwise" (quadratic inside chunks, recurrent between
-            them; memory linear in T), or "auto".
+            them; memory linear in T), "triton" (the same in kernels for CUDA devices, J dimensions of 1), or "auto".
         chunk_size: steps per chunk of "chunkwise"; chosen by length and J dimensions if None. The result does not
             depend on it.
         cu_seqlens: [S+1] integer boundaries of sequences packed along T, the same for all of B, empty ones allowed;
@@ -71,7 +76,7 @@ def plstm_1d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device, a boundary or a name is wrong.
+        ValueError: if a shape, a device, a boundary or a name is wrong, or "triton" has no kernel for the call.
 
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its section B.3.
@@ -85,13 +90,15 @@ def plstm_1d(
     )  # fmt: skip
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("chunk_size", chunk_size)
+    bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
     dtype = accumulation_dtype(common_dtype(tensors))
+    name = resolve_implementation(implementation, sizes["T"], lambda: _kernels(implementation, tensors, sizes))
     with without_autocast(query):
-        q, k, v, s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors)
+        narrow = common_dtype(tensors[:3]) if name == "triton" and dtype != torch.float64 else dtype
+        q, k, v = (tensor.to(narrow) for tensor in tensors[:3])
+        s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors[3:])
         factor = scale_factor(scale, sizes["DK"] ** -0.5)
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
-        name = resolve_implementation(implementation, sizes["T"])
-        bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
         borders = q.new_zeros(q.shape[0], 0)
         if name == "chunkwise" and bounds is not None and not given and not return_last_state:
             inputs, borders, bounds = _separate(inputs, bounds), constant_positions(bounds[:-1], q), None
@@ -99,18 +106,45 @@ def plstm_1d(
             states = given[0] if cu_seqlens is not None else given[0].unsqueeze(1)
         else:
             sequences = 1 if bounds is None else sizes["S"]
-            states = q.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
+            states = t.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
         output, last_state = _run(inputs, states, name, chunk_size, bounds, borders)
         last_state = last_state if cu_seqlens is not None else last_state.squeeze(1)
         output = output.to(value.dtype)
     return (output, last_state) if return_last_state else output
 
 
-def resolve_implementation(implementation: str, length: int) -> str:
-    """The implementation that "auto" stands for at this length; any other name is returned as it is."""
+def resolve_implementation(implementation: str, length: int, kernels: Callable[[], bool] = lambda: False) -> str:
+    """The implementation that "auto" stands for.
+
+    Args:
+        implementation: the name asked for.
+        length: T.
+        kernels: whether the kernels take the call; asked only where that matters, and raises where it must be so.
+
+    Returns:
+        The name itself, if it is not "auto".
+    """
+    if implementation == "triton":
+        kernels()
     if implementation != "auto":
         return implementation
-    return "recurrent" if length <= _FEW_STEPS else "chunkwise"
+    if length <= _FEW_STEPS:
+        return "recurrent"
+    return "triton" if kernels() else "chunkwise"
+
+
+def _kernels(implementation: str, tensors: list[Tensor], sizes: Mapping[str, int]) -> bool:
+    """Whether "auto" may take the kernels, or "triton" has them.
+
+    Raises:
+        ValueError: if "triton" is asked for, and cannot take the call.
+    """
+    if implementation == "auto" and not support.taken_by_auto(tensors[0]):
+        return False
+    reason = support.unsupported("plstm_1d", tensors[0].device, [tensor.dtype for tensor in tensors], sizes)
+    if implementation == "triton":
+        support.require("plstm_1d", reason)
+    return reason is None
 
 
 def _run(
@@ -120,6 +154,8 @@ def _run(
     if query.shape[0] == 0 or query.shape[1] == 0:  # no step to take, but gradients there are
         output = query.new_zeros(*value.shape[:3], mark.shape[2])
         return attach(output, *inputs, states), attach(states.clone(), *inputs)
+    if name == "triton":
+        return plstm_1d_triton(inputs, states, bounds)
     if name == "recurrent":
         starts = query.new_zeros(1) if bounds is None else bounds[:-1]
         return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))

@@ -1,0 +1,41 @@
+"""How the conformance suite calls the Triton kernels: in the interpreter with TRITON_INTERPRET=1, else on the GPU.
+
+    pytest ... --conformance-adapter triton_adapter.py --conformance-xfail triton_xfail.toml -k triton
+
+Memory that a kernel leaves unwritten holds NaN.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _load(name):
+    """A file of this folder, which is no package."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if INTERPRETED:
+    _load("emulated_dots")
+torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
+
+
+class TritonAdapter(_load("adapter").TorchAdapter):
+    """The ops that have kernels."""
+
+    name: str = "torch with Triton"
+    implementations: Mapping[str, Sequence[str]] = {"plstm_1d": ("triton",)}
+    devices: Sequence[str] = ("cpu",) if INTERPRETED else ("cuda",)
+    module_classes: Sequence[type] = ()
+    golden_kinds: Sequence[str] = ()
+
+
+adapter = TritonAdapter()

@@ -1,0 +1,100 @@
+"""Tile sizes, warps and stages of every kernel: a table, so that nothing is tuned at run time.
+
+No row depends on batch, length or grid: a new length never compiles anything new. `benchmarks/tune_triton.py` measures
+candidates on a device and prints rows for this table; those below come from code compiled for sm_80 and sm_90
+(registers, spills, tensor-core instructions), not from measured times. A test without a GPU compiles every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from plstm_torch.ops._triton.support import interpreted
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one kernel is compiled for one dtype.
+
+    Attributes:
+        tile: steps or nodes of a tile of the mask.
+        block: channels that are in registers at once; larger head dimensions are looped over.
+        warps: warps of a program.
+        stages: stages of software pipelining.
+        shared: bytes of shared memory it may need; checked against the device before a launch.
+        spill: bytes of registers a thread may spill.
+    """
+
+    tile: int
+    block: int
+    warps: int
+    stages: int
+    shared: int
+    spill: int = 64
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+
+# kernel, dtype -> rows, the best one first; the last ones need least shared memory
+TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
+    ("sequence_states", "bfloat16"): (Row(64, 64, 4, 3, 18_432),),
+    ("sequence_states", "float16"): (Row(32, 32, 4, 1, 8_192),),
+    ("sequence_states", "float32"): (Row(32, 32, 4, 1, 8_192),),
+    ("sequence_states", "float64"): (Row(16, 16, 4, 1, 4_096),),
+    ("sequence_output", "bfloat16"): (Row(64, 64, 8, 2, 40_960),),
+    ("sequence_output", "float16"): (Row(32, 32, 4, 1, 8_192),),
+    ("sequence_output", "float32"): (Row(32, 32, 4, 1, 8_192),),
+    ("sequence_output", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    ("sequence_gradients_read", "bfloat16"): (Row(64, 64, 8, 1, 40_960),),
+    ("sequence_gradients_read", "float16"): (Row(32, 32, 4, 1, 16_384),),
+    ("sequence_gradients_read", "float32"): (Row(32, 32, 4, 1, 16_384),),
+    ("sequence_gradients_read", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    ("sequence_gradients_write", "bfloat16"): (Row(64, 64, 8, 1, 32_768),),
+    ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
+    ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
+    ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
+}
+# small enough that a test of a few dozen steps has several tiles, and head dimensions several blocks
+_INTERPRETED = Row(tile=16, block=16, warps=1, stages=1, shared=0)
+
+
+def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
+    """The first row of the table that the device has shared memory for.
+
+    Args:
+        kernel: name in the table.
+        dtype: dtype of query, key and value.
+        device: where it will run.
+
+    Returns:
+        The row.
+
+    Raises:
+        RuntimeError: if no row fits the device.
+    """
+    if interpreted():
+        return _INTERPRETED
+    name, available = str(dtype).removeprefix("torch."), _shared_memory(device.index)
+    rows = TABLE[kernel, name]
+    for row in rows:
+        if row.shared <= available:
+            return row
+    least = min(row.shared for row in rows)
+    raise RuntimeError(f"{kernel} ({name}) needs {least} bytes of shared memory in a block, {device} has {available}")
+
+
+@cache
+def _shared_memory(index: int | None) -> int:
+    """Shared memory that a block of this device can have, in bytes."""
+    import triton
+
+    number = torch.cuda.current_device() if index is None else index
+    properties = triton.runtime.driver.active.utils.get_device_properties(number)
+    return int(properties["max_shared_mem"])

@@ -1,0 +1,127 @@
+"""Every row of the table of tunings, compiled for GPUs that are not there. Run by `nox -s triton`, by its path.
+
+A row must not spill, must use tensor cores, and must know its need of shared memory.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from plstm_torch.ops._plstm_1d.triton import chunks, gradients, states
+from plstm_torch.ops._triton.precision import numbers
+from plstm_torch.ops._triton.tuning import TABLE, Row
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# the shared memory that a block can have, by the compute capability of the smallest device of a generation
+SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
+VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value")
+INTEGERS = ("bounds", "owners")
+NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+FUNCTIONS = {
+    "sequence_states": (states.states_forward, states.states_backward),
+    "sequence_output": (chunks.chunk_output,),
+    "sequence_gradients_read": (gradients.gradients_read,),
+    "sequence_gradients_write": (gradients.gradients_write,),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes.
+
+    Attributes:
+        registers: of a thread.
+        spill: bytes of a thread's registers that went to memory.
+        shared: bytes of shared memory of a block.
+        tensor_cores: instructions of tensor cores in the code.
+    """
+
+    registers: int
+    spill: int
+    shared: int
+    tensor_cores: int
+
+
+def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[str, Any], capability: int) -> Resources:
+    """Compile a kernel as a launch with aligned tensors would.
+
+    Args:
+        function: the kernel.
+        dtype: of query, key and value.
+        row: row of the table.
+        sizes: compile-time sizes of the tiles.
+        capability: 80 or 90.
+    """
+    known = {**numbers(dtype), **sizes}
+    constants = {name: known[name] for name in function.arg_names if name in known}
+    constants |= {name: 1 for name in function.arg_names if name.endswith("_channel")}
+    signature = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
+    signature |= dict.fromkeys(constants, "constexpr")
+    free = {argument.name for argument in function.params if argument.do_not_specialize}
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(function.arg_names)
+        if name not in constants and name not in free
+    }
+    source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=row.options)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = _read("--dump-resource-usage", cubin)
+        code = _read("--dump-sass", cubin)
+    registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
+    tensor_cores = len(re.findall(r"\b(?:HGMMA|HMMA|DMMA)\b", code))
+    return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores)
+
+
+def rows() -> list[tuple[str, torch.dtype, Row]]:
+    """Every row of the table, with its kernel and dtype."""
+    return [(kernel, getattr(torch, dtype), row) for (kernel, dtype), found in TABLE.items() for row in found]
+
+
+def _type(name: str, dtype: torch.dtype) -> str:
+    if name in VECTORS:
+        return f"*{NAMES[dtype]}"
+    if name in INTEGERS:
+        return "*i64"
+    if len(name) <= 2 or name.endswith(("_step", "_batch")):
+        return "i32"
+    return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
+
+
+def _read(what: str, cubin: Path) -> str:
+    return subprocess.run([TOOLS / "cuobjdump", what, cubin], capture_output=True, text=True, check=True).stdout
+
+
+def tiles(kernel, row):
+    """The compile-time sizes that the launcher derives from a row."""
+    return {"C": row.tile, "BLOCK": row.block}
+
+
+def test_every_kernel_of_the_table_is_compiled():
+    assert {kernel for kernel, _ in TABLE} == FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("kernel", "dtype", "row"), rows(), ids=[f"{kernel}-{dtype}" for kernel, dtype, _ in rows()])
+def test_row_compiles(kernel, dtype, row, capability):
+    for function in FUNCTIONS[kernel]:
+        found = compile_kernel(function, dtype, row, tiles(kernel, row), capability)
+        assert found.spill <= row.spill, found
+        assert found.shared <= row.shared <= SHARED_MEMORY[86], found
+        assert found.tensor_cores > 0, found

@@ -1,0 +1,203 @@
+"""The kernels in Triton's interpreter: transforms, layouts, refusals. Run by `nox -s triton`, by its path.
+
+Values, gradients, states, packing and isolation are the conformance suite's; here is what it cannot ask.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch.func import grad, jvp, vmap
+
+from plstm_testing.tolerances import assert_close
+from plstm_torch import check
+from plstm_torch.ops import plstm_1d
+from plstm_torch.ops._plstm_1d.op import resolve_implementation
+from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_kernels, slot_owners
+from plstm_torch.ops._triton import support, tuning
+from plstm_torch.ops._triton.tuning import Row
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
+
+
+def load(path):
+    """A file that is part of no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+load(Path(__file__).parents[2] / "conformance" / "emulated_dots.py")
+
+
+def draw_sequence(length=19, dim_k=3, dim_v=2, batch=2, dtype=torch.float64):
+    shapes = [(dim_k, 1), (dim_k, 1), (dim_v, 1), (1, 1, 1), (1, 1), (1, 1, 1), (1, 1, 1, 1)]
+    tensors = [0.7 * torch.randn(batch, length, *shape, dtype=dtype) for shape in shapes]
+    return (*tensors, torch.randn(batch, dim_k, dim_v, 1, dtype=dtype))
+
+
+def run_sequence(implementation, **keywords):
+    def run(*tensors):
+        *inputs, state = tensors
+        keywords.setdefault("return_last_state", True)
+        return plstm_1d(*inputs, initial_state=state, implementation=implementation, **keywords)
+
+    return run
+
+
+def loss_of(function):
+    return lambda *tensors: sum(result.square().sum() for result in function(*tensors))
+
+
+def assert_same(actual, expected, kind="gradient", dtype="float64"):
+    actual, expected = ([x] if isinstance(x, torch.Tensor) else list(x) for x in (actual, expected))
+    for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        assert_close(one.detach(), other.detach(), dtype, kind, f"tensor {index}")
+
+
+KERNELS, LOOP = run_sequence("triton"), run_sequence("recurrent")
+
+
+def test_derivatives_of_any_order():
+    tensors, every = draw_sequence(), tuple(range(8))
+    assert_same(grad(loss_of(KERNELS), every)(*tensors), grad(loss_of(LOOP), every)(*tensors))
+    second = [
+        grad(lambda *x, f=function: grad(loss_of(f), 4)(*x).sum(), every)(*tensors) for function in (KERNELS, LOOP)
+    ]
+    assert_same(*second)
+    tangents = tuple(torch.randn_like(tensor) for tensor in tensors)
+    pushed = [jvp(function, tensors, tangents) for function in (KERNELS, LOOP)]
+    for one, other in zip(*pushed, strict=True):
+        assert_same(one, other)
+
+
+def test_batching_merges_into_the_batch():
+    tensors = tuple(torch.stack([tensor, -0.5 * tensor]) for tensor in draw_sequence())
+    assert_same(vmap(KERNELS)(*tensors), vmap(LOOP)(*tensors), "output")
+    of_each = vmap(grad(loss_of(KERNELS), (0, 4, 7)))(*tensors)
+    assert_same(of_each, vmap(grad(loss_of(LOOP), (0, 4, 7)))(*tensors))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_without_a_break(dynamic):
+    def packed(*tensors):
+        *inputs, state = tensors
+        bounds = torch.tensor([0, 7, 19])
+        return plstm_1d(
+            *inputs, initial_state=state, implementation="triton", cu_seqlens=bounds, return_last_state=True
+        )
+
+    *inputs, _ = draw_sequence()
+    tensors = [tensor.requires_grad_() for tensor in (*inputs, torch.randn(2, 2, 3, 2, 1, dtype=torch.float64))]
+    compiled = torch.compile(packed, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    results = [function(*tensors) for function in (compiled, packed)]
+    assert_same(*results, "output")
+    gradients = [torch.autograd.grad(sum(part.sum() for part in result), tensors) for result in results]
+    assert_same(*gradients)
+
+
+def test_operator_contract():
+    bounds = torch.tensor([0.0, 6.0, 9.0], dtype=torch.float64).expand(2, -1)
+    shapes = [(2, 9, 3), (2, 9, 3), (2, 9, 2), (2, 9), (2, 9), (2, 9), (2, 9), (2, 2, 3, 2)]
+    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    torch.library.opcheck(plstm_1d_kernels.operator, ([*tensors, bounds],))
+
+
+def test_operands_of_any_stride():
+    tensors = list(draw_sequence(dim_k=20, dim_v=17))
+    for place in range(3):
+        tensors[place] = tensors[place].permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    found = [torch.autograd.grad(loss_of(function)(*leaves), leaves) for function in (KERNELS, LOOP)]
+    assert_same(*found)
+    # the gradient of a sum is one number seen from everywhere
+    found = [torch.autograd.grad(function(*leaves)[0].sum(), leaves) for function in (KERNELS, LOOP)]
+    assert_same(*found)
+
+
+def test_mixed_dtypes():
+    tensors = [tensor.to(torch.bfloat16) for tensor in draw_sequence(dtype=torch.float32)[:3]]
+    *_, source, transition, mark, direct, state = draw_sequence(dtype=torch.float32)
+    output, last = KERNELS(*tensors, source, transition, mark, direct, state)
+    expected, expected_last = LOOP(*tensors, source, transition, mark, direct, state)
+    assert (output.dtype, last.dtype) == (torch.bfloat16, torch.float32)
+    assert_close(output.detach().float(), expected.float(), "bfloat16")
+    assert_close(last, expected_last, "bfloat16", "state")
+    wide = KERNELS(*tensors, source.double(), transition, mark, direct, state)
+    assert_close(wide[1], LOOP(*tensors, source.double(), transition, mark, direct, state)[1], "float64", "state")
+
+
+@pytest.mark.parametrize("tile", [32, 64])
+def test_tiles_of_the_table(tile, monkeypatch):
+    """The tiles that GPUs take: a chunk and a block of channels that are ragged, and several of both."""
+    monkeypatch.setattr(tuning, "_INTERPRETED", Row(tile, tile, 1, 1, 0))
+    tensors = [tensor.requires_grad_() for tensor in draw_sequence(2 * tile + 5, tile + 3, tile + 1, batch=1)]
+    results = [function(*tensors) for function in (KERNELS, LOOP)]
+    assert_same(*results, "output")
+    assert_same(*(torch.autograd.grad(loss_of(lambda *_, r=result: r)(), tensors) for result in results))
+
+
+def test_slots_of_sequences_do_not_meet():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(0, 9, (6,), generator=generator)
+        bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        owners = slot_owners(bounds, int(bounds[-1]), 4)
+        needed = -(-lengths // 4)
+        assert (torch.bincount(owners, minlength=6) >= needed).all()
+
+
+def test_reasons(monkeypatch):
+    inputs = [tensor[..., :1].expand(*tensor.shape[:-1], 2) for tensor in draw_sequence()[:3]]
+    with pytest.raises(
+        ValueError, match=r"implementation: expected another one than 'triton'.*J dimensions of 1, got J"
+    ):
+        plstm_1d(*inputs, *draw_sequence_with_inner_dimensions(), implementation="triton")
+    wide = draw_sequence(dim_k=257)
+    with pytest.raises(ValueError, match="DK up to 256, got DK=257"):
+        KERNELS(*wide)
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="kernels run on CUDA devices, got cpu"):
+        KERNELS(*draw_sequence())
+    monkeypatch.setattr(support.torch.cuda, "is_available", lambda: False)
+    assert "no CUDA device" in support.no_machine("cuda", 0)
+    monkeypatch.setattr(support.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(support.torch.cuda, "get_device_capability", lambda index: (7, 5))
+    assert support.no_machine("cuda", 0) == "kernels need compute capability 8.0, got 7.5"
+    monkeypatch.setattr(support.torch.cuda, "get_device_capability", lambda index: (9, 0))
+    assert support.no_machine("cuda", 0) is None
+
+
+def draw_sequence_with_inner_dimensions():
+    shapes = [(1, 2, 2), (1, 1), (1, 2, 1), (1, 2, 2, 2)]
+    return [torch.randn(2, 19, *shape, dtype=torch.float64) for shape in shapes]
+
+
+def test_auto_never_takes_the_interpreter():
+    called = []
+    assert resolve_implementation("auto", 3, lambda: called.append(1)) == "recurrent"
+    assert not called
+    assert resolve_implementation("auto", 300, lambda: True) == "triton"
+    assert resolve_implementation("auto", 300, lambda: False) == "chunkwise"
+    assert not support.taken_by_auto(torch.zeros(1))
+
+
+def test_the_self_check_proves_the_kernels_where_they_run(monkeypatch):
+    rows = list(check.check_rows(["cpu"], ["float32"]))
+    kernels = [row for row in rows if row.implementation == "triton"]
+    assert {row.op for row in kernels} == set(check.KERNEL_CASES)
+    assert all(row.passed for row in kernels), kernels
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr(check, "IMPLEMENTATIONS", {})
+    assert not list(check.check_rows(["cpu"], ["float32"]))
+
+
+def test_no_row_fits(monkeypatch):
+    monkeypatch.setattr(tuning, "interpreted", lambda: False)
+    monkeypatch.setattr(tuning, "_shared_memory", lambda index: 1_000)
+    with pytest.raises(
+        RuntimeError, match=r"sequence_output .*bfloat16.* bytes of shared memory in a block, cuda has 1000"
+    ):
+        tuning.choose("sequence_output", torch.bfloat16, torch.device("cuda"))

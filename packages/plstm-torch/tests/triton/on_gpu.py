@@ -1,0 +1,60 @@
+"""What only a GPU can show: large sizes, alignment, the self-check. Run by `nox -s gpu`, by its path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plstm_testing.tolerances import assert_close
+from plstm_torch import check
+from plstm_torch.ops import plstm_1d
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def draw_sequence(batch, length, dim_k, dim_v, dtype, generator):
+    shapes = [(dim_k, 1), (dim_k, 1), (dim_v, 1), (1, 1, 1), (1, 1), (1, 1, 1), (1, 1, 1, 1)]
+    tensors = [torch.randn(batch, length, *shape, device="cuda", dtype=dtype, generator=generator) for shape in shapes]
+    tensors[4] = torch.tanh(2 * tensors[4])
+    return tensors
+
+
+def gradients(implementation, tensors, weight, dtype):
+    leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
+    output = plstm_1d(*leaves, implementation=implementation)
+    return output, torch.autograd.grad(output, leaves, weight.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dim_k", "dim_v"), [(16, 16), (24, 40), (64, 64), (100, 36), (128, 128), (192, 256), (256, 255)]
+)
+def test_head_dimensions(dim_k, dim_v, dtype):
+    generator = torch.Generator("cuda").manual_seed(dim_k)
+    tensors = draw_sequence(3, 517, dim_k, dim_v, dtype, generator)
+    weight = torch.randn(3, 517, dim_v, 1, device="cuda", dtype=dtype, generator=generator)
+    output, found = gradients("triton", tensors, weight, dtype)
+    expected, right = gradients("chunkwise", tensors, weight, torch.float64)
+    name = str(dtype).removeprefix("torch.")
+    assert_close(output.detach().double().cpu(), expected.detach().cpu(), name)
+    for one, other in zip(found, right, strict=True):
+        assert_close(one.double().cpu(), other.cpu(), name, "gradient")
+
+
+def test_more_elements_than_32_bits_count():
+    """The last row of a batch whose tensors hold more than 2**31 numbers is that of the row alone."""
+    batch, length, channels = 2, (1 << 24) + 64, 65
+    generator = torch.Generator("cuda").manual_seed(0)
+    tensors = draw_sequence(batch, length, channels, 16, torch.bfloat16, generator)
+    assert tensors[0].numel() > 1 << 31
+    last = slice(length - 1024, length)
+    with torch.no_grad():
+        whole = plstm_1d(*tensors, implementation="triton")[1:, last].clone()
+        alone = plstm_1d(*(tensor[1:].contiguous() for tensor in tensors), implementation="triton")[:, last]
+    assert torch.equal(whole, alone)
+
+
+def test_self_check_proves_the_kernels():
+    rows = [row for row in check.check_rows(["cuda"]) if row.implementation == "triton"]
+    assert {row.op for row in rows} == set(check.KERNEL_CASES)
+    assert all(row.passed for row in rows), rows
