@@ -89,6 +89,12 @@ class pLSTMLMModelConfig(_ModelConfig):
         tie_weights: the head uses the embedding's table.
         logit_soft_cap: c * tanh(logits / c); None: no cap.
         block_type: of blocks that are made here.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=50, embedding_dim=16, num_blocks=2)
+        >>> config.block_stack.block.class_name, plstm_config.count_parameters(config)
+        ('PreUpProjectionBlock', 30000)
     """
 
     class_name: str = field(init=False, default="pLSTMLMModel")
@@ -138,6 +144,12 @@ class PatchEmbedConfig(Config):
         resolution: (height, width) that the model is made for; others work, too.
         channels_first: images are [B, C, height, width].
         stride: none: the patch size.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.PatchEmbedConfig(dim=8, num_channels=3, patch_size=4, stride=2)
+        >>> config.patch, config.step
+        ((4, 4), (2, 2))
     """
 
     class_name: str = field(init=False, default="PatchEmbed")
@@ -182,6 +194,11 @@ class PosEmbed2DConfig(Config):
         seqlens: grid (X, Y) of the table.
         allow_interpolation: other grids get a bicubic interpolation; otherwise they are refused.
         learnable: whether it is trained.
+
+    Example:
+        >>> import plstm_config
+        >>> plstm_config.parameter_tree(plstm_config.PosEmbed2DConfig(dim=8, seqlens=(4, 6)))["embed"].shape
+        (1, 4, 6, 8)
     """
 
     class_name: str = field(init=False, default="PosEmbed2D")
@@ -217,6 +234,14 @@ class pLSTMVisionModelConfig(_ModelConfig):
         resolution: (height, width) of the images; others divisible by the patch size work, too.
         use_pos_embed: whether there is a positional embedding.
         logit_softcap: c * tanh(logits / c); None: no cap.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMVisionModelConfig(
+        ...     dim=16, num_blocks=2, num_heads=2, resolution=(32, 48), patch_size=8, output_shape=(10,)
+        ... )
+        >>> config.seqlens
+        (4, 6)
     """
 
     class_name: str = field(init=False, default="pLSTMVisionModel")
@@ -326,6 +351,12 @@ class pLSTMGraphModelConfig(_ModelConfig):
         pooling: over the nodes of a graph; "none": outputs for every node.
         degree_encoding: add an embedding of in- and out-degree, up to `max_degree`.
         max_edges: slots for the edges of a node, where gates are made from nodes.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=16, output_dim=2, num_blocks=2, num_heads=2)
+        >>> plstm_config.change(config, {"pooling": "sum"}).pooling
+        'sum'
     """
 
     class_name: str = field(init=False, default="pLSTMGraphModel")

@@ -184,6 +184,14 @@ def load_adapter(path: str | Path) -> Adapter:
 
     Raises:
         ValueError: if the file is missing or defines no `adapter`.
+
+    Example:
+        >>> import tempfile
+        >>> from plstm_testing.conformance import load_adapter
+        >>> path = tempfile.mkdtemp() + "/adapter.py"
+        >>> _ = open(path, "w").write("from plstm_testing.conformance.numpy_adapter import adapter")
+        >>> load_adapter(path).name
+        'numpy'
     """
     path = Path(path)
     if not path.is_file():

@@ -26,7 +26,7 @@ _ENTRY = re.compile(r"^    (?! )(\*{0,2}[\w., ]+?)(?: \([^)]*\))?: (.*(?:\n(?:  
 _ARRAY = re.compile(r"(np\.)?(Array|Tensor|ndarray)( \| None)?")
 _SHAPE = re.compile(r"\[|shape|scalar|axis|axes|any |`\w+`")
 _RANDOM_KEY = "key"  # of JAX; the key of an op has its shape in the annotation
-_SENTENCE = re.compile(r"[A-Z][a-z]+[ ,.:;]")
+_SENTENCE = re.compile(r"(An?|[A-Z][a-z]+)[ ,.:;]")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
     """Read what a graph module is given.
 
     Args:
-        graph: A topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
+        graph: a topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
             A topology keeps what was derived from it; a tensor is read anew at every call.
         num_nodes: number of nodes that the module has features of.
         mode: the mode that the module needs; None takes any.
@@ -94,7 +94,7 @@ def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
     """The first node of the graph that each node belongs to.
 
     Args:
-        graph: A topology, or the edges of a single graph.
+        graph: a topology, or the edges of a single graph.
         x: features of its nodes.
 
     Returns:
