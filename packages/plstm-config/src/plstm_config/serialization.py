@@ -360,11 +360,12 @@ def save(config: Config, path: str | Path) -> None:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> import plstm_config
-        >>> path = tempfile.mkdtemp() + "/norm.yaml"
+        >>> path = Path(tempfile.mkdtemp(), "norm.yaml")
         >>> plstm_config.save(plstm_config.RMSNormConfig(input_dim=8, eps=1e-6), path)
-        >>> print(open(path).read().splitlines()[0])
-        class_name: RMSNorm
+        >>> path.read_text().splitlines()[0]
+        'class_name: RMSNorm'
     """
     path = Path(path)
     data = to_readable(config)

@@ -188,8 +188,9 @@ def load_adapter(path: str | Path) -> Adapter:
     Example:
         >>> import tempfile
         >>> from plstm_testing.conformance import load_adapter
-        >>> path = tempfile.mkdtemp() + "/adapter.py"
-        >>> _ = open(path, "w").write("from plstm_testing.conformance.numpy_adapter import adapter")
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "adapter.py")
+        >>> _ = path.write_text("from plstm_testing.conformance.numpy_adapter import adapter")
         >>> load_adapter(path).name
         'numpy'
     """

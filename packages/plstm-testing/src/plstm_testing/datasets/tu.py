@@ -43,15 +43,16 @@ def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> G
         DatasetError: if the files are missing (and cannot be downloaded) or damaged; the message names the file.
 
     Example:
-        >>> import os, tempfile
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from plstm_testing.datasets import load_tu_dataset
-        >>> root = tempfile.mkdtemp()
-        >>> os.makedirs(root + "/TOY/raw")
+        >>> raw = Path(tempfile.mkdtemp(), "TOY", "raw")
+        >>> raw.mkdir(parents=True)
         >>> files = {"A": "1, 2\n2, 1\n3, 4\n4, 3\n", "graph_indicator": "1\n1\n2\n2\n", "graph_labels": "0\n1\n"}
         >>> for part, lines in files.items():
-        ...     _ = open(f"{root}/TOY/raw/TOY_{part}.txt", "w").write(lines)
+        ...     _ = Path(raw, f"TOY_{part}.txt").write_text(lines)
         ...
-        >>> len(load_tu_dataset("TOY", root).graphs)
+        >>> len(load_tu_dataset("TOY", raw.parent.parent).graphs)
         2
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
