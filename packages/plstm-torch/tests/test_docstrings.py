@@ -5,6 +5,8 @@ import torch
 
 from plstm_testing.conformance import docstrings
 
+pytest.importorskip("torch_geometric")  # here, since its import warns
+
 PUBLIC = ("layers", "blocks", "models", "ops", "functional", "generation", "initializers", "pyg")
 LIKE_OTHERS = {
     "KeyLayer": "as QueryLayer, with another name for the same map",
