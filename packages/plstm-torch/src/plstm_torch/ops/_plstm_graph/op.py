@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from plstm_config.options import check_implementation
 from plstm_config.shapes import Sizes, check_plstm_graph
+from plstm_torch.compiling import outside_compiler
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
@@ -131,7 +131,7 @@ def resolve_implementation(implementation: str, max_edges: int, with_states: boo
 
 
 # the schedule depends on the values of the indices, which a compiler would have to guess
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_compiler
 def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
