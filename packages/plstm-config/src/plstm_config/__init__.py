@@ -27,6 +27,11 @@ if TYPE_CHECKING:
         Convolution1DLayerConfig,
         Convolution2DLayerConfig,
     )
+    from plstm_config.embeddings import (
+        PatchEmbedConfig,
+        PosEmbed2DConfig,
+        TokenEmbeddingConfig,
+    )
     from plstm_config.gates import (
         DirectLayerConfig,
         MarkLayerConfig,
@@ -50,9 +55,6 @@ if TYPE_CHECKING:
         LinearConfig,
     )
     from plstm_config.models import (
-        PatchEmbedConfig,
-        PosEmbed2DConfig,
-        TokenEmbeddingConfig,
         pLSTMGraphModelConfig,
         pLSTMLMModelConfig,
         pLSTMVisionModelConfig,
@@ -150,10 +152,12 @@ _HOME = {
         "ZerosInitConfig",
     ),
     "linear": ("LinearConfig",),
-    "models": (
+    "embeddings": (
         "PatchEmbedConfig",
         "PosEmbed2DConfig",
         "TokenEmbeddingConfig",
+    ),
+    "models": (
         "pLSTMGraphModelConfig",
         "pLSTMLMModelConfig",
         "pLSTMVisionModelConfig",

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from plstm_config.base import Config
-from plstm_config.models import PosEmbed2DConfig
+from plstm_config.embeddings import PosEmbed2DConfig
 from plstm_config.parameters import Repeated, Weights, check_config, iterate_parameters, join, named_configs
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
