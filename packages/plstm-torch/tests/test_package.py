@@ -48,6 +48,21 @@ except AttributeError as error:
     assert result.stdout.strip() == "module 'plstm_torch' has no attribute 'no_such_name'"
 
 
+def test_the_compiler_is_not_imported() -> None:
+    """It takes longer to load than all of this package; only the graph op, when it runs, has to speak with it."""
+    code = """
+import sys
+import torch
+import plstm_config, plstm_torch
+plstm_torch.ops, plstm_torch.models
+layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
+layer(torch.rand(1, 5, 8)).sum().backward()
+print([name for name in ("torch._dynamo", "sympy", "triton") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_only_the_registry_of_tasks_knows_the_tasks() -> None:
     """The modules of the training form no circle."""
     folder = Path(plstm_torch.__file__).parent / "training"

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
         Convolution1DLayerConfig,
         Convolution2DLayerConfig,
     )
+    from plstm_config.embeddings import (
+        PatchEmbedConfig,
+        PosEmbed2DConfig,
+        TokenEmbeddingConfig,
+    )
     from plstm_config.gates import (
         DirectLayerConfig,
         MarkLayerConfig,
@@ -52,9 +57,6 @@ if TYPE_CHECKING:
         LinearConfig,
     )
     from plstm_config.models import (
-        PatchEmbedConfig,
-        PosEmbed2DConfig,
-        TokenEmbeddingConfig,
         pLSTMGraphModelConfig,
         pLSTMLMModelConfig,
         pLSTMVisionModelConfig,
@@ -151,10 +153,12 @@ _HOME = {
         "ZerosInitConfig",
     ),
     "linear": ("LinearConfig",),
-    "models": (
+    "embeddings": (
         "PatchEmbedConfig",
         "PosEmbed2DConfig",
         "TokenEmbeddingConfig",
+    ),
+    "models": (
         "pLSTMGraphModelConfig",
         "pLSTMLMModelConfig",
         "pLSTMVisionModelConfig",

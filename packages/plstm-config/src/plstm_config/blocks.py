@@ -105,6 +105,12 @@ class PreUpProjectionBlockConfig(ProjectionBlockConfig):
 
     Attributes:
         interaction_module: layer at the inner width; None: a sequence layer with 4 heads.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.PreUpProjectionBlockConfig(input_dim=16, projection_scaling=2.0)
+        >>> config.interaction_module.input_dim
+        64
     """
 
     class_name: str = field(init=False, default="PreUpProjectionBlock")
@@ -166,6 +172,12 @@ class PostUpProjectionBlockConfig(ResidualPairConfig):
     Attributes:
         interaction_module: layer; None: a sequence layer with 4 heads.
         use_scale: scale each branch per channel.
+
+    Example:
+        >>> import plstm_config
+        >>> layer = plstm_config.pLSTM1DLayerConfig(num_heads=2)
+        >>> plstm_config.PostUpProjectionBlockConfig(input_dim=16, interaction_module=layer).interaction_module.DK
+        8
     """
 
     class_name: str = field(init=False, default="PostUpProjectionBlock")
@@ -271,6 +283,12 @@ class pLSTMVisionBlockConfig(PairBlockConfig):
 
     Attributes:
         drop_path_rate: probability to drop the pair for a sample in training.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMVisionBlockConfig(input_dim=16, num_heads=2, block_mode="PD")
+        >>> config.block0.interaction_module.mode, config.block1.interaction_module.mode
+        ('P', 'D')
     """
 
     class_name: str = field(init=False, default="pLSTMVisionBlock")
@@ -295,6 +313,12 @@ class pLSTMGraphBlockConfig(PairBlockConfig):
 
     Attributes:
         max_edges: slots for the edges of a node.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMGraphBlockConfig(input_dim=16, num_heads=2, max_edges=4)
+        >>> config.block0.interaction_module.max_edges
+        4
     """
 
     class_name: str = field(init=False, default="pLSTMGraphBlock")
@@ -337,6 +361,13 @@ class BlockStackConfig(ResidualModuleConfig):
     Attributes:
         block: one block; None: a pre-up-projection block.
         scan_blocks: let backends with a compiler scan over the blocks; no effect on the output.
+
+    Example:
+        >>> import plstm_config
+        >>> block = plstm_config.PreUpProjectionBlockConfig()
+        >>> stack = plstm_config.BlockStackConfig(input_dim=16, num_blocks=3, block=block)
+        >>> stack.block.input_dim  # what follows is filled in
+        16
     """
 
     class_name: str = field(init=False, default="BlockStack")

@@ -100,6 +100,17 @@ def read_folder(folder: PathLike) -> tuple[Config, Arrays]:
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged, of another schema version, or the weights are not those of the config.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np, plstm_config
+        >>> from plstm_config.folder import read_folder, write_folder
+        >>> config, folder = plstm_config.LinearConfig(input_dim=2, output_dim=3), tempfile.mkdtemp() + "/model"
+        >>> arrays = {"weight": np.zeros((3, 2), np.float32), "bias": np.zeros(3, np.float32)}
+        >>> write_folder(folder, config, arrays, package="my-backend", version="1.0")
+        >>> found, weights = read_folder(folder)
+        >>> found == config, sorted(weights)
+        (True, ['bias', 'weight'])
     """
     folder = Path(folder)
     with _locked(folder, exclusive=False):

@@ -13,6 +13,7 @@ from plstm_config.blocks import (
     pLSTMGraphEdgeBlockConfig,
     pLSTMVisionBlockConfig,
 )
+from plstm_config.embeddings import PatchEmbedConfig, PosEmbed2DConfig, TokenEmbeddingConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
 from plstm_config.norms import NormConfig, RMSNormConfig
@@ -57,29 +58,6 @@ class _ModelConfig(Config):
 
 
 @frozen
-class TokenEmbeddingConfig(Config):
-    """A table with one row for every token.
-
-    Attributes:
-        vocab_size: number of tokens.
-        embedding_dim: width.
-    """
-
-    class_name: str = field(init=False, default="TokenEmbedding")
-    vocab_size: int = -1
-    embedding_dim: int = -1
-    embed_init: InitConfig = field(default_factory=SmallInitConfig)
-    param_dtype: DType = "float32"
-    dtype: DType = "float32"
-
-    def parameters(self) -> dict[str, Parameter | None]:
-        """`weight` [vocab_size, embedding_dim]."""
-        require_positive(self, "vocab_size", "embedding_dim")
-        shape = (self.vocab_size, self.embedding_dim)
-        return {"weight": Parameter(shape, ("V", "D"), self.embed_init, self.param_dtype)}
-
-
-@frozen
 class pLSTMLMModelConfig(_ModelConfig):
     """A language model: token embedding, blocks, norm, head.
 
@@ -89,6 +67,12 @@ class pLSTMLMModelConfig(_ModelConfig):
         tie_weights: the head uses the embedding's table.
         logit_soft_cap: c * tanh(logits / c); None: no cap.
         block_type: of blocks that are made here.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=50, embedding_dim=16, num_blocks=2)
+        >>> config.block_stack.block.class_name, plstm_config.count_parameters(config)
+        ('PreUpProjectionBlock', 30000)
     """
 
     class_name: str = field(init=False, default="pLSTMLMModel")
@@ -130,79 +114,6 @@ class pLSTMLMModelConfig(_ModelConfig):
 
 
 @frozen
-class PatchEmbedConfig(Config):
-    """Images to patches by a strided convolution.
-
-    Attributes:
-        dim: width of a patch's features.
-        resolution: (height, width) that the model is made for; others work, too.
-        channels_first: images are [B, C, height, width].
-        stride: none: the patch size.
-    """
-
-    class_name: str = field(init=False, default="PatchEmbed")
-    dim: int = -1
-    num_channels: int = -1
-    resolution: tuple[int, int] | None = None
-    channels_first: bool = False
-    patch_size: int | tuple[int, int] = -1
-    stride: int | tuple[int, int] | None = None
-    weight_init: InitConfig = field(default_factory=SmallInitConfig)
-    bias_init: InitConfig = field(default_factory=ZerosInitConfig)
-    param_dtype: DType = "float32"
-    dtype: DType = "float32"
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """Sides (height, width) of a patch."""
-        return _pair(self.patch_size)
-
-    @property
-    def step(self) -> tuple[int, int]:
-        """Distances (along height, along width) between patches."""
-        return self.patch if self.stride is None else _pair(self.stride)
-
-    def children(self) -> dict[str, Child]:
-        """`proj`: `weight` [dim, C, height, width] and `bias` [dim]."""
-        for name in ("dim", "num_channels"):
-            require(getattr(self, name) >= 1, f"{name}: expected an integer >= 1, got {getattr(self, name)}")
-        sizes = (*self.patch, *self.step)
-        require(min(sizes) >= 1, f"patch_size, stride: expected sizes >= 1, got {self.patch} and {self.step}")
-        shape, dtype = (self.dim, self.num_channels, *self.patch), self.param_dtype
-        weight = Parameter(shape, ("D", "C", "X", "Y"), self.weight_init, dtype)
-        bias = Parameter((self.dim,), ("D",), self.bias_init, dtype, decay=False)
-        return {"proj": Weights({"weight": weight, "bias": bias})}
-
-
-@frozen
-class PosEmbed2DConfig(Config):
-    """A learned embedding of positions [1, X, Y, dim].
-
-    Attributes:
-        seqlens: grid (X, Y) of the table.
-        allow_interpolation: other grids get a bicubic interpolation; otherwise they are refused.
-        learnable: whether it is trained.
-    """
-
-    class_name: str = field(init=False, default="PosEmbed2D")
-    seqlens: tuple[int, int] | None = None
-    dim: int = -1
-    allow_interpolation: bool = True
-    learnable: bool = True
-    embed_init: InitConfig = field(default_factory=SmallInitConfig)
-    param_dtype: DType = "float32"
-    dtype: DType = "float32"
-
-    def parameters(self) -> dict[str, Parameter | None]:
-        """`embed` [1, X, Y, dim]."""
-        if self.seqlens is None or self.dim < 1:
-            raise ValueError(f"seqlens, dim: expected a grid and a width, got {self.seqlens} and {self.dim}")
-        shape, axes = (1, *self.seqlens, self.dim), ("1", "X", "Y", "D")
-        learned = self.learnable
-        return {"embed": Parameter(shape, axes, self.embed_init, self.param_dtype, decay=False, learned=learned)}
-
-
-@frozen
 class pLSTMVisionModelConfig(_ModelConfig):
     """A vision model: patches, positions, blocks, norm, pooling, head.
 
@@ -217,6 +128,14 @@ class pLSTMVisionModelConfig(_ModelConfig):
         resolution: (height, width) of the images; others divisible by the patch size work, too.
         use_pos_embed: whether there is a positional embedding.
         logit_softcap: c * tanh(logits / c); None: no cap.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMVisionModelConfig(
+        ...     dim=16, num_blocks=2, num_heads=2, resolution=(32, 48), patch_size=8, output_shape=(10,)
+        ... )
+        >>> config.seqlens
+        (4, 6)
     """
 
     class_name: str = field(init=False, default="pLSTMVisionModel")
@@ -326,6 +245,12 @@ class pLSTMGraphModelConfig(_ModelConfig):
         pooling: over the nodes of a graph; "none": outputs for every node.
         degree_encoding: add an embedding of in- and out-degree, up to `max_degree`.
         max_edges: slots for the edges of a node, where gates are made from nodes.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=16, output_dim=2, num_blocks=2, num_heads=2)
+        >>> plstm_config.change(config, {"pooling": "sum"}).pooling
+        'sum'
     """
 
     class_name: str = field(init=False, default="pLSTMGraphModel")
@@ -378,10 +303,6 @@ def is_sequential(block: Any) -> bool:
     if isinstance(block, TransformerBlockConfig):
         return True
     return isinstance(getattr(block, "interaction_module", None), pLSTM1DLayerConfig)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def _called(config: Any) -> str:

@@ -51,6 +51,12 @@ class Parameter:
         learned: whether it is trained.
         view: shape in which its numbers are drawn, before `order`; None: the canonical one.
         order: axes of the view in the order in which the initialiser counts them; None: as they stand.
+
+    Example:
+        >>> import plstm_config
+        >>> tree = plstm_config.parameter_tree(plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2))
+        >>> tree["transition.eigenvalues_bias"].shape, tree["transition.eigenvalues_bias"].axes
+        ((2, 4), ('H', 'JT'))
     """
 
     shape: tuple[int, ...]
@@ -125,6 +131,12 @@ def named_configs(config: Config, prefix: str = "") -> Iterator[tuple[str, Confi
 
     Yields:
         Name and config; repeated modules one by one.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.PreUpProjectionBlockConfig(input_dim=16)
+        >>> [name for name, _ in plstm_config.named_configs(config)][:4]
+        ['', 'norm', 'upproj', 'interaction_module']
     """
     for name, node in _nodes(config, prefix):
         if isinstance(node, Config):
@@ -143,6 +155,12 @@ def parameter_tree(config: Config) -> dict[str, Parameter]:
     Raises:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
+
+    Example:
+        >>> import plstm_config
+        >>> tree = plstm_config.parameter_tree(plstm_config.LinearConfig(input_dim=4, output_dim=2))
+        >>> {name: (one.shape, one.decay) for name, one in tree.items()}
+        {'weight': ((2, 4), True), 'bias': ((2,), False)}
     """
     check_config(config)
     return dict(iterate_parameters(config))
@@ -169,6 +187,11 @@ def count_parameters(config: Config, *, learned_only: bool = False) -> int:
     Raises:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
+
+    Example:
+        >>> import plstm_config
+        >>> plstm_config.count_parameters(plstm_config.preset("plstm_vis_tiny"))
+        6314404
     """
     check_config(config)
     return _count(config, learned_only)

@@ -10,7 +10,14 @@ from plstm_config.parameters import Child
 
 @frozen
 class pLSTM1DLayerConfig(InteractionLayerConfig):
-    """A causal pLSTM layer on sequences [B, T, input_dim]; see [InteractionLayerConfig][] for the fields."""
+    """A causal pLSTM layer on sequences [B, T, input_dim]; see [InteractionLayerConfig][] for the fields.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=32, num_heads=4, JT=2, JV=2, JO=2)
+        >>> config.DK, config.DV, config.source.JT
+        (8, 4, 2)
+    """
 
     class_name: str = field(init=False, default="pLSTM1DLayer")
     JV: int = 4

@@ -90,6 +90,12 @@ class pLSTM2DLayerConfig(GridLayerConfig):
 
     Attributes:
         orientation_combinations: orientations; bit 0 flips X, bit 1 flips Y.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTM2DLayerConfig(input_dim=32, num_heads=4, orientation_combinations=(0, 3))
+        >>> config.DK, plstm_config.parameter_tree(config)["orientation_bias"].shape
+        (8, (4, 2))
     """
 
     class_name: str = field(init=False, default="pLSTM2DLayer")
@@ -112,7 +118,14 @@ class pLSTM2DLayerConfig(GridLayerConfig):
 
 @frozen
 class pLSTM2DLayerFusedConfig(GridLayerConfig):
-    """A pLSTM layer on grids [B, X, Y, input_dim] that sums all four orientations in one op."""
+    """A pLSTM layer on grids [B, X, Y, input_dim] that sums all four orientations in one op.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTM2DLayerFusedConfig(input_dim=32, num_heads=4)
+        >>> config.orientations
+        (0, 1, 2, 3)
+    """
 
     class_name: str = field(init=False, default="pLSTM2DLayerFused")
     additional_passthrough: bool = False

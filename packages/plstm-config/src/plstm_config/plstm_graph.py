@@ -116,6 +116,12 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
         max_edges: slots: the largest in- or out-degree that the layer can serve.
         edge_slots: "own": the slot of an edge is its rank among the edges of the node that makes the gate; "swapped":
             its rank at its other end, so that two edges can share a gate, as in the research code.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=16, num_heads=2, max_edges=3)
+        >>> plstm_config.parameter_tree(config)["transition.weight"].shape  # H * max_edges**2 gates of each node
+        (18, 16)
     """
 
     class_name: str = field(init=False, default="pLSTMGraphLayer")
@@ -153,6 +159,12 @@ class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
         edge_input_dim: features of an edge.
         transition_node: "shared": the node between the two edges; "tail": the tail of the incoming edge, as in the
             research code.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.pLSTMGraphEdgeLayerConfig(input_dim=16, num_heads=2, edge_input_dim=5)
+        >>> plstm_config.parameter_tree(config)["source.weight"].shape
+        (2, 21)
     """
 
     class_name: str = field(init=False, default="pLSTMGraphEdgeLayer")

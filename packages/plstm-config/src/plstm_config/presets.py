@@ -254,7 +254,13 @@ _ALIASES = {"num_classes": "output_shape", "img_size": "resolution", "in_chans":
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names that [preset][] knows."""
+    """The names that [preset][] knows.
+
+    Example:
+        >>> import plstm_config
+        >>> [name for name in plstm_config.preset_names() if name.startswith("vit")]
+        ['vit_tiny', 'vit_small', 'vit_base']
+    """
     return tuple(_PRESETS)
 
 

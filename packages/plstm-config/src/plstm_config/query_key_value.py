@@ -73,7 +73,14 @@ class ProjectionLayerConfig(Config):
 
 @frozen
 class QueryLayerConfig(ProjectionLayerConfig):
-    """Queries [H, DK, JQ]."""
+    """Queries [H, DK, JQ].
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.QueryLayerConfig(input_dim=16, num_heads=4, sub_heads=2, DK=4)
+        >>> plstm_config.parameter_tree(config)["weight"].shape
+        (2, 4, 1, 2, 8)
+    """
 
     class_name: str = field(init=False, default="QueryLayer")
     DK: int = -1

@@ -78,6 +78,11 @@ def config_class(class_name: str) -> type[Config]:
 
     Raises:
         ValueError: if there is none of that name; the message lists all.
+
+    Example:
+        >>> import plstm_config
+        >>> plstm_config.config_class("RMSNorm")
+        <class 'plstm_config.norms.RMSNormConfig'>
     """
     if not isinstance(class_name, str) or class_name not in CONFIG_CLASSES:
         raise ValueError(f"class_name: expected one of {', '.join(sorted(CONFIG_CLASSES))}, got {class_name!r}")
@@ -96,6 +101,14 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
     Raises:
         TypeError: if `mapping` is no mapping, or a value has a wrong type.
         ValueError: if a name is unknown, or values do not fit each other.
+
+    Example:
+        >>> import plstm_config
+        >>> plstm_config.from_dict({"class_name": "RMSNorm", "input_dim": 8, "eps": 1e-6})
+        RMSNormConfig(
+            input_dim=8,
+            eps=1e-06,
+        )
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping: expected a mapping with class_name, got {type(mapping).__name__}")
@@ -230,6 +243,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 
     Raises:
         TypeError: if `config` is no config.
+
+    Example:
+        >>> import plstm_config
+        >>> data = plstm_config.to_dict(plstm_config.RMSNormConfig(input_dim=8))
+        >>> data["class_name"], data["input_dim"], plstm_config.from_dict(data).eps
+        ('RMSNorm', 8, 1e-05)
     """
     if not isinstance(config, Config):
         raise TypeError(f"config: expected a config, got {type(config).__name__}")
@@ -268,6 +287,16 @@ def load(path: str | Path) -> Config:
         FileNotFoundError: if there is no such file.
         ValueError: if the ending is not .json, .yaml or .yml, the text does not parse, or the config is wrong; the
             message names the file.
+
+    Example:
+        >>> import tempfile
+        >>> import plstm_config
+        >>> path = tempfile.mkdtemp() + "/norm.yaml"
+        >>> plstm_config.save(plstm_config.RMSNormConfig(input_dim=8), path)
+        >>> plstm_config.load(path)
+        RMSNormConfig(
+            input_dim=8,
+        )
     """
     mapping = read_mapping(path)
     try:
@@ -328,6 +357,15 @@ def save(config: Config, path: str | Path) -> None:
     Raises:
         TypeError: if `config` is no config.
         ValueError: if the ending is not .json, .yaml or .yml, or the file could not be read again.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import plstm_config
+        >>> path = Path(tempfile.mkdtemp(), "norm.yaml")
+        >>> plstm_config.save(plstm_config.RMSNormConfig(input_dim=8, eps=1e-6), path)
+        >>> path.read_text().splitlines()[0]
+        'class_name: RMSNorm'
     """
     path = Path(path)
     data = to_readable(config)
@@ -350,6 +388,11 @@ def json_schema(config: str | type[Config]) -> dict[str, Any]:
 
     Returns:
         The schema (draft 2020-12).
+
+    Example:
+        >>> import plstm_config
+        >>> sorted(plstm_config.json_schema("RMSNorm")["$defs"]["RMSNormConfig"]["properties"])[:3]
+        ['bias', 'bias_init', 'class_name']
     """
     cls = config_class(config) if isinstance(config, str) else config
     return compoconf.to_json_schema(cls, title=cls.__name__)

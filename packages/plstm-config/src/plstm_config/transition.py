@@ -40,6 +40,12 @@ class LongRangeTransitionLayerConfig(Config):
         orthogonalization_order: power iterations, or terms of the truncated series.
         matrix_exponential: "exact", or "series": the truncated series, not orthogonal for large matrices.
         weight: whether the transition depends on the input.
+
+    Example:
+        >>> import plstm_config
+        >>> config = plstm_config.LongRangeTransitionLayerConfig(input_dim=8, transition_dim=3, symmetric=True)
+        >>> list(plstm_config.parameter_tree(config))
+        ['eigenvalues_bias', 'eigenvalues_weight', 'inproj_bias', 'inproj_weight']
     """
 
     class_name: str = field(init=False, default="LongRangeTransitionLayer")

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from plstm_config.base import Config
-from plstm_config.models import PosEmbed2DConfig
+from plstm_config.embeddings import PosEmbed2DConfig
 from plstm_config.parameters import Repeated, Weights, check_config, iterate_parameters, join, named_configs
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
@@ -57,6 +57,12 @@ def check_weights(
         TypeError: if `config` is no config.
         ValueError: if names or shapes do not fit, or a type is not floating; the message lists all that is wrong. A
             positional embedding of another grid fits if its config has `allow_interpolation`.
+
+    Example:
+        >>> import numpy as np, plstm_config
+        >>> from plstm_config.weights import array_infos, check_weights
+        >>> config = plstm_config.LinearConfig(input_dim=2, output_dim=3, bias=False)
+        >>> check_weights(config, array_infos({"weight": np.zeros((3, 2), np.float32)}), source="arrays")
     """
     check_config(config)
     owner = str(getattr(config, "class_name", type(config).__name__))

@@ -50,6 +50,13 @@ def generate(
     Raises:
         TypeError: the tokens are no integers.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)
+        >>> params = plstm_jax.init(config, jax.random.key(0))
+        >>> plstm_jax.generate(config, params, jnp.array([[1, 2, 3]]), 4, top_k=3, key=jax.random.key(1)).shape
+        (1, 7)
     """
     check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
     return run_generation(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)

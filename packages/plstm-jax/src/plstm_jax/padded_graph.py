@@ -143,6 +143,15 @@ def pad_graph(topology: DagTopology) -> PaddedGraph:
 
     Returns:
         The graph, in the mode of the topology, with numpy arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
+        >>> from plstm_config.topology import DagTopology
+        >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=2)
+        >>> params, run = plstm_jax.init(config, jax.random.key(0)), jax.jit(plstm_jax.apply, static_argnums=0)
+        >>> graph = plstm_jax.pad_graph(DagTopology.from_edges(5, [(0, 1), (1, 2), (1, 3)]))
+        >>> run(config, params, graph.pad_nodes(jnp.ones((5, 8))), graph=graph).shape  # 5 nodes and padding
+        (6, 8)
     """
     rows = bucket(topology.num_input_edges)
     views = {

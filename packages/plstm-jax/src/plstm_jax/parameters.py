@@ -35,6 +35,12 @@ def init(config: Config, key: Array) -> Params:
     Raises:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
+
+    Example:
+        >>> import jax, plstm_config, plstm_jax
+        >>> config = plstm_config.LinearConfig(input_dim=4, output_dim=2)
+        >>> jax.tree.map(jax.numpy.shape, plstm_jax.init(config, jax.random.key(0)))
+        {'bias': (2,), 'weight': (2, 4)}
     """
     tree = parameter_tree(config)
     return unflatten({name: draw_parameter(item, _key_of(key, name)) for name, item in tree.items()})
@@ -77,6 +83,11 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
 
     Returns:
         The arrays by the names of the saved files.
+
+    Example:
+        >>> import plstm_jax
+        >>> plstm_jax.flatten({"norm": {"scale": 1.0}, "head": {"weight": 2.0, "bias": 3.0}})
+        {'norm.scale': 1.0, 'head.weight': 2.0, 'head.bias': 3.0}
     """
     return dict(_leaves(params, prefix))
 
@@ -89,6 +100,11 @@ def unflatten(arrays: Mapping[str, Any]) -> Params:
 
     Returns:
         A dict for every part of the names.
+
+    Example:
+        >>> import plstm_jax
+        >>> plstm_jax.unflatten({"norm.scale": 1.0, "head.weight": 2.0})
+        {'norm': {'scale': 1.0}, 'head': {'weight': 2.0}}
     """
     params: Params = {}
     for name, array in arrays.items():
@@ -109,6 +125,14 @@ def stack_blocks(params: Mapping[str, Any]) -> Params:
     Returns:
         The same with one dict in place of those under "0", "1", ..., each array with a first axis that counts the
         blocks; what is stacked already stays.
+
+    Example:
+        >>> import jax, plstm_config, plstm_jax
+        >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=8)
+        >>> config = plstm_config.BlockStackConfig(input_dim=8, num_blocks=3, block=block)
+        >>> params = plstm_jax.stack_blocks(plstm_jax.init(config, jax.random.key(0)))
+        >>> params["blocks"]["norm"]["scale"].shape  # one axis for all blocks
+        (3, 8)
     """
 
     def stack(blocks: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -129,6 +153,14 @@ def unstack_blocks(params: Mapping[str, Any]) -> Params:
 
     Returns:
         The same with the blocks under "0", "1", ...; what is not stacked stays.
+
+    Example:
+        >>> import jax, plstm_config, plstm_jax
+        >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=8)
+        >>> config = plstm_config.BlockStackConfig(input_dim=8, num_blocks=3, block=block)
+        >>> params = plstm_jax.stack_blocks(plstm_jax.init(config, jax.random.key(0)))
+        >>> sorted(plstm_jax.unstack_blocks(params)["blocks"])
+        ['0', '1', '2']
     """
 
     def unstack(blocks: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -49,6 +49,14 @@ def save(
         ValueError: if the parameters are not those of the config; nothing is written.
         NotADirectoryError: if `folder` is a file.
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
+
+    Example:
+        >>> import os, tempfile
+        >>> import jax, plstm_config, plstm_jax
+        >>> config, folder = plstm_config.LinearConfig(input_dim=4, output_dim=2), tempfile.mkdtemp() + "/model"
+        >>> plstm_jax.save(config, plstm_jax.init(config, jax.random.key(0)), folder)
+        >>> sorted(os.listdir(folder))
+        ['config.json', 'model.safetensors']
     """
     arrays = {name: np.asarray(array) for name, array in flatten(unstack_blocks(params)).items()}
     write_folder(folder, config, arrays, package=package, version=version)
@@ -95,6 +103,15 @@ def load(folder: str | os.PathLike[str]) -> tuple[Config, Params]:
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged, of another schema version, or the weights do not fit the config.
+
+    Example:
+        >>> import tempfile
+        >>> import jax, plstm_config, plstm_jax
+        >>> config, folder = plstm_config.LinearConfig(input_dim=4, output_dim=2), tempfile.mkdtemp() + "/model"
+        >>> plstm_jax.save(config, plstm_jax.init(config, jax.random.key(0)), folder)
+        >>> found, params = plstm_jax.load(folder)
+        >>> found == config, params["weight"].shape
+        (True, (2, 4))
     """
     config, arrays = read_folder(folder)
     return config, as_params(config, arrays)
@@ -117,6 +134,13 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> tuple[Config, 
     Raises:
         TypeError: if a value of the weights is no array.
         ValueError: if the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+
+    Example:
+        >>> import numpy as np, plstm_jax
+        >>> original = {"config_class": "RMSNormConfig", "input_dim": 4}
+        >>> config, params = plstm_jax.load_original(original, {"scale": np.full(4, 2.0, np.float32)})
+        >>> config.class_name, params["scale"].tolist()
+        ('RMSNorm', [2.0, 2.0, 2.0, 2.0])
     """
     config = migrate(mapping)
     weights = convert_weights(config, state_dict, source="state_dict")

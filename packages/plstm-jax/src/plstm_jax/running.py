@@ -62,6 +62,14 @@ def apply(
     Raises:
         TypeError: if `config` is no config of a module, or an input has a wrong type.
         ValueError: if parameters or inputs do not fit the config, or the module cannot do what is asked.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
+        >>> params = plstm_jax.init(config, jax.random.key(0))
+        >>> run = jax.jit(plstm_jax.apply, static_argnums=0)  # configs are static
+        >>> run(config, params, jnp.ones((3, 10, 8))).shape
+        (3, 10, 8)
     """
     check_params(config, params)
     more = {"training": training, "remat": remat, "cache": cache, "return_cache": return_cache}
@@ -84,6 +92,14 @@ def step(config: Config, params: Mapping[str, Any], x: Array, cache: Mapping[str
 
     Raises:
         ValueError: if the module is not on sequences, or x or the cache do not fit it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
+        >>> params, cache = plstm_jax.init(config, jax.random.key(0)), plstm_jax.init_cache(config, batch_size=3)
+        >>> output, cache = plstm_jax.step(config, params, jnp.ones((3, 8)), cache)
+        >>> output.shape
+        (3, 8)
     """
     check_params(config, params)
     given, context = enter(config, x, cache=cache, return_cache=True, stepping=True)
@@ -103,6 +119,12 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
 
     Raises:
         ValueError: if the module is not on sequences.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2, additional_convolution=False)
+        >>> jax.tree.map(jnp.shape, plstm_jax.init_cache(config, batch_size=3))
+        {'state': (3, 2, 4, 1, 4)}
     """
     check_sequence(kind_of(config), _name(config), ["init_cache"])
     if isinstance(config, pLSTM1DLayerConfig):

@@ -27,6 +27,12 @@ def directional_derivative(
 
     Returns:
         The derivative; exact to rounding for polynomials of degree four along `direction`.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.finite_differences import directional_derivative
+        >>> round(directional_derivative(lambda x: float(np.sum(x**2)), np.array([1.0, 3.0]), np.array([1.0, 0.0])), 6)
+        2.0
     """
     values = [function(point + offset * step * direction) for offset in _OFFSETS]
     return float(np.dot(_WEIGHTS, values)) / step
@@ -42,6 +48,12 @@ def gradient(function: Callable[[Array], float], point: Float[Array, "..."], ste
 
     Returns:
         Array shaped as `point`.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.finite_differences import gradient
+        >>> gradient(lambda x: float(np.sum(x**2)), np.array([1.0, 3.0])).round(6).tolist()
+        [2.0, 6.0]
     """
     point = np.asarray(point, dtype=np.float64)
     result = np.zeros_like(point)

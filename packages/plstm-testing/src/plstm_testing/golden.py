@@ -103,6 +103,11 @@ def names(kind: str | None = None) -> tuple[str, ...]:
 
     Raises:
         ValueError: if there is no such kind.
+
+    Example:
+        >>> from plstm_testing import golden
+        >>> len(golden.names("op_1d")) > 0
+        True
     """
     kinds = sorted({entry["kind"] for entry in _index().values()})
     if kind is not None and kind not in kinds:
@@ -121,6 +126,12 @@ def load(name: str) -> GoldenCase:
 
     Raises:
         ValueError: if there is no such case.
+
+    Example:
+        >>> from plstm_testing import golden
+        >>> case = golden.load(golden.names("op_1d")[0])
+        >>> case.kind, sorted(case.inputs)[:2]
+        ('op_1d', ['cotangent', 'cotangent_state'])
     """
     if name not in _index():
         raise ValueError(f"name: expected one of {list(_index())}, got {name!r}")

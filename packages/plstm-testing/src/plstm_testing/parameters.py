@@ -26,6 +26,13 @@ def random_parameters(config: Config, random: np.random.Generator) -> dict[str, 
     Raises:
         TypeError: if `config` is no config.
         ValueError: if it leaves a size open.
+
+    Example:
+        >>> import numpy as np, plstm_config
+        >>> from plstm_testing.parameters import random_parameters
+        >>> config = plstm_config.LinearConfig(input_dim=2, output_dim=3)
+        >>> {name: array.shape for name, array in random_parameters(config, np.random.default_rng(0)).items()}
+        {'weight': (3, 2), 'bias': (3,)}
     """
     return {name: _draw(name, parameter.shape, random) for name, parameter in parameter_tree(config).items()}
 

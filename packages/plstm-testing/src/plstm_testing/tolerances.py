@@ -34,6 +34,12 @@ def rms(values: ArrayLike) -> float:
 
     Returns:
         ``sqrt(mean(values**2))``.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.tolerances import rms
+        >>> rms(np.array([1.0, -1.0]))
+        1.0
     """
     array = np.asarray(values, dtype=np.float64)
     return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
@@ -53,6 +59,12 @@ def rms_error(actual: ArrayLike, reference: ArrayLike) -> float:
 
     Raises:
         ValueError: if the shapes differ (nothing is broadcast).
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.tolerances import rms_error
+        >>> round(rms_error(np.array([1.0, 2.1]), np.array([1.0, 2.0])), 3)
+        0.045
     """
     actual = np.asarray(actual, dtype=np.float64)
     reference = np.asarray(reference, dtype=np.float64)
@@ -74,6 +86,11 @@ def tolerance(dtype: object, kind: Kind = "output") -> float:
 
     Raises:
         ValueError: if there is no entry for `dtype` or `kind`.
+
+    Example:
+        >>> from plstm_testing.tolerances import tolerance
+        >>> tolerance("float32", "output") < tolerance("bfloat16", "output")
+        True
     """
     name = str(dtype).rsplit(".", maxsplit=1)[-1]
     if name not in TOLERANCES:
@@ -120,5 +137,10 @@ def assert_close(
 
     Raises:
         AssertionError: if the shapes differ or the error is above the tolerance or NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.tolerances import assert_close
+        >>> assert_close(np.array([1.0, 2.0 + 1e-7]), np.array([1.0, 2.0]), "float32", "output", "sum")
     """
     assert_within(actual, reference, tolerance(dtype, kind), f"{label} [{kind}, {dtype}]")

@@ -33,13 +33,19 @@ def build(config: object) -> nn.Module:
     `torch.manual_seed` decides the weights and `with torch.device(...)` the place.
 
     Args:
-        config: A config of `plstm_config` (or of any class given to [register][]).
+        config: a config of `plstm_config` (or of any class given to [register][]).
 
     Returns:
         The initialised module, in training mode.
 
     Raises:
         TypeError: if no module is registered for the config's class; the message lists those that are.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
+        >>> layer(torch.rand(1, 5, 8)).shape
+        torch.Size([1, 5, 8])
     """
     try:
         found = REGISTRY.find(config)

@@ -192,7 +192,7 @@ class Block(ContextModule):
             Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.
 
         Raises:
-            ValueError: A sequence argument is set although the layers are not on sequences, a graph although they are
+            ValueError: a sequence argument is set although the layers are not on sequences, a graph although they are
                 not on graphs, or no graph although they are.
         """
         context = Context(cache, return_cache, cu_seqlens, graph=graph, edge_attr=edge_attr)

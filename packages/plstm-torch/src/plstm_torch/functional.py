@@ -30,6 +30,12 @@ def gate_activation(z: Float[Tensor, "*shape"], activation: str, scale: float) -
 
     Raises:
         ValueError: if the activation is unknown.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import gate_activation
+        >>> gate_activation(torch.tensor([0.0, 100.0]), "tanh", scale=2.0)
+        tensor([0., 2.])
     """
     if activation == "identity":
         return z
@@ -55,6 +61,12 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
 
     Raises:
         ValueError: if the representation is unknown.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import eigenvalue_activation
+        >>> eigenvalue_activation(torch.tensor([-9.0, 0.0, 9.0]), "tanh", factor=5.0)
+        tensor([-1.,  0.,  1.])
     """
     if representation == "tanh":
         return torch.tanh(factor * z)
@@ -67,7 +79,15 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
 
 
 def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
-    """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative)."""
+    """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative).
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import qr
+        >>> q = qr(torch.randn(5, 3, 3))
+        >>> torch.allclose(q.mT @ q, torch.eye(3).expand(5, 3, 3), atol=1e-5)
+        True
+    """
     return torch.linalg.qr(matrix)[0]
 
 
@@ -75,6 +95,13 @@ def householder_orthogonalization(matrix: Float[Tensor, "*batch J J"]) -> Float[
     """Minus the product of the reflections along the rows of a matrix.
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import householder_orthogonalization
+        >>> q = householder_orthogonalization(torch.randn(3, 3, dtype=torch.float64))
+        >>> torch.allclose(q.mT @ q, torch.eye(3, dtype=torch.float64), atol=1e-4)
+        True
     """
     norms = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     directions = matrix / (norms + _ORTHONORMAL_STABILIZER)
@@ -99,6 +126,13 @@ def exponential_orthogonalization(
 
     Returns:
         The exponentials.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import exponential_orthogonalization
+        >>> q = exponential_orthogonalization(torch.randn(3, 3, dtype=torch.float64), factor=1.0, terms=None)
+        >>> torch.allclose(q.mT @ q, torch.eye(3, dtype=torch.float64))
+        True
     """
     skew = factor * (matrix - matrix.mT)
     if terms is None:
@@ -138,6 +172,12 @@ def largest_eigenvalue(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float
 
     Returns:
         The estimates e >= 1.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import largest_eigenvalue
+        >>> round(float(largest_eigenvalue(torch.diag(torch.tensor([1.0, 3.0, -2.0])), steps=50)), 2)
+        3.0
     """
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     shifted = matrix - identity
@@ -161,6 +201,13 @@ def eigenvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> F
 
     This bounds the spectral norm only of symmetric positive matrices: others can pass with a norm of several. Use an
     orthogonalisation where the transition must be bounded.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import eigenvalue_restriction
+        >>> restricted = eigenvalue_restriction(torch.diag(torch.tensor([10.0, 2.0])), steps=50)
+        >>> bool((restricted.diagonal() < 1.01).all())
+        True
     """
     restricted = matrix / largest_eigenvalue(matrix, steps)[..., None, None]
     return _unless_identity(matrix, matrix, restricted)
@@ -170,6 +217,13 @@ def singularvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -
     """A matrix divided by the estimate of its spectral norm where that exceeds one.
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.functional import singularvalue_restriction
+        >>> restricted = singularvalue_restriction(10 * torch.randn(3, 3, dtype=torch.float64), steps=50)
+        >>> float(torch.linalg.matrix_norm(restricted, ord=2)) < 1.01
+        True
     """
     gram = matrix @ matrix.mT
     restricted = matrix / largest_eigenvalue(gram, steps).sqrt()[..., None, None]

@@ -15,7 +15,15 @@ _GREEDY = 1e-30
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What `generate` needs of a model; pLSTMLMModel is one."""
+    """What `generate` needs of a model; pLSTMLMModel is one.
+
+    Example:
+        >>> import plstm_config, plstm_torch
+        >>> from plstm_torch.generation import Decoder
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)
+        >>> isinstance(plstm_torch.build(config), Decoder)
+        True
+    """
 
     training: bool
 
@@ -51,6 +59,15 @@ def sample_tokens(
 
     Raises:
         ValueError: an option outside its range.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.generation import sample_tokens
+        >>> logits = torch.tensor([[0.0, 1.0, 5.0], [7.0, 0.0, 0.0]])
+        >>> sample_tokens(logits, temperature=0.0)
+        tensor([2, 0])
+        >>> sample_tokens(logits, top_k=1, generator=torch.Generator().manual_seed(0))
+        tensor([2, 0])
     """
     check_sampling(temperature, top_k, top_p)
     if temperature < _GREEDY:
@@ -86,7 +103,7 @@ def generate(
     neither the global random state matters nor is it changed.
 
     Args:
-        model: A model with `__call__(token_ids, return_cache=True)` and `step`.
+        model: a model with `__call__(token_ids, return_cache=True)` and `step`.
         token_ids: prompt [B, T] with T >= 1.
         max_new_tokens: number of tokens to append.
         temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
@@ -99,6 +116,14 @@ def generate(
 
     Raises:
         ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> from plstm_torch.generation import generate
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)
+        >>> model = plstm_torch.build(config)
+        >>> generate(model, torch.tensor([[1, 2]]), max_new_tokens=4, top_k=3, seed=0).shape
+        torch.Size([1, 6])
     """
     check_sampling(temperature, top_k, top_p)
     check_prompt(token_ids, max_new_tokens)

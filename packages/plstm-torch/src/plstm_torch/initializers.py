@@ -125,6 +125,13 @@ def initialize_(tensor: Float[Tensor, "..."], config: object) -> Float[Tensor, "
     Raises:
         TypeError: if the config is no initialiser config; the message lists those that are.
         ValueError: if the config names an axis that the tensor does not have.
+
+    Example:
+        >>> import plstm_config, torch
+        >>> from plstm_torch.initializers import initialize_
+        >>> initialize_(torch.empty(2, 3), plstm_config.LinspaceInitConfig(low=0.0, high=1.0, axis=1))
+        tensor([[0.0000, 0.5000, 1.0000],
+                [0.0000, 0.5000, 1.0000]])
     """
     initializer = of_instance("config", config, _INITIALIZERS)
     if tensor.numel() == 0:

@@ -29,6 +29,12 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> nn.Module:
     Raises:
         TypeError: a value of the weights is no array.
         ValueError: the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+
+    Example:
+        >>> import plstm_torch, torch
+        >>> original = {"config_class": "RMSNormConfig", "input_dim": 4}
+        >>> plstm_torch.load_original(original, {"scale": torch.full((4,), 2.0)}).scale.tolist()
+        [2.0, 2.0, 2.0, 2.0]
     """
     config = migrate(mapping)
     arrays = {name: as_array(value) if isinstance(value, Tensor) else value for name, value in state_dict.items()}

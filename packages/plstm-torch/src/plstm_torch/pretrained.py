@@ -43,6 +43,15 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
         ValueError: the module has other parameters than its config says, since a part was replaced by hand.
         NotADirectoryError: `folder` is a file.
         OSError: the folder cannot be written, because the disk is full, say; it stays as it was.
+
+    Example:
+        >>> import os, tempfile
+        >>> import plstm_config, plstm_torch
+        >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
+        >>> folder = os.path.join(tempfile.mkdtemp(), "my_layer")
+        >>> plstm_torch.save_pretrained(layer, folder)
+        >>> sorted(os.listdir(folder))
+        ['config.json', 'model.safetensors']
     """
     bare = _unwrap(module)
     config = getattr(bare, "config", None)
@@ -73,7 +82,7 @@ def from_pretrained(
     looked at: weights that are infinite or NaN are loaded as they are.
 
     Args:
-        folder: A folder written by `save_pretrained` of any backend.
+        folder: a folder written by `save_pretrained` of any backend.
         device: where the module lives; default: torch's default device.
         num_classes: number of outputs of a vision or graph model. Another one than the folder's gives the model a new
             head, drawn from torch's global random state.
@@ -85,6 +94,15 @@ def from_pretrained(
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or
             `num_classes` is given for a model without a head for classes.
+
+    Example:
+        >>> import tempfile
+        >>> import plstm_config, plstm_torch
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> config = plstm_config.preset("plstm_vis_tiny", num_classes=10, dim=48, num_blocks=1)
+        >>> plstm_torch.save_pretrained(plstm_torch.build(config), folder)
+        >>> plstm_torch.from_pretrained(folder, num_classes=3).head.weight.shape  # another head, drawn anew
+        torch.Size([3, 192])
     """
     config, arrays = read_folder(folder)
     changed = config if num_classes is None else _with_classes(config, num_classes)
@@ -113,7 +131,7 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
     Args:
         module: module with the same parameters, also wrapped or sharded; its dtypes and device stay. Parameters that
             are tied by hand must have one value in the folder, under one or all of their names.
-        folder: A folder written by `save_pretrained` of any backend; of the config only the digest is read.
+        folder: a folder written by `save_pretrained` of any backend; of the config only the digest is read.
         ignore: names of parts that are left out, such as ``("head",)``: the module keeps its own, if it has them, and
             the folder's are not read. That is how a model for other classes, or without a head, loads a folder.
 
@@ -122,6 +140,15 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
         TypeError: `module` is no module, or `ignore` no sequence of names.
         ValueError: the file is damaged, names or shapes do not fit the module, numbers are too large for its dtypes,
             or neither the folder nor the module has a name that is to be ignored.
+
+    Example:
+        >>> import tempfile
+        >>> import plstm_config, plstm_torch
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> config = plstm_config.preset("plstm_vis_tiny", num_classes=10, dim=48, num_blocks=1)
+        >>> plstm_torch.save_pretrained(plstm_torch.build(config), folder)
+        >>> model = plstm_torch.build(plstm_config.change(config, {"output_shape": (3,)}))
+        >>> plstm_torch.load_weights(model, folder, ignore=("head",))
     """
     bare = _unwrap(module)
     if not isinstance(bare, nn.Module):

@@ -49,6 +49,13 @@ def directed_topology(
         TypeError: if the indices are not integers.
         ValueError: if the shape or an index is wrong, or there is a self loop, a repeated edge, both directions of an
             edge without `undirected`, or a cycle; the message says what can be done.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.pyg import directed_topology
+        >>> both_ways = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> directed_topology(both_ways, 3, undirected=True).edges.tolist()
+        [[0, 1], [1, 2]]
     """
     return _topology(edge_index, num_nodes, mode, undirected, None)
 
@@ -63,6 +70,14 @@ class AddTopology:
     Args:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: as in `directed_topology`.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> import torch
+        >>> from plstm_torch.pyg import AddTopology
+        >>> molecule = Data(x=torch.rand(3, 4), edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> AddTopology(undirected=True)(molecule).topology_edges.tolist()
+        [[0, 1], [1, 2]]
     """
 
     def __init__(self, mode: Mode = "P", *, undirected: bool = False) -> None:
@@ -73,7 +88,7 @@ class AddTopology:
         """Return the graph with its topology.
 
         Args:
-            data: A `torch_geometric.data.Data` with `edge_index`.
+            data: a `torch_geometric.data.Data` with `edge_index`.
 
         Returns:
             The same object.
@@ -104,13 +119,21 @@ def batch_topology(data: Any) -> DagTopology:
     """The topology of a graph or of a batch of graphs.
 
     Args:
-        data: A `Data` that `AddTopology` has seen, or a `Batch` of them.
+        data: a `Data` that `AddTopology` has seen, or a `Batch` of them.
 
     Returns:
         One topology over all nodes of `data.x`.
 
     Raises:
         ValueError: if there is no topology, or it is damaged.
+
+    Example:
+        >>> from torch_geometric.data import Batch, Data
+        >>> import torch
+        >>> from plstm_torch.pyg import AddTopology, batch_topology
+        >>> path = AddTopology()(Data(x=torch.rand(3, 4), edge_index=torch.tensor([[0, 1], [1, 2]])))
+        >>> batch_topology(Batch.from_data_list([path, path])).edges.tolist()
+        [[0, 1], [1, 2], [3, 4], [4, 5]]
     """
     parts = [getattr(data, f"topology_{name}", None) for name in ("edges", "lines", "order", "sizes")]
     if not all(isinstance(part, Tensor) for part in parts):
@@ -131,6 +154,16 @@ class FromBatch(nn.Module):
     Args:
         module: is called as `module(x, topology, edge_attr)`.
         use_edge_attr: whether `edge_attr` is passed on; None: where the module's config has edge features.
+
+    Example:
+        >>> from torch_geometric.data import Batch, Data
+        >>> import plstm_config, plstm_torch, torch
+        >>> from plstm_torch.pyg import AddTopology, FromBatch
+        >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=8, output_dim=2, num_blocks=2, num_heads=2)
+        >>> path = Data(x=torch.rand(3, 4), edge_index=torch.tensor([[0, 1], [1, 2]]))
+        >>> batch = Batch.from_data_list([AddTopology()(path)] * 2)
+        >>> FromBatch(plstm_torch.build(config))(batch).shape
+        torch.Size([2, 2])
     """
 
     def __init__(self, module: nn.Module, *, use_edge_attr: bool | None = None) -> None:
@@ -173,6 +206,13 @@ class pLSTMConv(nn.Module):
         undirected: as in `directed_topology`.
         reverse: run against the direction of the edges.
         **options: further fields of the layer's config.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.pyg import pLSTMConv
+        >>> conv = pLSTMConv(4, 8, heads=2)
+        >>> conv(torch.rand(3, 4), torch.tensor([[0, 1], [1, 2]])).shape
+        torch.Size([3, 8])
     """
 
     def __init__(

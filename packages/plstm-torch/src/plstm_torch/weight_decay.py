@@ -55,6 +55,12 @@ def no_weight_decay(model: nn.Module) -> set[str]:
 
     Raises:
         TypeError: `model` is no module.
+
+    Example:
+        >>> import plstm_config, plstm_torch
+        >>> layer = plstm_torch.build(plstm_config.LinearConfig(input_dim=4, output_dim=2))
+        >>> plstm_torch.no_weight_decay(layer)
+        {'bias'}
     """
     return {name for name, _, decays in _parameters(model) if not decays}
 

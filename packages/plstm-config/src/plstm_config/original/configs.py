@@ -87,6 +87,13 @@ def migrate(source: Mapping[str, Any] | str | Path) -> Config:
     Raises:
         TypeError: if `source` is neither a mapping nor a path.
         ValueError: if its kind cannot be told, or its values do not fit each other.
+
+    Example:
+        >>> from plstm_config.original import migrate
+        >>> migrate({"config_class": "RMSNormConfig", "input_dim": 4})
+        RMSNormConfig(
+            input_dim=4,
+        )
     """
     tree = read_mapping(source) if isinstance(source, str | Path) else source
     if not isinstance(tree, Mapping):

@@ -50,6 +50,13 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
         TypeError: if `config` is no config, or a value is no array of numbers.
         ValueError: if there are fewer arrays than the config asks for, a layout has no counterpart here, or a tied
             head has other values than its table.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_config.original import convert_weights, migrate
+        >>> config = migrate({"config_class": "RMSNormConfig", "input_dim": 4})
+        >>> {name: array.shape for name, array in convert_weights(config, {"scale": np.ones(4, np.float32)}).items()}
+        {'scale': (4,)}
     """
     check_config(config)
     state = {name: _as_array(f"{source}[{name!r}]", value) for name, value in _without_wrappers(arrays).items()}

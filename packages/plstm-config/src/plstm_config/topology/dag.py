@@ -49,6 +49,16 @@ class DagTopology(IndexArrays):
         TypeError: if something is not made of integers.
         ValueError: if shapes, indices, the topological order or the mode do not fit.
 
+    Example:
+        >>> from plstm_config.topology import DagTopology
+        >>> graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+        >>> graph.line_edges.tolist(), graph.levels.tolist()
+        ([[0, 2], [1, 3]], [0, 0, 1, 1])
+        >>> graph.with_mode("D").line_edges.tolist()  # one path between any two edges
+        [[0, 2], [1, 3]]
+        >>> DagTopology.batch([graph, graph]).num_nodes
+        8
+
     Source:
         Section 3 of the pLSTM paper.
     """

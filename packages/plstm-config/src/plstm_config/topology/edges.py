@@ -147,6 +147,12 @@ def direct_edges(edges: Any) -> tuple[Index, Index]:
     Raises:
         TypeError: if the edges are not integers.
         ValueError: if their shape is not [E,2].
+
+    Example:
+        >>> from plstm_config.topology import direct_edges
+        >>> edges, positions = direct_edges([(1, 0), (0, 1), (2, 1)])
+        >>> edges.tolist(), positions.tolist()
+        ([[0, 1], [1, 2]], [0, 2])
     """
     pairs = as_pairs("edges", edges)
     directed = np.sort(pairs, axis=1)

@@ -30,6 +30,11 @@ def line_graph(num_nodes: int, edges: Any) -> Index:
     Raises:
         TypeError: if an argument is not made of integers.
         ValueError: if an index is out of range, or there is a self loop or a repeated edge.
+
+    Example:
+        >>> from plstm_config.topology import line_graph
+        >>> line_graph(4, [(0, 1), (1, 2), (1, 3)]).tolist()
+        [[0, 1], [0, 2]]
     """
     num_nodes, pairs = check_num_nodes(num_nodes), as_pairs("edges", edges)
     check_edges(pairs, num_nodes)
@@ -56,6 +61,12 @@ def prune_to_multitree(num_nodes: int, edges: Any) -> Index:
         TypeError: if an argument is not made of integers.
         ValueError: if an index is out of range, or there is a self loop, a repeated edge, or a cycle.
 
+    Example:
+        >>> from plstm_config.topology import prune_to_multitree
+        >>> diamond_with_tail = [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
+        >>> prune_to_multitree(5, diamond_with_tail).tolist()
+        [[0, 2], [1, 3], [2, 4], [3, 4]]
+
     Source:
         Section on D-mode of the pLSTM paper; the order is this project's definition.
     """
@@ -79,6 +90,11 @@ def is_multitree(num_edges: int, line_edges: Any) -> bool:
     Raises:
         TypeError: if the pairs are not integers.
         ValueError: if they are not pairs of increasing indices below E.
+
+    Example:
+        >>> from plstm_config.topology import is_multitree
+        >>> is_multitree(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+        False
     """
     pairs = as_pairs("line_edges", line_edges)
     wrong = ((pairs < 0) | (pairs >= num_edges)).any(axis=1) | (pairs[:, 0] >= pairs[:, 1])

@@ -48,6 +48,12 @@ def level_schedule(num_edges: int, line_edges: Any) -> LevelSchedule:
     Raises:
         TypeError: if the pairs are not integers.
         ValueError: if their shape is not [L,2].
+
+    Example:
+        >>> from plstm_config.topology import level_schedule
+        >>> schedule = level_schedule(3, [(0, 2), (1, 2)])
+        >>> schedule.levels.tolist(), schedule.num_levels
+        ([0, 0, 1], 2)
     """
     pairs = as_pairs("line_edges", line_edges)
     levels = edge_levels(num_edges, pairs)

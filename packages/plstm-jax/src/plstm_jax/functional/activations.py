@@ -59,6 +59,12 @@ def activation(name: str, z: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import activation
+        >>> activation("gelu", jnp.array([0.0, 10.0])).tolist()
+        [0.0, 10.0]
     """
     return _choose("name", name, ACTIVATIONS)(z)
 
@@ -78,6 +84,12 @@ def gate_activation(z: Float[Array, "..."], activation: str, scale: float = 1.0)
 
     Raises:
         ValueError: if the activation is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import gate_activation
+        >>> gate_activation(jnp.array([0.0, 100.0]), "tanh", scale=2.0).tolist()
+        [0.0, 2.0]
     """
     return _choose("activation", activation, GATE_ACTIVATIONS)(z, scale)
 
@@ -100,6 +112,12 @@ def eigenvalue_activation(
 
     Raises:
         ValueError: if the representation is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import eigenvalue_activation
+        >>> eigenvalue_activation(jnp.array([-9.0, 0.0, 9.0]), "tanh").tolist()
+        [-1.0, 0.0, 1.0]
     """
     return _choose("eigenvalue_representation", representation, EIGENVALUES)(z, factor)
 
@@ -113,6 +131,12 @@ def soft_cap(z: Float[Array, "..."], cap: float = 10.0) -> Float[Array, "..."]:
 
     Returns:
         Array of the same shape and dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import soft_cap
+        >>> soft_cap(jnp.array([0.0, 1e4]), cap=15.0).tolist()
+        [0.0, 15.0]
     """
     return cap * jnp.tanh(z / cap)
 

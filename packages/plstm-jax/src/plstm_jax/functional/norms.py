@@ -28,6 +28,12 @@ def rms_norm(
 
     Returns:
         Array of the shape and dtype of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import rms_norm
+        >>> rms_norm(jnp.array([3.0, 3.0])).round(3).tolist()
+        [1.0, 1.0]
     """
     wide = x.astype(common_dtype(x.dtype, jnp.float32))
     return _affine(_over_root(wide, eps), scale, bias).astype(x.dtype)
@@ -49,6 +55,12 @@ def layer_norm(
 
     Returns:
         Array of the shape and dtype of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import layer_norm
+        >>> layer_norm(jnp.array([1.0, 3.0])).round(3).tolist()
+        [-1.0, 1.0]
     """
     wide = x.astype(common_dtype(x.dtype, jnp.float32))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
@@ -84,6 +96,12 @@ def multi_head_norm(
 
     Raises:
         ValueError: if the kind is unknown, or the number of heads is missing or does not divide the last dimension.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import multi_head_norm
+        >>> multi_head_norm(jnp.array([1.0, 1.0, 5.0, 5.0]), num_heads=2, axis=None).round(3).tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
     check_choice("kind", kind, _NORMS)
     if axis is not None:

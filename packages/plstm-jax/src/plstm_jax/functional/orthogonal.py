@@ -33,6 +33,13 @@ def qr(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
 
     Every column but the last is reflected onto minus the sign of its diagonal entry, unless nothing but zeros stands
     below that; the last is left as it comes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.functional import qr
+        >>> q = qr(jax.random.normal(jax.random.key(0), (5, 3, 3)))
+        >>> bool(jnp.allclose(q.mT @ q, jnp.eye(3), atol=1e-5))
+        True
     """
     size = matrix.shape[-1]
     places = lifted(jnp.arange(size), matrix.ndim - 1)
@@ -82,6 +89,13 @@ def householder_orthogonalization(matrix: Float[Array, "*batch J J"]) -> Float[A
     """Minus the product of the reflections at a matrix's rows.
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.functional import householder_orthogonalization
+        >>> q = householder_orthogonalization(jax.random.normal(jax.random.key(0), (3, 3)))
+        >>> bool(jnp.allclose(q.mT @ q, jnp.eye(3), atol=1e-3))
+        True
     """
     directions = matrix / (_norm(matrix) + _HOUSEHOLDER_EPSILON)
 
@@ -108,6 +122,13 @@ def exponential_orthogonalization(
 
     Returns:
         The exponentials.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.functional import exponential_orthogonalization
+        >>> q = exponential_orthogonalization(jax.random.normal(jax.random.key(0), (3, 3)))
+        >>> bool(jnp.allclose(q.mT @ q, jnp.eye(3), atol=1e-5))
+        True
     """
     skew = factor * (matrix - jnp.swapaxes(matrix, -1, -2))
     return _exponential(skew) if terms is None else _power_series(skew, terms)
@@ -150,6 +171,12 @@ def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> F
 
     Returns:
         The estimates e >= 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import largest_eigenvalue
+        >>> round(float(largest_eigenvalue(jnp.diag(jnp.array([1.0, 3.0, -2.0])), steps=50)), 2)
+        3.0
     """
     identity = lifted(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.ndim)
     shifted = matrix - identity
@@ -161,7 +188,15 @@ def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> F
 
 
 def eigenvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 16) -> Float[Array, "*batch J J"]:
-    """A matrix divided by the estimate of its largest eigenvalue where that exceeds one."""
+    """A matrix divided by the estimate of its largest eigenvalue where that exceeds one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import eigenvalue_restriction
+        >>> restricted = eigenvalue_restriction(jnp.diag(jnp.array([10.0, 2.0])), steps=50)
+        >>> bool((jnp.abs(jnp.diag(restricted)) <= 1.01).all())
+        True
+    """
     return _unless_identity(matrix, matrix, matrix / largest_eigenvalue(matrix, steps)[..., None, None])
 
 
@@ -169,6 +204,13 @@ def singularvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 1
     """A matrix divided by the estimate of its spectral norm where that exceeds one.
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.functional import singularvalue_restriction
+        >>> restricted = singularvalue_restriction(10 * jax.random.normal(jax.random.key(0), (3, 3)), steps=50)
+        >>> float(jnp.linalg.norm(restricted @ jnp.ones(3))) < 1.8
+        True
     """
     square = contract("...ij,...kj->...ik", matrix, matrix)
     return _unless_identity(matrix, square, matrix / jnp.sqrt(largest_eigenvalue(square, steps))[..., None, None])
@@ -202,6 +244,13 @@ def normalize(
 
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.functional import normalize
+        >>> q = normalize(jax.random.normal(jax.random.key(0), (4, 3, 3)), mode="qr")
+        >>> bool(jnp.allclose(q.mT @ q, jnp.eye(3), atol=1e-5))
+        True
     """
     check_choice("mode", mode, NORMALIZATIONS)
     check_choice("exponential", exponential, ("exact", "series"))

@@ -39,6 +39,13 @@ def gate(
 
     Raises:
         ValueError: if the activation is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import gate
+        >>> heads, bias = 2, jnp.zeros((2, 3, 1, 1))  # H, JT, JK, JV
+        >>> gate(jnp.ones((5, 8)), bias, jnp.ones((1, heads, 3, 1, 1, 4))).shape
+        (5, 2, 3, 1, 1)
     """
     if weight is None:
         z = jnp.broadcast_to(bias, (*x.shape[:-1], *bias.shape))
@@ -73,6 +80,13 @@ def projection(
 
     Raises:
         ValueError: if the normalization is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import projection
+        >>> weight, bias = jnp.ones((2, 4, 1, 1, 8)), jnp.zeros((2, 4, 1))  # P, DK, JK, s, d
+        >>> projection(jnp.ones((5, 8)), weight, bias, normalization="l2").shape
+        (5, 2, 4, 1)
     """
     check_choice("normalization", normalization, ("none", "l2"))
     *_, parts, inner = weight.shape
@@ -126,6 +140,12 @@ def transition(
 
     Raises:
         ValueError: if the representation or the normalization is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.functional import transition
+        >>> transition(jnp.ones((5, 8)), jnp.full((2, 1), 10.0)).shape  # [..., H, JT, JT], here the same at every place
+        (5, 2, 1, 1)
 
     Source:
         The state-tracking transition of the pLSTM paper.

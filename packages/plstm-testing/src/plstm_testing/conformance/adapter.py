@@ -185,6 +185,15 @@ def load_adapter(path: str | Path) -> Adapter:
 
     Raises:
         ValueError: if the file is missing or defines no `adapter`.
+
+    Example:
+        >>> import tempfile
+        >>> from plstm_testing.conformance import load_adapter
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "adapter.py")
+        >>> _ = path.write_text("from plstm_testing.conformance.numpy_adapter import adapter")
+        >>> load_adapter(path).name
+        'numpy'
     """
     path = Path(path)
     if not path.is_file():

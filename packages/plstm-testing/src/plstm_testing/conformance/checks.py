@@ -41,6 +41,12 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
         "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
         "stepped_layers", "packed_layers", "files".
+
+    Example:
+        >>> from plstm_testing.conformance import all_checks
+        >>> from plstm_testing.conformance.numpy_adapter import adapter
+        >>> checks = all_checks(adapter)
+        >>> checks["steps"][0].run()  # raises an AssertionError if the backend is wrong
     """
     groups: Mapping[str, Callable[[Adapter], Iterator[Check]]] = {
         "signatures": _signature_checks,

@@ -26,7 +26,7 @@ _ENTRY = re.compile(r"^    (?! )(\*{0,2}[\w., ]+?)(?: \([^)]*\))?: (.*(?:\n(?:  
 _ARRAY = re.compile(r"(np\.)?(Array|Tensor|ndarray)( \| None)?")
 _SHAPE = re.compile(r"\[|shape|scalar|axis|axes|any |`\w+`")
 _RANDOM_KEY = "key"  # of JAX; the key of an op has its shape in the annotation
-_SENTENCE = re.compile(r"[A-Z][a-z]+[ ,.:;]")
+_SENTENCE = re.compile(r"(An?|[A-Z][a-z]+)[ ,.:;]")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,10 @@ def without_example(package: str, modules: Sequence[str], exceptions: Mapping[st
     Returns:
         A line for each name without an example, and for each exception that is none.
     """
-    shown = {one.node.name: ">>>" in one.text for one in documented(package) if not one.method}
+    shown: dict[str, bool] = {}
+    for one in documented(package):
+        if not one.method:
+            shown[one.node.name] = shown.get(one.node.name, False) or ">>>" in one.text
     public = {name for module in modules for name in _public_names(module)}
     missing = sorted(name for name in public if shown.get(name) is False and name not in exceptions)
     idle = sorted(name for name in exceptions if shown.get(name) is not False or name not in public)

@@ -70,6 +70,12 @@ class ArrowGenerator:
         scaling: "pixels" keeps the objects' size in pixels on larger images, so that distances grow;
             "relative" enlarges them with the image.
         palette: "mono" draws both in black, "color" the arrow in red and the circle in blue.
+
+    Example:
+        >>> from plstm_testing.datasets import ArrowGenerator
+        >>> scene = ArrowGenerator(base_size=32).scene(0, "train", 5, 32)
+        >>> scene.label in (0, 1)
+        True
     """
 
     base_size: int
@@ -211,6 +217,13 @@ class ArrowDataset:
     """Images of one split at one size, drawn when they are asked for.
 
     Item k is (image [size, size, 3] uint8, label), a function of the constructor's arguments and k only.
+
+    Example:
+        >>> from plstm_testing.datasets import ArrowDataset, ArrowGenerator
+        >>> data = ArrowDataset(ArrowGenerator(base_size=32), seed=0, split="test", num_images=10)
+        >>> image, label = data[3]
+        >>> image.shape, image.dtype, len(data)
+        ((32, 32, 3), dtype('uint8'), 10)
     """
 
     def __init__(

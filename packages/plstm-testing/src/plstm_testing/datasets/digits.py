@@ -43,6 +43,12 @@ def load_digits() -> Digits:
 
     Raises:
         DatasetError: if scikit-learn is not installed.
+
+    Example:
+        >>> from plstm_testing.datasets import load_digits
+        >>> digits = load_digits()
+        >>> digits.train_images.shape[1:], len(digits.test_labels)
+        ((8, 8, 1), 355)
     """
     source = require("sklearn.datasets", "scikit-learn").load_digits()
     images = (np.asarray(source.images) / 16.0).astype(np.float32)[..., None]

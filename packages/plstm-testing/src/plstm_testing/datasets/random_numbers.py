@@ -27,6 +27,12 @@ def uniform(key: tuple[int, ...], index: NDArray[np.integer], lanes: int) -> NDA
 
     Returns:
         [N, lanes] float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.datasets import uniform
+        >>> uniform((0, 3), np.arange(5), lanes=2).shape
+        (5, 2)
     """
     state = np.zeros(1, dtype=np.uint64)
     for part in key:
@@ -44,6 +50,12 @@ def derive_seed(*key: int) -> int:
 
     Returns:
         The seed, which the generators of numpy and of the frameworks accept.
+
+    Example:
+        >>> from plstm_testing.datasets import derive_seed
+        >>> seed, epoch, worker = 0, 3, 1
+        >>> derive_seed(seed, epoch, worker) == derive_seed(seed, epoch, worker)
+        True
     """
     state = np.zeros(1, dtype=np.uint64)
     for part in key:

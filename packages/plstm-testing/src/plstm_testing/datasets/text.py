@@ -43,6 +43,16 @@ def load_text(path: Path, *, context_length: int, held_out: float) -> ByteText:
 
     Raises:
         DatasetError: if the file cannot be read or is too short for one training window and one held-out byte.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from plstm_testing.datasets import load_text
+        >>> path = Path(tempfile.mkdtemp(), "text.txt")
+        >>> _ = path.write_text("to be or not to be " * 50)
+        >>> text = load_text(path, held_out=0.1, context_length=16)
+        >>> text.head.shape, text.tail.shape
+        ((855,), (95,))
     """
     try:
         data = path.read_bytes()

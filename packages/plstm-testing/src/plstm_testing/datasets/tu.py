@@ -25,7 +25,7 @@ _MOST_LABELS = 65_536  # each becomes a column
 
 
 def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> GraphSet:
-    """Load a data set of the TUDataset collection.
+    r"""Load a data set of the TUDataset collection.
 
     Edges are undirected there; each is directed from the lower to the higher node index, which makes a DAG. Node and
     edge features are their attributes and one-hot labels; a constant stands for nodes that have neither. Self loops
@@ -41,6 +41,19 @@ def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> G
 
     Raises:
         DatasetError: if the files are missing (and cannot be downloaded) or damaged; the message names the file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from plstm_testing.datasets import load_tu_dataset
+        >>> raw = Path(tempfile.mkdtemp(), "TOY", "raw")
+        >>> raw.mkdir(parents=True)
+        >>> files = {"A": "1, 2\n2, 1\n3, 4\n4, 3\n", "graph_indicator": "1\n1\n2\n2\n", "graph_labels": "0\n1\n"}
+        >>> for part, lines in files.items():
+        ...     _ = Path(raw, f"TOY_{part}.txt").write_text(lines)
+        ...
+        >>> len(load_tu_dataset("TOY", raw.parent.parent).graphs)
+        2
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
         raise DatasetError(f"dataset: expected a name of letters, digits, '-' and '_', got {name!r}")

@@ -55,6 +55,12 @@ def activation(name: str, array: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Raises:
         ValueError: if the name is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import activation
+        >>> activation("silu", np.array([0.0, 10.0])).round(3).tolist()
+        [0.0, 10.0]
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"name: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
@@ -70,5 +76,11 @@ def soft_cap(array: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
 
     Returns:
         Array of the same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import soft_cap
+        >>> soft_cap(np.array([0.0, 1e4]), 15.0).tolist()
+        [0.0, 15.0]
     """
     return elementwise(lambda z: cap * math.tanh(z / cap), array)

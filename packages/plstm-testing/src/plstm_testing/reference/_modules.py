@@ -113,7 +113,13 @@ def mixing(*config_classes: type[Config]) -> Callable[[Function], Function]:
 
 
 def module_classes() -> tuple[type[Config], ...]:
-    """Config classes of all modules that the reference knows."""
+    """Config classes of all modules that the reference knows.
+
+    Example:
+        >>> from plstm_testing import reference
+        >>> len(reference.module_classes()) > 30
+        True
+    """
     return tuple(sorted({*_POINTWISE, *_MIXING}, key=lambda config_class: config_class.__name__))
 
 
@@ -151,6 +157,15 @@ def apply(
     Raises:
         TypeError: if there is no such module.
         ValueError: if a parameter is missing, unknown or of another shape.
+
+    Example:
+        >>> import numpy as np, plstm_config
+        >>> from plstm_testing import reference
+        >>> from plstm_testing.parameters import random_parameters
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
+        >>> parameters = random_parameters(config, np.random.default_rng(0))
+        >>> reference.apply(config, parameters, np.ones((2, 5, 8))).shape
+        (2, 5, 8)
     """
     if type(config) not in {*_POINTWISE, *_MIXING}:
         known = ", ".join(config_class.__name__ for config_class in module_classes())
@@ -177,6 +192,16 @@ def step(
 
     Returns:
         Output without the time axis, and the cache after the step.
+
+    Example:
+        >>> import numpy as np, plstm_config
+        >>> from plstm_testing import reference
+        >>> from plstm_testing.parameters import random_parameters
+        >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
+        >>> parameters = random_parameters(config, np.random.default_rng(0))
+        >>> output, cache = reference.step(config, parameters, np.ones((2, 8)), None)
+        >>> output.shape, sorted(cache)
+        ((2, 8), ['state', 'window'])
     """
     output, after = apply(config, parameters, np.asarray(x)[:, None], cache=cache, return_cache=True)
     return output[:, 0], after

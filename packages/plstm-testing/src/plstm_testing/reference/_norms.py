@@ -22,6 +22,12 @@ def rms_norm(
 
     Returns:
         Array shaped as `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import rms_norm
+        >>> rms_norm(np.array([3.0, 3.0])).round(3).tolist()
+        [1.0, 1.0]
     """
     x = np.asarray(x, np.float64)
     result = np.zeros_like(x)
@@ -46,6 +52,12 @@ def layer_norm(
 
     Returns:
         Array shaped as `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import layer_norm
+        >>> layer_norm(np.array([1.0, 3.0])).round(3).tolist()
+        [-1.0, 1.0]
     """
     x = np.asarray(x, np.float64)
     return rms_norm(x - np.mean(x, axis=-1, keepdims=True), scale, bias, eps)

@@ -104,6 +104,13 @@ def normalize(
 
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import normalize
+        >>> q = normalize(np.random.default_rng(0).standard_normal((3, 3)), "qr", order=16, factor=1.0)
+        >>> np.allclose(q.T @ q, np.eye(3))
+        True
     """
     if mode not in NORMALIZATIONS:
         raise ValueError(f"mode: expected one of {sorted(NORMALIZATIONS)}, got {mode!r}")

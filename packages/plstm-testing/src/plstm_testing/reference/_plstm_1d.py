@@ -53,6 +53,15 @@ def plstm_1d(
         TypeError: if an argument is no array.
         ValueError: if a shape or a boundary is wrong.
 
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import plstm_1d
+        >>> draw = np.random.default_rng(0).uniform
+        >>> query, key, value = draw(size=(2, 5, 4, 1)), draw(size=(2, 5, 4, 1)), draw(size=(2, 5, 3, 1))
+        >>> source, transition, mark, direct = (draw(size=(2, 5, *[1] * count)) for count in (3, 2, 3, 4))
+        >>> plstm_1d(query, key, value, source, transition, mark, direct).shape
+        (2, 5, 3, 1)
+
     Source:
         Equations 5 and 6 of the pLSTM paper, on a chain.
     """
@@ -94,6 +103,15 @@ def plstm_1d_step(
     Raises:
         TypeError: if an argument is no array.
         ValueError: if a shape is wrong.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import plstm_1d_step
+        >>> query = key = value = np.ones((2, 4, 1))
+        >>> gates = [np.ones((2, *[1] * count)) for count in (3, 2, 3, 4)]
+        >>> output, state = plstm_1d_step(query, key, value, *gates, np.zeros((2, 4, 4, 1)))
+        >>> output.shape, state.shape
+        ((2, 4, 1), (2, 4, 4, 1))
 
     Source:
         Equations 5 and 6 of the pLSTM paper, on a chain.
@@ -141,6 +159,16 @@ def plstm_1d_gradients(
     Raises:
         TypeError: if an argument is no array.
         ValueError: if a shape or a boundary is wrong.
+
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import plstm_1d_gradients
+        >>> draw = np.random.default_rng(0).uniform
+        >>> query, key, value = draw(size=(2, 5, 4, 1)), draw(size=(2, 5, 4, 1)), draw(size=(2, 5, 3, 1))
+        >>> gates = [draw(size=(2, 5, *[1] * count)) for count in (3, 2, 3, 4)]
+        >>> gradients = plstm_1d_gradients(query, key, value, *gates, cotangent=np.ones((2, 5, 3, 1)))
+        >>> gradients["transition"].shape
+        (2, 5, 1, 1)
     """
     run = _forward((query, key, value, source, transition, mark, direct), initial_state, scale, cu_seqlens)
     q, k, v, s, t, m, d = run.arrays

@@ -65,6 +65,15 @@ def plstm_2d(
         TypeError: if an argument is no array.
         ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
 
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import plstm_2d
+        >>> vector, gate = np.ones((2, 5, 7, 4, 1)), np.ones((2, 5, 7, 1, 1, 1))
+        >>> transitions = dict.fromkeys(("transition_rl", "transition_du"), np.full((2, 5, 7, 1, 1), 0.4))
+        >>> gates = {"source_r": gate, "source_d": gate, "mark_l": gate, "direct": gate[..., None]}
+        >>> plstm_2d(vector, vector, vector, **gates, **transitions, mode="P").shape
+        (2, 5, 7, 4, 1)
+
     Source:
         Equations 5 and 6 of the pLSTM paper, on a grid.
     """

@@ -63,6 +63,15 @@ def plstm_2d_oriented(
         TypeError: if an argument is no array.
         ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
 
+    Example:
+        >>> import numpy as np
+        >>> from plstm_testing.reference import plstm_2d_oriented
+        >>> vector, direct = np.ones((2, 5, 7, 4, 1)), np.ones((2, 5, 7, 1, 1, 1, 1))
+        >>> gates = dict.fromkeys(("source_r", "source_d", "mark_l"), np.ones((2, 4, 5, 7, 1, 1, 1)))
+        >>> transitions = dict.fromkeys(("transition_rl", "transition_du"), np.full((2, 4, 5, 7, 1, 1), 0.4))
+        >>> plstm_2d_oriented(vector, vector, vector, **gates, **transitions, direct=direct, mode="P").shape
+        (2, 5, 7, 4, 1)
+
     Source:
         Equations 5 and 6 of the pLSTM paper, on the four directed grids of an image.
     """

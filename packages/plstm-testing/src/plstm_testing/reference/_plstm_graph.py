@@ -57,6 +57,14 @@ def plstm_graph(
         TypeError: if an argument is no array, or `topology` lacks an attribute.
         ValueError: if a shape is wrong, an index is out of range, or the edges are not in topological order.
 
+    Example:
+        >>> import numpy as np
+        >>> from plstm_config.topology import DagTopology
+        >>> from plstm_testing.reference import plstm_graph
+        >>> graph, nodes, edges = DagTopology.from_edges(3, [(0, 1), (1, 2)]), np.ones((1, 3, 4)), np.ones((1, 2))
+        >>> plstm_graph(nodes, nodes, nodes, edges, np.ones((1, 1)), edges, np.ones((1, 3)), graph)[0, :, 0].tolist()
+        [4.0, 8.0, 12.0]
+
     Source:
         Equations 5 and 6 of the pLSTM paper.
     """

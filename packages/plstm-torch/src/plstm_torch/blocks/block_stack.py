@@ -23,6 +23,14 @@ class BlockStack(Block):
 
     Raises:
         ValueError: the config leaves `num_blocks` open.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=16)
+        >>> stack = plstm_torch.build(plstm_config.BlockStackConfig(input_dim=16, num_blocks=3, block=block))
+        >>> stack.gradient_checkpointing = True  # recompute each block in the backward pass
+        >>> stack(torch.rand(2, 10, 16)).shape
+        torch.Size([2, 10, 16])
     """
 
     config: BlockStackConfig

@@ -38,6 +38,13 @@ class pLSTMGraphBlock(_GraphPair):
     Submodules: `block0`, `block1`.
 
     Source: paper equation 9 for the modes.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> from plstm_config.topology import DagTopology
+        >>> block = plstm_torch.build(plstm_config.pLSTMGraphBlockConfig(input_dim=16, num_heads=2, max_edges=2))
+        >>> block(torch.rand(3, 16), DagTopology.from_edges(3, [(0, 1), (0, 2), (1, 2)])).shape
+        torch.Size([3, 16])
     """
 
 
@@ -50,4 +57,12 @@ class pLSTMGraphEdgeBlock(_GraphPair):
     Submodules: `block0`, `block1`.
 
     Source: paper equation 9 for the modes.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> from plstm_config.topology import DagTopology
+        >>> config = plstm_config.pLSTMGraphEdgeBlockConfig(input_dim=16, num_heads=2, edge_input_dim=5)
+        >>> topology = DagTopology.from_edges(3, [(0, 1), (0, 2), (1, 2)])
+        >>> plstm_torch.build(config)(torch.rand(3, 16), topology, torch.rand(3, 5)).shape
+        torch.Size([3, 16])
     """

@@ -23,6 +23,13 @@ class PostUpProjectionBlock(ResidualPair):
     Without `skip` both branches run in sequence: no residual, no scale, no drop path.
 
     Submodules: `norm`, `norm2`, `upproj`, `downproj`, `interaction_module`, and with scales `scale1`, `scale2`.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_torch.build(plstm_config.PostUpProjectionBlockConfig(input_dim=16))
+        >>> output, cache = block(torch.rand(2, 10, 16), return_cache=True)
+        >>> block.step(torch.rand(2, 16), cache)[0].shape  # the eleventh step
+        torch.Size([2, 16])
     """
 
     config: PostUpProjectionBlockConfig

@@ -20,6 +20,12 @@ class PreUpProjectionBlock(Block):
     Without `gated` there is no g; without `skip` no x is added.
 
     Submodules: `norm`, `upproj`, `interaction_module`, `downproj`.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_torch.build(plstm_config.PreUpProjectionBlockConfig(input_dim=16, projection_scaling=2.0))
+        >>> block(torch.rand(2, 10, 16)).shape, block.interaction_module.config.input_dim
+        (torch.Size([2, 10, 16]), 64)
     """
 
     config: PreUpProjectionBlockConfig

@@ -22,6 +22,12 @@ class TransformerBlock(ResidualPair):
     Positions are all axes between the first and the last; attention is not causal and knows no order of its own.
 
     Submodules: `norm`, `norm2`, `qkv`, `outproj`, `upproj`, `downproj`, `scale`, `scale2`.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_torch.build(plstm_config.TransformerBlockConfig(input_dim=16, num_heads=4))
+        >>> block(torch.rand(2, 10, 16)).shape
+        torch.Size([2, 10, 16])
     """
 
     config: TransformerBlockConfig

@@ -21,6 +21,12 @@ class pLSTMVisionBlock(Block):
     Submodules: `block0`, `block1`.
 
     Source: paper equations 9 and 10 for the modes.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_torch.build(plstm_config.pLSTMVisionBlockConfig(input_dim=16, num_heads=2, block_mode="PD"))
+        >>> block(torch.rand(2, 5, 7, 16)).shape, block.block0.interaction_module.config.mode
+        (torch.Size([2, 5, 7, 16]), 'P')
     """
 
     config: pLSTMVisionBlockConfig

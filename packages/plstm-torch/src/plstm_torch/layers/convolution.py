@@ -37,6 +37,14 @@ class Convolution1DLayer(Module):
     """Causal depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
 
     Parameters: `_conv.weight` [D, 1, k] and, if the config's `bias` is set, `_conv.bias` [D].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> conv = plstm_torch.build(plstm_config.Convolution1DLayerConfig(input_dim=8, kernel_size=4))
+        >>> x = torch.rand(2, 5, 8)
+        >>> first, _ = conv.step(x[:, 0], conv.init_window(2))
+        >>> torch.allclose(conv(x)[:, 0], first, atol=1e-6)
+        True
     """
 
     config: Convolution1DLayerConfig
@@ -164,6 +172,12 @@ class Convolution2DLayer(Module):
     """Depthwise convolution over a grid, centred, or seeing only x' <= x and y' <= y if the config's `causal` is set.
 
     Parameters: `_conv.weight` [D, 1, kx, ky] and, if the config's `bias` is set, `_conv.bias` [D].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> conv = plstm_torch.build(plstm_config.Convolution2DLayerConfig(input_dim=8, kernel_size=(3, 3)))
+        >>> conv(torch.rand(2, 6, 5, 8)).shape  # depthwise, the grid keeps its size
+        torch.Size([2, 6, 5, 8])
     """
 
     config: Convolution2DLayerConfig

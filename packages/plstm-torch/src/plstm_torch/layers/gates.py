@@ -75,6 +75,12 @@ class SourceLayer(_Gate):
     S[p s + i] = act(bias + sum_d weight[p, i, ..., d] x[i, d]), x viewed as [..., s, D / s] with s = sub_heads.
 
     Parameters: `bias` [H, JT, JK, JV] and, if the config's `weight` is set, `weight` [H / s, s, JT, JK, JV, D / s].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> source = plstm_torch.build(plstm_config.SourceLayerConfig(input_dim=8, num_heads=2, JT=3))
+        >>> source(torch.rand(5, 8)).shape  # [..., H, JT, JK, JV]
+        torch.Size([5, 2, 3, 1, 1])
     """
 
 
@@ -85,6 +91,13 @@ class MarkLayer(_Gate):
     M[p s + i] = act(bias + sum_d weight[p, i, ..., d] x[i, d]), x viewed as [..., s, D / s] with s = sub_heads.
 
     Parameters: `bias` [H, JO, JQ, JT] and, if the config's `weight` is set, `weight` [H / s, s, JO, JQ, JT, D / s].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.MarkLayerConfig(input_dim=8, num_heads=2, JT=3, activation="logsigmoid")
+        >>> mark = plstm_torch.build(config)(torch.rand(5, 8))  # [..., H, JO, JQ, JT]
+        >>> mark.shape, bool((mark > 0).all() and (mark < 1).all())
+        (torch.Size([5, 2, 1, 1, 3]), True)
     """
 
 
@@ -96,4 +109,10 @@ class DirectLayer(_Gate):
 
     Parameters: `bias` [H, JO, JQ, JK, JV] and, if the config's `weight` is set,
     `weight` [H / s, s, JO, JQ, JK, JV, D / s].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> direct = plstm_torch.build(plstm_config.DirectLayerConfig(input_dim=8, num_heads=2, weight=False))
+        >>> direct(torch.rand(5, 8)).shape  # [..., H, JO, JQ, JK, JV], here the same at every place
+        torch.Size([5, 2, 1, 1, 1, 1])
     """

@@ -11,6 +11,7 @@ from torch import Tensor
 from plstm_config import checks
 from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
+from plstm_torch.compiling import outside_compiler
 from plstm_torch.constants import constant, keep
 
 Graph = DagTopology | Int[Tensor, "2 E"]
@@ -37,7 +38,7 @@ class GraphIndices:
 _KNOWN: MutableMapping[DagTopology, dict[Hashable, GraphIndices]] = WeakKeyDictionary()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # looks up Python objects
+@outside_compiler  # looks up Python objects
 def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     """The index tensors of a topology on a device, made once for each.
 
@@ -55,12 +56,12 @@ def _make_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     return GraphIndices(*[constant(getattr(topology, array.name), device) for array in fields(GraphIndices)])
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the values of the edges
+@outside_compiler  # reads the values of the edges
 def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTopology:
     """Read what a graph module is given.
 
     Args:
-        graph: A topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
+        graph: a topology, or the edges of a directed acyclic graph as an integer tensor [2, E] of tails and heads.
             A topology keeps what was derived from it; a tensor is read anew at every call.
         num_nodes: number of nodes that the module has features of.
         mode: the mode that the module needs; None takes any.
@@ -78,13 +79,13 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
     return graph if mode is None else graph.with_mode(mode)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # may build the reversed topology
+@outside_compiler  # may build the reversed topology
 def both_directions(topology: DagTopology) -> tuple[DagTopology, DagTopology]:
     """The topology and the one with all edges turned around."""
     return topology, topology.reverse()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # reads the degrees
+@outside_compiler  # reads the degrees
 def check_degrees(topology: DagTopology, max_edges: int) -> None:
     """Check that no node has too many edges on one side; see `plstm_config.checks`."""
     checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)
@@ -94,7 +95,7 @@ def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
     """The first node of the graph that each node belongs to.
 
     Args:
-        graph: A topology, or the edges of a single graph.
+        graph: a topology, or the edges of a single graph.
         x: features of its nodes.
 
     Returns:

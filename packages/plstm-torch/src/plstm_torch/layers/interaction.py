@@ -55,7 +55,7 @@ def normalize_heads(norm: nn.Module, heads: Float[Tensor, "B H *grid W"]) -> Flo
     """Apply a norm of any kind to the heads' outputs.
 
     Args:
-        norm: A multi-head norm with the heads on axis 1, or a norm over all heads' features together.
+        norm: a multi-head norm with the heads on axis 1, or a norm over all heads' features together.
         heads: outputs [B, H, ..., W].
 
     Returns:

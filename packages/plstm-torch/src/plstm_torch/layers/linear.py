@@ -15,6 +15,12 @@ class Linear(Module):
     """y = W x + b, with initialisers and dtypes as the config states them.
 
     Parameters: `weight` [output_dim, input_dim] and, if the config's `bias` is set, `bias` [output_dim].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> linear = plstm_torch.build(plstm_config.LinearConfig(input_dim=8, output_dim=3, dtype="bfloat16"))
+        >>> linear.weight.dtype, linear(torch.rand(5, 8)).dtype
+        (torch.float32, torch.bfloat16)
     """
 
     config: LinearConfig

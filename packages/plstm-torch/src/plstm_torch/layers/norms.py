@@ -107,6 +107,12 @@ class RMSNorm(_FeatureNorm):
     """z / sqrt(mean z**2 + eps) * scale (+ bias), over the last axis.
 
     Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> norm = plstm_torch.build(plstm_config.RMSNormConfig(input_dim=2))
+        >>> norm(torch.tensor([3.0, 3.0])).detach()
+        tensor([1.0000, 1.0000])
     """
 
     normalize = staticmethod(rms_normalize)
@@ -117,6 +123,12 @@ class LayerNorm(_FeatureNorm):
     """(z - mean z) / sqrt(var z + eps) * scale (+ bias), over the last axis, with the biased variance.
 
     Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> norm = plstm_torch.build(plstm_config.LayerNormConfig(input_dim=8))
+        >>> norm(torch.rand(5, 8) + 100).mean().abs().item() < 1e-3
+        True
     """
 
     normalize = staticmethod(layer_normalize)
@@ -127,6 +139,12 @@ class MultiHeadRMSNorm(_HeadNorm):
     """RMS normalisation of each head's features.
 
     Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> norm = plstm_torch.build(plstm_config.MultiHeadRMSNormConfig(input_dim=4, num_heads=2, axis=None))
+        >>> norm(torch.tensor([1.0, 1.0, 5.0, 5.0])).detach()  # with axis=None the heads share the last axis
+        tensor([1.0000, 1.0000, 1.0000, 1.0000])
     """
 
     normalize = staticmethod(rms_normalize)
@@ -137,6 +155,12 @@ class MultiHeadLayerNorm(_HeadNorm):
     """Layer normalisation of each head's features.
 
     Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> norm = plstm_torch.build(plstm_config.MultiHeadLayerNormConfig(input_dim=8, num_heads=2, axis=1))
+        >>> norm(torch.rand(3, 2, 5, 4)).shape  # the heads are axis 1, each is normalised alone
+        torch.Size([3, 2, 5, 4])
     """
 
     normalize = staticmethod(layer_normalize)
@@ -144,7 +168,14 @@ class MultiHeadLayerNorm(_HeadNorm):
 
 @register(IdentityConfig)
 class Identity(Module):
-    """No normalisation at all."""
+    """No normalisation at all.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=16, norm=plstm_config.IdentityConfig())
+        >>> plstm_torch.build(block).norm
+        Identity()
+    """
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the input itself."""

@@ -31,6 +31,14 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
     A cache is a dict of `state` [B, H, DK, DV, JT], float32 or higher, and `window` [B, k - 1, D], the last inputs of
     the convolution (absent without one). After a packed pass its B rows are the sequences of all batch rows,
     row b * S + s for sequence s of row b.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2))
+        >>> x = torch.rand(3, 100, 16)
+        >>> head, cache = layer(x[:, :60], return_cache=True)
+        >>> torch.allclose(layer(x)[:, 60:], layer(x[:, 60:], cache=cache), atol=1e-5)
+        True
     """
 
     config: pLSTM1DLayerConfig

@@ -123,6 +123,12 @@ class pLSTM2DLayerFused(_GridLayer):
     `source`, `transition`, `mark`; in D-mode `source_r`, `source_d`, `transition_r`, `transition_d`, `transition_rd`,
     `mark_l`, `mark_u`. The gates have 4 H heads, index 4 h + o; o & 1 flips X, o & 2 flips Y.
     Parameters: in P-mode `orientation_bias` [H, 4], `orientation_weight` [H, 4, D].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> layer = plstm_torch.build(plstm_config.pLSTM2DLayerFusedConfig(input_dim=16, num_heads=2))
+        >>> layer(torch.rand(2, 9, 14, 16)).shape  # one pass for all four orientations
+        torch.Size([2, 9, 14, 16])
     """
 
     config: pLSTM2DLayerFusedConfig
@@ -166,6 +172,12 @@ class pLSTM2DLayer(_GridLayer):
     the norm; out = outprojection(mean over orientations) + passthrough.
 
     Submodules and parameters: as in the fused layer, with O in place of 4.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> layer = plstm_torch.build(plstm_config.pLSTM2DLayerConfig(input_dim=16, num_heads=2, mode="P"))
+        >>> layer(torch.rand(2, 9, 14, 16)).shape  # grids of any sides
+        torch.Size([2, 9, 14, 16])
     """
 
     config: pLSTM2DLayerConfig

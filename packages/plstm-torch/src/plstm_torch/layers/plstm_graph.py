@@ -92,6 +92,14 @@ class pLSTMGraphLayer(_GraphLayer):
 
     Raises:
         ValueError: if the config leaves `input_dim` or `max_edges` open.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> from plstm_config.topology import DagTopology
+        >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=3, mode="D")
+        >>> graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+        >>> plstm_torch.build(config)(torch.rand(8, 8), DagTopology.batch([graph, graph])).shape
+        torch.Size([8, 8])
     """
 
     config: pLSTMGraphLayerConfig
@@ -103,7 +111,7 @@ class pLSTMGraphLayer(_GraphLayer):
 
         Args:
             x: node features [N, input_dim] of any floating dtype.
-            graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
+            graph: a `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
             edge_attr: none; this layer reads no edge features.
 
         Returns:
@@ -156,6 +164,13 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
 
     Raises:
         ValueError: if the config leaves `input_dim` or `edge_input_dim` open.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.pLSTMGraphEdgeLayerConfig(input_dim=8, num_heads=2, edge_input_dim=3)
+        >>> edge_index = torch.tensor([[0, 0, 1], [1, 2, 2]])
+        >>> plstm_torch.build(config)(torch.rand(3, 8), edge_index, torch.rand(3, 3)).shape
+        torch.Size([3, 8])
     """
 
     config: pLSTMGraphEdgeLayerConfig
@@ -167,7 +182,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
 
         Args:
             x: node features [N, input_dim] of any floating dtype.
-            graph: A `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
+            graph: a `DagTopology` of either mode, or the edges of a directed acyclic graph as an integer tensor [2, E].
             edge_attr: edge features [E, edge_input_dim] of any floating dtype, in the order in which the edges were
                 given; None stands for no features.
 

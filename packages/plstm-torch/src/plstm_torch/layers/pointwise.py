@@ -44,6 +44,12 @@ class PassthroughLayer(_FeatureScale):
     """scale * x: the way around the recurrence inside of a pLSTM layer.
 
     Parameters: `scale` [D].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> passthrough = plstm_torch.build(plstm_config.PassthroughLayerConfig(input_dim=8))
+        >>> passthrough(torch.rand(5, 8)).shape
+        torch.Size([5, 8])
     """
 
 
@@ -52,6 +58,13 @@ class ScaleLayer(_FeatureScale):
     """scale * x: the layer scale of a residual branch.
 
     Parameters: `scale` [D].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> half = plstm_config.ConstantInitConfig(value=0.5)
+        >>> scale = plstm_torch.build(plstm_config.ScaleLayerConfig(input_dim=2, scale_init=half))
+        >>> scale(torch.tensor([1.0, 2.0])).tolist()
+        [0.5, 1.0]
     """
 
 
@@ -61,6 +74,14 @@ class DropPath(Module):
 
     With `scale_by_keep` the branches that stay are divided by 1 - drop_prob, so that the mean is kept. In evaluation
     the input passes unchanged. Random numbers come from torch's global state.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> drop = plstm_torch.build(plstm_config.DropPathConfig(drop_prob=0.5))
+        >>> torch.unique(drop(torch.ones(64, 3))).tolist()  # whole samples vanish, the others are scaled up
+        [0.0, 2.0]
+        >>> drop.eval()(torch.ones(1, 3)).tolist()
+        [[1.0, 1.0, 1.0]]
     """
 
     config: DropPathConfig
@@ -69,7 +90,7 @@ class DropPath(Module):
         """Drop whole samples.
 
         Args:
-            x: A branch's output; samples on the first axis.
+            x: a branch's output; samples on the first axis.
             samples: first row of the sample that each row belongs to, where samples have several rows [B].
 
         Returns:
@@ -114,7 +135,14 @@ class SigmoidFunctionLayer(Module):
 
 @register(ExpExpFunctionConfig)
 class ExpExpFunctionLayer(Module):
-    """exp(-c exp(-x)) with the config's scale c."""
+    """exp(-c exp(-x)) with the config's scale c.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> decay = plstm_torch.build(plstm_config.ExpExpFunctionConfig())
+        >>> decay(torch.tensor([-30.0, 30.0])).tolist()
+        [0.0, 1.0]
+    """
 
     config: ExpExpFunctionConfig
 
@@ -125,7 +153,14 @@ class ExpExpFunctionLayer(Module):
 
 @register(SoftCapFunctionConfig)
 class SoftCapFunctionLayer(Module):
-    """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude."""
+    """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> cap = plstm_torch.build(plstm_config.SoftCapFunctionConfig(scale=15.0))
+        >>> cap(torch.tensor([0.0, 1e4])).tolist()
+        [0.0, 15.0]
+    """
 
     config: SoftCapFunctionConfig
 

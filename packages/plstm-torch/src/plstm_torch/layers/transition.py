@@ -34,6 +34,13 @@ class LongRangeTransitionLayer(Module):
     Parameters: `eigenvalues_bias` [H, J], `eigenvalues_weight` [H / s, s, J, D / s]; for J > 1 also `inproj_bias`
     [H, J, J], `inproj_weight` [H / s, s, J, J, D / s] and, unless symmetric, `outproj_bias`, `outproj_weight` alike.
     No weights if the config's `weight` is False.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.LongRangeTransitionLayerConfig(input_dim=8, num_heads=2, transition_dim=3)
+        >>> transition = plstm_torch.build(config)(torch.rand(5, 8))  # [..., H, JT, JT]
+        >>> bool((torch.linalg.matrix_norm(transition, ord=2) < 1 + 1e-5).all())
+        True
     """
 
     config: LongRangeTransitionLayerConfig

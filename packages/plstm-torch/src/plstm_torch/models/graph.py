@@ -27,6 +27,14 @@ class pLSTMGraphModel(Module):
 
     Submodules: `encoder`, `degree_encoding`, `block_stack`, `norm`, `head`. Parameters of `degree_encoding`:
     `in_degree`, `out_degree` [max_degree + 1, dim]; higher degrees share the last row.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=16, output_dim=2, num_blocks=2, num_heads=2)
+        >>> graph = plstm_config.topology.DagTopology.from_edges(3, [(0, 1), (1, 2)])
+        >>> batch = plstm_config.topology.DagTopology.batch([graph, graph])
+        >>> plstm_torch.build(config)(torch.rand(6, 4), batch).shape  # one row for each graph
+        torch.Size([2, 2])
     """
 
     config: pLSTMGraphModelConfig
@@ -82,7 +90,7 @@ class pLSTMGraphModel(Module):
 
         Args:
             x: node features [N, input_dim] of any floating dtype, graph after graph.
-            graph: A `DagTopology`, made by `DagTopology.batch` for several graphs, or the edges of a single directed
+            graph: a `DagTopology`, made by `DagTopology.batch` for several graphs, or the edges of a single directed
                 acyclic graph as an integer tensor [2, E].
             edge_attr: edge features [E, edge_input_dim] in the order in which the edges were given; None if the config
                 has none.

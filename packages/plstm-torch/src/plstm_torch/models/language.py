@@ -63,6 +63,15 @@ class pLSTMLMModel(ContextModule):
     continued token by token at constant cost.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=50, embedding_dim=16, num_blocks=2)
+        >>> model = plstm_torch.build(config)
+        >>> model(torch.randint(50, (2, 12))).shape
+        torch.Size([2, 12, 50])
+        >>> model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=5, seed=0).shape
+        torch.Size([1, 8])
     """
 
     config: pLSTMLMModelConfig

@@ -27,6 +27,13 @@ class pLSTMVisionModel(Module):
     "features" [B, sx, sy, dim] return the normed grid without a head.
 
     Submodules: `patch_embed`, `pos_embed`, `block_stack`, `norm`, `head`; parameters: `cls_token` [dim].
+
+    Example:
+        >>> import plstm_config, plstm_torch, torch
+        >>> config = plstm_config.preset("plstm_vis_tiny", num_classes=10, num_blocks=2)
+        >>> model = plstm_torch.build(config)
+        >>> model(torch.rand(1, 64, 96, 3)).shape  # any resolution that the patches tile
+        torch.Size([1, 10])
     """
 
     config: pLSTMVisionModelConfig

@@ -111,6 +111,17 @@ def plstm_1d(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape, a boundary or the name of the implementation is wrong.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.ops import plstm_1d
+        >>> keys, shape = jax.random.split(jax.random.key(0), 7), (4, 100)
+        >>> query, key, value = (jax.random.normal(k, (*shape, 16, 1)) for k in keys[:3])
+        >>> source, mark, direct = (jax.random.uniform(k, (*shape, *[1] * n)) for k, n in zip(keys[3:6], (3, 3, 4)))
+        >>> transition = jax.random.uniform(keys[6], (*shape, 1, 1))  # the decay of the state from step to step
+        >>> output, state = plstm_1d(query, key, value, source, transition, mark, direct, return_last_state=True)
+        >>> output.shape, state.shape
+        ((4, 100, 16, 1), (4, 16, 16, 1))
+
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its appendix B.3 and B.7.
     """

@@ -49,6 +49,15 @@ def plstm_1d_step(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape is wrong.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_jax.ops import plstm_1d_step
+        >>> vector, source, transition, direct = (jnp.ones((4, *s)) for s in ((16, 1), (1, 1, 1), (1, 1), (1, 1, 1, 1)))
+        >>> state = jnp.zeros((4, 16, 16, 1))
+        >>> output, state = plstm_1d_step(vector, vector, vector, source, transition, source, direct, state)
+        >>> output.shape, state.shape
+        ((4, 16, 1), (4, 16, 16, 1))
+
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain.
     """

@@ -86,6 +86,18 @@ def plstm_2d(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
 
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.ops import plstm_2d
+        >>> query = key = value = jax.random.normal(jax.random.key(0), (2, 5, 7, 4, 1))
+        >>> gate, transition = jnp.ones((2, 5, 7, 1, 1, 1)), jnp.full((2, 5, 7, 1, 1), 0.4)
+        >>> output = plstm_2d(
+        ...     query, key, value, source_r=gate, source_d=gate, transition_rl=transition, transition_du=transition,
+        ...     mark_l=gate, direct=jnp.ones((2, 5, 7, 1, 1, 1, 1)), mode="P",
+        ... )
+        >>> output.shape
+        (2, 5, 7, 4, 1)
+
     Source:
         Equations 5, 6 and 10 of the pLSTM paper on a grid.
     """
@@ -161,6 +173,18 @@ def plstm_2d_oriented(
     Raises:
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from plstm_jax.ops import plstm_2d_oriented
+        >>> query = key = value = jax.random.normal(jax.random.key(0), (2, 5, 7, 4, 1))
+        >>> gate, transition = jnp.ones((2, 4, 5, 7, 1, 1, 1)), jnp.full((2, 4, 5, 7, 1, 1), 0.4)  # one for each corner
+        >>> output = plstm_2d_oriented(
+        ...     query, key, value, source_r=gate, source_d=gate, transition_rl=transition, transition_du=transition,
+        ...     mark_l=gate, direct=jnp.ones((2, 5, 7, 1, 1, 1, 1)), mode="P",
+        ... )
+        >>> output.shape
+        (2, 5, 7, 4, 1)
 
     Source:
         Equations 5, 6 and 10 of the pLSTM paper on the four directed grids of an image.

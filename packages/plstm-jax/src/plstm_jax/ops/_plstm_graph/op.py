@@ -83,6 +83,16 @@ def plstm_graph(
         ValueError: if a shape, an index or the name of the implementation is wrong, or the edges are not in
             topological order.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_config.topology import DagTopology
+        >>> from plstm_jax.ops import plstm_graph
+        >>> graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+        >>> nodes, edges, lines = graph.num_nodes, len(graph.edges), len(graph.line_edges)
+        >>> query, value, gate = jnp.ones((2, nodes, 5)), jnp.ones((2, nodes, 3)), jnp.ones((2, edges))
+        >>> plstm_graph(query, query, value, gate, jnp.ones((2, lines)), gate, jnp.ones((2, nodes)), graph).shape
+        (2, 4, 3)
+
     Source:
         Equations 5 and 6 of the pLSTM paper; "parallel" is its equation 7.
     """

@@ -38,6 +38,14 @@ class GraphPlan:
         num_graphs: G, static.
         max_nodes: nodes of the largest graph, static.
         max_edges: edges of the largest graph, static.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from plstm_config.topology import DagTopology
+        >>> from plstm_jax.ops import plan_graph
+        >>> plan = plan_graph(DagTopology.from_edges(5, [(0, 1), (1, 2), (1, 3)]))
+        >>> plan.pad_nodes(jnp.ones((2, 5))).shape, plan.pad_edges(jnp.ones((2, 3))).shape
+        ((2, 6), (2, 3))
     """
 
     edges: Int[Array, "E 2"]
@@ -86,6 +94,13 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
     Raises:
         TypeError: if the indices are no integers.
         ValueError: if the number of nodes is missing, or the indices are no DAG in topological order.
+
+    Example:
+        >>> from plstm_config.topology import DagTopology
+        >>> from plstm_jax.ops import plan_graph
+        >>> plan = plan_graph(DagTopology.from_edges(5, [(0, 1), (1, 2), (1, 3)]))
+        >>> plan.num_nodes, plan.edges.shape
+        (6, (3, 2))
     """
     try:
         if topology in _KNOWN:

@@ -78,6 +78,17 @@ def plstm_1d(
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape, a device, a boundary or a name is wrong, or "triton" has no kernel for the call.
 
+    Example:
+        >>> import torch
+        >>> from plstm_torch.ops import plstm_1d
+        >>> B, T, DK, DV = 4, 100, 16, 8
+        >>> query, key, value = torch.randn(B, T, DK, 1), torch.randn(B, T, DK, 1), torch.randn(B, T, DV, 1)
+        >>> source, mark, direct = (torch.rand(B, T, *[1] * count) for count in (3, 3, 4))
+        >>> transition = torch.rand(B, T, 1, 1)  # the decay of the state from step to step
+        >>> output, state = plstm_1d(query, key, value, source, transition, mark, direct, return_last_state=True)
+        >>> output.shape, state.shape
+        (torch.Size([4, 100, 8, 1]), torch.Size([4, 16, 8, 1]))
+
     Source:
         Equations 5 and 6 of the pLSTM paper on a chain; the chunkwise form is its section B.3.
     """

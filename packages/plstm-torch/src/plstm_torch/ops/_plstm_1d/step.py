@@ -49,6 +49,16 @@ def plstm_1d_step(
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape or a device is wrong.
 
+    Example:
+        >>> import torch
+        >>> from plstm_torch.ops import plstm_1d_step
+        >>> query, key, value = torch.randn(4, 16, 1), torch.randn(4, 16, 1), torch.randn(4, 8, 1)
+        >>> source, transition, mark, direct = (torch.rand(4, *[1] * count) for count in (3, 2, 3, 4))
+        >>> state = torch.zeros(4, 16, 8, 1)
+        >>> output, state = plstm_1d_step(query, key, value, source, transition, mark, direct, state)
+        >>> output.shape, state.shape
+        (torch.Size([4, 8, 1]), torch.Size([4, 16, 8, 1]))
+
     Source:
         Equations 5 and 6 of the pLSTM paper, on a chain.
     """

@@ -92,6 +92,18 @@ def plstm_2d(
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
 
+    Example:
+        >>> import torch
+        >>> from plstm_torch.ops import plstm_2d
+        >>> query, key, value = (torch.randn(2, 5, 7, 4, 1) for _ in range(3))
+        >>> gate, transition = torch.rand(2, 5, 7, 1, 1, 1), torch.rand(2, 5, 7, 1, 1) / 2
+        >>> output = plstm_2d(
+        ...     query, key, value, source_r=gate, source_d=gate, transition_rl=transition, transition_du=transition,
+        ...     mark_l=gate, direct=torch.rand(2, 5, 7, 1, 1, 1, 1), mode="P",
+        ... )
+        >>> output.shape
+        torch.Size([2, 5, 7, 4, 1])
+
     Source:
         Equations 5 and 6 of the pLSTM paper on a grid, its sections 3 and B; README.md beside this file derives the
         forms.
@@ -167,6 +179,18 @@ def plstm_2d_oriented(
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
+
+    Example:
+        >>> import torch
+        >>> from plstm_torch.ops import plstm_2d_oriented
+        >>> query, key, value = (torch.randn(2, 5, 7, 4, 1) for _ in range(3))
+        >>> gate, transition = torch.rand(2, 4, 5, 7, 1, 1, 1), torch.rand(2, 4, 5, 7, 1, 1) / 2  # one for each corner
+        >>> output = plstm_2d_oriented(
+        ...     query, key, value, source_r=gate, source_d=gate, transition_rl=transition, transition_du=transition,
+        ...     mark_l=gate, direct=torch.rand(2, 5, 7, 1, 1, 1, 1), mode="P",
+        ... )
+        >>> output.shape
+        torch.Size([2, 5, 7, 4, 1])
 
     Source:
         Section 3 of the pLSTM paper (images: the sum over the four directions).

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from plstm_config.options import check_implementation
 from plstm_config.shapes import Sizes, check_plstm_graph
+from plstm_torch.compiling import outside_compiler
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
@@ -80,6 +80,16 @@ def plstm_graph(
         TypeError: if an argument is no tensor, has no floating dtype, or `topology` lacks an attribute.
         ValueError: if a shape, a device, an index or a name is wrong, or the edges are not in topological order.
 
+    Example:
+        >>> import torch
+        >>> from plstm_config.topology import DagTopology
+        >>> from plstm_torch.ops import plstm_graph
+        >>> graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+        >>> query, key, value = (torch.randn(2, graph.num_nodes, size) for size in (5, 5, 3))
+        >>> source, transition, mark = torch.rand(2, 4), torch.rand(2, len(graph.line_edges)), torch.rand(2, 4)
+        >>> plstm_graph(query, key, value, source, transition, mark, torch.rand(2, 4), graph).shape
+        torch.Size([2, 4, 3])
+
     Source:
         Equations 5 and 6 of the pLSTM paper; "parallel" is its equation 7.
     """
@@ -121,7 +131,7 @@ def resolve_implementation(implementation: str, max_edges: int, with_states: boo
 
 
 # the schedule depends on the values of the indices, which a compiler would have to guess
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_compiler
 def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
