@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
 from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
+from plstm_torch.ops._plstm_2d.spoilt import isolated
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
 ONE_ORIENTATION: Flips = ((False, False),)
@@ -235,10 +237,10 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
         return recurrent(problem)
     if name == "chunkwise":
         side = block_size or BLOCK_SIDE
-        return chunkwise(problem, (side, side))
+        return isolated(problem, partial(chunkwise, block=(side, side)))
     if problem.initial_state is None and not problem.return_last_state:
-        return parallel(problem), None
-    return chunkwise(problem, (x, y))
+        return isolated(problem, lambda part: (parallel(part), None))
+    return isolated(problem, partial(chunkwise, block=(x, y)))
 
 
 def _no_node(problem: Problem) -> Result:
