@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int
 
 from plstm_config import Config
-from plstm_config.sampling import check_prompt, check_sampling
+from plstm_config.sampling import check_prompt, check_prompts, check_sampling
 from plstm_jax.dtypes import wide
 from plstm_jax.running import apply, step
 
@@ -22,35 +23,91 @@ Cache = Mapping[str, Any]
 def generate(
     config: Config,
     params: Mapping[str, Any],
-    token_ids: Int[Array, "B T"],
+    token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     key: Array | None = None,
-) -> Int[Array, "B T2"]:
+) -> Int[Array, "B T2"] | list[Array]:
     """Continue token sequences: the prompt in one parallel pass, then one step per new token, as one program.
+
+    A model reads every token it is given: padding, on whichever side, changes states and logits. Prompts of different
+    lengths are therefore given as a list. They are packed one after the other without any padding, and each is
+    continued as if it were alone.
 
     Args:
         config: config of a language model.
         params: its parameters.
-        token_ids: prompt [B, T] with T >= 1.
+        token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
         max_new_tokens: number of tokens to append.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
-        key: key for the draws; needed unless the temperature is 0.
+        key: key for the draws; needed unless the temperature is 0. With one key for each prompt [B], what a prompt is
+            continued with does not depend on the others.
 
     Returns:
-        Tokens [B, T + max_new_tokens], the prompt included.
+        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
         TypeError: the tokens are no integers.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
     """
+    if isinstance(token_ids, list | tuple):
+        return _continue_list(config, params, token_ids, max_new_tokens, (temperature, top_k, top_p), key)
     check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
+    _check_keys(key, len(token_ids))
     return _generate(config, params, jnp.asarray(token_ids), max_new_tokens, temperature, top_k, top_p, key)
+
+
+def _continue_list(
+    config: Config,
+    params: Mapping[str, Any],
+    prompts: Sequence[Any],
+    max_new_tokens: int,
+    options: tuple[float, int | None, float | None],
+    key: Array | None,
+) -> list[Array]:
+    """Prompts of any lengths, packed."""
+    for number, prompt in enumerate(prompts):
+        if not hasattr(prompt, "shape") or not jnp.issubdtype(prompt.dtype, jnp.integer):
+            got = getattr(prompt, "dtype", type(prompt).__name__)
+            raise TypeError(f"token_ids[{number}]: expected an array of integers [T], got {got}")
+    borders = check_prompts(prompts, max_new_tokens)
+    check_sampling(*options)
+    _check_key(options[0], key)
+    _check_keys(key, len(prompts))
+    arrays = [jnp.asarray(prompt) for prompt in prompts]
+    if not arrays or max_new_tokens == 0:
+        return arrays
+    packed = jnp.concatenate(arrays)[None]
+    new = _generate_packed(config, params, packed, tuple(borders), max_new_tokens, *options, key)
+    return [jnp.concatenate([prompt, more.astype(prompt.dtype)]) for prompt, more in zip(arrays, new, strict=True)]
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4, 5, 6, 7))
+def _generate_packed(
+    config: Config,
+    params: Mapping[str, Any],
+    packed: Array,
+    borders: tuple[int, ...],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    key: Array | None,
+) -> Array:
+    logits, cache = apply(config, params, packed, return_cache=True, cu_seqlens=np.array(borders))
+    return new_tokens(
+        logits[0, np.array(borders[1:]) - 1],
+        cache,
+        partial(step, config, params),
+        max_new_tokens,
+        partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p),
+        key,
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
@@ -87,8 +144,22 @@ def check_generation(
     check_prompt(token_ids, max_new_tokens)
     if not jnp.issubdtype(token_ids.dtype, jnp.integer):
         raise TypeError(f"token_ids: expected integers, got {token_ids.dtype}")
+    _check_key(temperature, key)
+
+
+def _check_key(temperature: float, key: Array | None) -> None:
     if temperature > 0 and key is None:
         raise ValueError(f"key: expected a key for random numbers, since temperature={temperature}, got None")
+
+
+def _check_keys(key: Array | None, count: int) -> None:
+    if key is not None and _is_for_each(key) and len(key) != count:
+        raise ValueError(f"key: expected one for each of {count} prompts, got {len(key)}")
+
+
+def _is_for_each(key: Array) -> bool:
+    """Whether this is one key for each row, as new-style keys or as numbers."""
+    return key.ndim > int(not jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
 
 
 def continue_tokens(
@@ -115,9 +186,22 @@ def continue_tokens(
     if max_new_tokens == 0:
         return token_ids
     logits, cache = read(token_ids)
+    new = new_tokens(logits[:, -1], cache, advance, max_new_tokens, choose, key)
+    return jnp.concatenate([token_ids, new.astype(token_ids.dtype)], axis=1)
+
+
+def new_tokens(
+    logits: Float[Array, "B V"],
+    cache: Cache,
+    advance: Callable[[Array, Cache], tuple[Array, Cache]],
+    count: int,
+    choose: Callable[[Array, Array | None], Array],
+    key: Array | None,
+) -> Int[Array, "B C"]:
+    """What follows, from the logits and the cache after what was read; arguments as of [continue_tokens][]."""
 
     def choose_at(index: Array | int, logits: Array) -> Array:
-        return choose(logits, None if key is None else jax.random.fold_in(key, index)).astype(token_ids.dtype)
+        return choose(logits, None if key is None else _fold_in(key, index)).astype(jnp.int32)
 
     def body(carry: tuple[Array, Cache], index: Array) -> tuple[tuple[Array, Cache], Array]:
         token, cache = carry
@@ -125,9 +209,15 @@ def continue_tokens(
         chosen = choose_at(index, logits)
         return (chosen, cache), chosen
 
-    first = choose_at(0, logits[:, -1])
-    _, rest = lax.scan(body, (first, cache), jnp.arange(1, max_new_tokens))
-    return jnp.concatenate([token_ids, first[:, None], jnp.swapaxes(rest, 0, 1)], axis=1)
+    first = choose_at(0, logits)
+    _, rest = lax.scan(body, (first, cache), jnp.arange(1, count))
+    return jnp.concatenate([first[:, None], jnp.swapaxes(rest, 0, 1)], axis=1)
+
+
+def _fold_in(key: Array, index: Array | int) -> Array:
+    if _is_for_each(key):
+        return jax.vmap(jax.random.fold_in, (0, None))(key, index)
+    return jax.random.fold_in(key, index)
 
 
 def sample_tokens(
@@ -142,7 +232,7 @@ def sample_tokens(
 
     Args:
         logits: logits [B, V].
-        key: key for the draw; not used at temperature 0.
+        key: key for the draw, or one for each row [B]; not used at temperature 0.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
@@ -165,6 +255,8 @@ def sample_tokens(
         scaled = jnp.put_along_axis(jnp.full_like(scaled, -jnp.inf), places, values, axis=-1, inplace=False)
     if top_p is not None and top_p < 1:
         scaled = jnp.where(_most_likely(scaled, top_p), scaled, -jnp.inf)
+    if _is_for_each(key):
+        return jax.vmap(partial(jax.random.categorical, axis=-1))(key, scaled)
     return jax.random.categorical(key, scaled, axis=-1)
 
 
