@@ -141,3 +141,13 @@ def train(session: nox.Session) -> None:
     """Train on real data; everything after `--` goes to `plstm-torch train` (default: digits)."""
     install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
     session.run("plstm-torch", "train", *(session.posargs or ["digits"]))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hold ops, configs, weights, runs and graphs against drawn inputs: ``nox -s fuzz -- --minutes 20``."""
+    install(
+        session,
+        *editable(*REQUIRES["plstm-torch"], "plstm-torch", "plstm-jax", extras={"plstm-torch": "[train,pyg]"}),
+    )
+    session.run("python", str(ROOT / "fuzz"), *(session.posargs or ["--minutes", "20"]), env={"OMP_NUM_THREADS": "1"})

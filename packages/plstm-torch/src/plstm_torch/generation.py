@@ -22,7 +22,7 @@ class Decoder(Protocol):
     def __call__(
         self, token_ids: Tensor, *, return_cache: bool, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Map tokens [B, T] to logits [B, T, V] and the cache after them; of packed sequences [1, T], one after each."""
+        """Map tokens [B, T] to logits [B, T, V] and the cache after them, of packed sequences one for each."""
 
     def step(self, token_ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Map tokens [B] to logits [B, V] and the new cache."""

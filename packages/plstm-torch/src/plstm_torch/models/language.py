@@ -63,9 +63,9 @@ class pLSTMLMModel(ContextModule):
     With `tie_weights` the head is the embedding table. The state after a sequence is a cache, so that text can be
     continued token by token at constant cost.
 
-    There is no mask: every token is read, so padding changes logits and states, also those of the tokens before it where
-    it stands on the left. Sequences of different lengths are packed instead, one after the other along T with their
-    borders in `cu_seqlens`, which is exact; `generate` does so with a list of prompts.
+    There is no mask: every token is read, so padding changes logits on its right, and the cache.
+    Sequences of different lengths are packed instead, one after the other along T with their borders in `cu_seqlens`,
+    which is exact; `generate` does so with a list of prompts.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
     """
