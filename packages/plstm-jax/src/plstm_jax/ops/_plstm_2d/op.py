@@ -233,5 +233,7 @@ def _run(
     else:
         side = BLOCK_SIZE if block_size is None else block_size
         block = (x, y) if implementation == "parallel" else (side, side)
-        result = marked(chunkwise(without_spoilt(problem), block), reached(problem))
+        enters = initial_state is not None
+        result = chunkwise(without_spoilt(problem, enters=enters), block)
+        result = marked(result, reached(problem, enters=enters))
     return result._replace(output=result.output.astype(jnp.result_type(inputs[2])))

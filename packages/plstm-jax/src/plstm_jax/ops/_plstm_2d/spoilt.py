@@ -25,15 +25,15 @@ class Reached(NamedTuple):
     bottom: Bool[Array, "B O X"]
 
 
-def without_spoilt(problem: Problem) -> Problem:
-    """The problem with zeros for what is not finite, but in the query."""
+def without_spoilt(problem: Problem, *, enters: bool) -> Problem:
+    """The problem with zeros for what is not finite, but in the query; `enters` says whether states were given."""
+    if enters:
+        problem = problem._replace(left=only_finite(problem.left), top=only_finite(problem.top))
     return problem._replace(
         key=only_finite(problem.key),
         value=only_finite(problem.value),
         gates=problem.gates.map(only_finite),
         direct=only_finite(problem.direct),
-        left=only_finite(problem.left),
-        top=only_finite(problem.top),
     )
 
 
@@ -42,16 +42,19 @@ def marked(result: Result, reached: Reached) -> Result:
     return Result(*(_multiply(array, spoilt) for array, spoilt in zip(result, reached, strict=True)))
 
 
-def reached(problem: Problem) -> Reached:
-    """Where something arrives that is not finite."""
+def reached(problem: Problem, *, enters: bool) -> Reached:
+    """Where something arrives that is not finite; `enters` says whether states were given."""
     flips, gates = problem.flips, problem.gates.with_turns()
     inputs = _is_spoilt(problem.key, 3) | _is_spoilt(problem.value, 3)
     spoilt = gates.map(lambda gate: _is_spoilt(gate, 4))
     right = _any(inputs[:, None], spoilt.source_r, spoilt.transition_rl, spoilt.transition_ru)
     down = _any(inputs[:, None], spoilt.source_d, spoilt.transition_du, spoilt.transition_dl)
     right, down = (flip_each(array, flips, 2, 3) for array in (right, down))
-    left = flip_each(_is_spoilt(problem.left, 3), flips, None, 2)
-    top = flip_each(_is_spoilt(problem.top, 3), flips, 2, None)
+    if enters:
+        left = flip_each(_is_spoilt(problem.left, 3), flips, None, 2)
+        top = flip_each(_is_spoilt(problem.top, 3), flips, 2, None)
+    else:  # compilers take seconds to find out that zeros are finite
+        left, top = jnp.zeros(problem.left.shape[:3], bool), jnp.zeros(problem.top.shape[:3], bool)
     from_left, from_above = _walk(gates, (right, down), (left, top))
     read = _any(flip_each(from_left | from_above, flips, 2, 3), spoilt.mark_l, spoilt.upper_mark)
     right = _any(right, from_left, None if gates.transition_ru is None else from_above)

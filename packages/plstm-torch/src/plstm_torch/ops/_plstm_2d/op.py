@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plstm_config.shapes import check_implementation, check_plstm_2d, check_plstm_2d_oriented, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
 from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
@@ -101,9 +101,10 @@ def plstm_2d(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
+    dtype = _compute_dtype((query, key, value, direct), arguments, initial_state)
     check_plstm_2d(query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale)
     output, last_state = _run(
-        (query, key, value, direct), arguments, initial_state,
+        (query, key, value, direct), arguments, initial_state, dtype,
         (ONE_ORIENTATION, return_last_state, scale, implementation, block_size),
     )  # fmt: skip
     if last_state is None:
@@ -176,11 +177,12 @@ def plstm_2d_oriented(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
+    dtype = _compute_dtype((query, key, value, direct), arguments, initial_state)
     check_plstm_2d_oriented(
         query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale
     )
     output, last_state = _run(
-        (query, key, value, direct), arguments, initial_state,
+        (query, key, value, direct), arguments, initial_state, dtype,
         (FOUR_ORIENTATIONS, return_last_state, scale, implementation, block_size),
     )  # fmt: skip
     return output if last_state is None else (output, last_state)
@@ -195,19 +197,27 @@ def resolve_implementation(implementation: str, problem: Problem) -> str:
     return "parallel" if x * y <= limit else "chunkwise"
 
 
+def _compute_dtype(
+    inputs: tuple[Tensor, ...], gates: dict[str, Any], initial_state: tuple[Tensor, Tensor] | None
+) -> torch.dtype:
+    """What a call is computed in, once its arguments are known to be tensors for it."""
+    named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
+    if isinstance(initial_state, tuple | list):
+        sides = ("initial_state[0] (left)", "initial_state[1] (top)")
+        named |= dict(zip(sides, initial_state, strict=False))
+    return accumulation_dtype(common_dtype(check_tensors(named)))
+
+
 def _run(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     gates: dict[str, Any],
     initial_state: tuple[Tensor, Tensor] | None,
+    dtype: torch.dtype,
     options: tuple[Flips, bool, float | None, str, int | None],
 ) -> Result:
     flips, return_last_state, scale, implementation, block_size = options
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
-    named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
-    if initial_state is not None:
-        named |= dict(zip(("initial_state[0] (left)", "initial_state[1] (top)"), initial_state, strict=True))
-    dtype = accumulation_dtype(common_dtype(check_tensors(named)))
     query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
 
     def oriented(tensor: Tensor) -> Tensor:
@@ -215,7 +225,7 @@ def _run(
 
     with without_autocast(query):
         problem = Problem(
-            query=query * (query.shape[3] ** -0.5 if scale is None else scale),
+            query=query * scale_factor(scale, query.shape[3] ** -0.5),
             key=key,
             value=value,
             gates=map_gates(Gates(**gates), oriented),
