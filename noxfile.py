@@ -310,3 +310,13 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", str(KERNEL_TESTS / "on_gpu.py"), env={"OMP_NUM_THREADS": "1"})
     smallest = ("python", str(KERNEL_TESTS / "smallest.py"))
     session.run("compute-sanitizer", "--error-exitcode", "1", *smallest, external=True)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hold ops, configs, weights, runs and graphs against drawn inputs: ``nox -s fuzz -- --minutes 20``."""
+    install(
+        session,
+        *editable(*REQUIRES["plstm-torch"], "plstm-torch", "plstm-jax", extras={"plstm-torch": "[train,pyg]"}),
+    )
+    session.run("python", str(ROOT / "fuzz"), *(session.posargs or ["--minutes", "20"]), env={"OMP_NUM_THREADS": "1"})

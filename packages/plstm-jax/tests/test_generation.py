@@ -107,3 +107,34 @@ def test_wrong_calls_are_refused(params, change, error, message):
 def test_a_draw_without_a_key_is_refused():
     with pytest.raises(ValueError, match="key: expected a key for random numbers"):
         sample_tokens(LOGITS)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 2.0}, {"temperature": 2.0, "top_k": 3}])
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_prompts_of_any_length_are_continued_as_if_alone(params, options, make):
+    random = np.random.default_rng(0)
+    prompts = [jnp.asarray(random.integers(0, 11, length), jnp.int32) for length in (3, 1, 7)]
+    keys = jnp.stack([make(seed) for seed in (5, 6, 7)])
+    found = plstm_jax.generate(CONFIG, params, prompts, 6, key=keys, **options)
+    for prompt, key, tokens in zip(prompts, keys, found, strict=True):
+        alone = plstm_jax.generate(CONFIG, params, prompt[None], 6, key=key[None], **options)
+        assert jnp.array_equal(tokens, alone[0])
+    assert plstm_jax.generate(CONFIG, params, [], 6, key=keys[:0], **options) == []
+    unchanged = plstm_jax.generate(CONFIG, params, prompts, 0, key=keys, **options)
+    assert all(jnp.array_equal(*pair) for pair in zip(unchanged, prompts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "error", "message"),
+    [
+        ([np.zeros(0, int)], {}, ValueError, r"token_ids\[0\]: expected a prompt \[T\] with T >= 1"),
+        ([np.zeros((1, 1), int)], {}, ValueError, r"token_ids\[0\]: expected a prompt \[T\]"),
+        ([np.zeros(1)], {}, TypeError, r"token_ids\[0\]: expected an array of integers \[T\], got float64"),
+        ([[1, 2]], {}, TypeError, r"token_ids\[0\]: expected an array of integers \[T\], got list"),
+        ([np.zeros(1, int)], {"temperature": 1.0}, ValueError, "key: expected a key for random numbers"),
+        ([np.zeros(1, int)], {"key": jax.random.split(jax.random.key(0))}, ValueError, "key: expected one for each"),
+    ],
+)
+def test_bad_lists_of_prompts(params, prompts, options, error, message):
+    with pytest.raises(error, match=message):
+        plstm_jax.generate(CONFIG, params, prompts, 2, **{"temperature": 0.0, **options})

@@ -110,3 +110,49 @@ def test_bad_options(model: nn.Module, options: dict[str, object], message: str)
 def test_an_empty_prompt_is_refused(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"token_ids: expected a prompt \[B, T\] with T >= 1, got shape \(1, 0\)"):
         model.generate(torch.zeros(1, 0, dtype=torch.long), 3)
+
+
+def prompts_of(*lengths: int) -> list[torch.Tensor]:
+    return [torch.randint(0, 11, (length,)) for length in lengths]
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"seed": [5, 6, 7, 8]}, {"seed": [1, 1, 2, 2], "top_k": 3}])
+def test_prompts_of_any_length_are_continued_as_if_alone(model: nn.Module, options: dict[str, object]) -> None:
+    prompts = prompts_of(3, 1, 8, 3)
+    found = model.generate(prompts, 9, **options)
+    for number, prompt in enumerate(prompts):
+        own = {**options, "seed": options["seed"][number]} if "seed" in options else options
+        assert torch.equal(found[number], model.generate(prompt.unsqueeze(0), 9, **own)[0])
+    same = model.generate(torch.stack([prompts[0], prompts[3]]), 9, **{**options, "seed": [5, 8]})
+    assert same.shape == (2, 12)
+
+
+def test_padding_does_change_the_logits(model: nn.Module) -> None:
+    prompt = torch.randint(1, 11, (1, 4))
+    padded = torch.cat([prompt.new_zeros(1, 3), prompt], 1)
+    assert not torch.allclose(model(padded)[:, 3:], model(prompt))
+    _, cache = model(prompt, return_cache=True)
+    _, other = model(torch.cat([prompt, prompt.new_zeros(1, 3)], 1), return_cache=True)
+    following = [model.step(prompt[:, 0], state)[0] for state in (cache, other)]
+    assert not torch.allclose(*following)
+
+
+def test_no_prompts_and_no_tokens(model: nn.Module) -> None:
+    assert model.generate([], 3) == []
+    prompts = prompts_of(2, 4)
+    assert all(torch.equal(*pair) for pair in zip(model.generate(prompts, 0), prompts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "error", "message"),
+    [
+        ([torch.zeros(0, dtype=torch.long)], {}, ValueError, r"token_ids\[0\]: expected a prompt \[T\] with T >= 1"),
+        ([torch.zeros(1, 1, dtype=torch.long)], {}, ValueError, r"token_ids\[0\]: expected a prompt \[T\]"),
+        ([[1, 2]], {}, TypeError, "token_ids: expected a tensor .* or a list of tensors"),
+        ("text", {}, TypeError, "token_ids: expected a tensor"),
+        ([torch.zeros(1, dtype=torch.long)], {"seed": [1, 2]}, ValueError, "seed: expected one for each of 1 prompts"),
+    ],
+)
+def test_bad_prompts(model: nn.Module, prompts: object, options: dict[str, object], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        model.generate(prompts, 2, **options)

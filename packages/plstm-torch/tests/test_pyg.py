@@ -120,10 +120,10 @@ def test_a_directed_edge_sends_from_its_tail_to_its_head():
 @pytest.mark.parametrize(
     ("edges", "undirected", "message"),
     [
-        ([(0, 1), (1, 0)], False, r"^edge_index: .*got both \(0, 1\) and \(1, 0\); .* say undirected=True"),
+        ([(0, 1), (1, 0)], False, r"^edges: .* in the cycle 0 -> 1 -> 0; .* say undirected=True"),
         ([(0, 1), (1, 2), (2, 0)], False, "cycle"),
-        ([(1, 1)], False, r"^edge_index: expected no self loop, got one at node 1; .*remove_self_loops"),
-        ([(0, 1), (1, 1)], True, r"^edge_index: expected no self loop, got one at node 1"),
+        ([(1, 1)], False, r"^edges: expected no self loop, got \(1, 1\) .*drop self loops"),
+        ([(0, 1), (1, 1)], True, r"^edges: expected no self loop, got \(1, 1\)"),
     ],
 )
 def test_edges_that_make_no_dag_name_the_remedy(edges, undirected, message):
@@ -132,6 +132,19 @@ def test_edges_that_make_no_dag_name_the_remedy(edges, undirected, message):
         pLSTMConv(3, 8, undirected=undirected)(torch.randn(3, 3), edge_index)
     with pytest.raises(ValueError, match=message):
         AddTopology(undirected=undirected)(Data(x=torch.zeros(3, 1), edge_index=edge_index))
+
+
+def test_a_graph_model_names_the_remedies_alike():
+    config = pLSTMGraphModelConfig(input_dim=3, output_dim=2, dim=8, num_blocks=1, max_edges=2)
+    model, x = build(config), torch.randn(4, 3)
+    symmetric = both_ways([(0, 1), (1, 2)])
+    with pytest.raises(ValueError, match=r"^edges: .* say undirected=True where its topology is made"):
+        model(x, symmetric)
+    assert model(x, DagTopology.from_edge_index(4, symmetric.numpy(), undirected=True)).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"^edges: expected no self loop, .*drop self loops"):
+        model(x, torch.tensor([[1], [1]]))
+    with pytest.raises(ValueError, match=r"^graph: .* max_edges=2 .* got 3 out of node 0; raise max_edges"):
+        model(x, torch.tensor([[0, 0, 0], [1, 2, 3]]))
 
 
 def test_every_entry_says_what_becomes_of_directions():

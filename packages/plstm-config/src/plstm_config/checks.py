@@ -120,7 +120,8 @@ def check_degrees(in_degree: Any, out_degree: Any, max_edges: int) -> None:
         if degree.max(initial=0) > max_edges:
             raise ValueError(
                 f"graph: expected at most max_edges={max_edges} edges {way} a node, "
-                f"got {degree.max()} {way} node {degree.argmax()}"
+                f"got {degree.max()} {way} node {degree.argmax()}; "
+                "raise max_edges, or give edges features (pLSTMGraphEdge)"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -40,3 +41,27 @@ def check_prompt(token_ids: Any, max_new_tokens: int) -> None:
         raise ValueError(f"token_ids: expected a prompt [B, T] with T >= 1, got shape {shape}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens: expected an integer >= 0, got {max_new_tokens}")
+
+
+def check_prompts(prompts: Sequence[Any], max_new_tokens: int) -> list[int]:
+    """Check prompts of different lengths.
+
+    Args:
+        prompts: the prompts, anything with a `shape`.
+        max_new_tokens: number of tokens to append.
+
+    Returns:
+        Where each begins if they stand one after the other, and where the last one ends.
+
+    Raises:
+        ValueError: if a prompt is empty or has another rank, or the number of tokens is negative.
+    """
+    borders = [0]
+    for number, prompt in enumerate(prompts):
+        shape = tuple(prompt.shape)
+        if len(shape) != 1 or shape[0] == 0:
+            raise ValueError(f"token_ids[{number}]: expected a prompt [T] with T >= 1, got shape {shape}")
+        borders.append(borders[-1] + shape[0])
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens: expected an integer >= 0, got {max_new_tokens}")
+    return borders

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int
 
 from plstm_config import Config
-from plstm_config.sampling import check_prompt, check_sampling
+from plstm_config.sampling import check_prompt, check_prompts, check_sampling
 from plstm_jax.dtypes import wide
 from plstm_jax.running import apply, step
 
 Cache: TypeAlias = Mapping[str, Any]
-Read: TypeAlias = Callable[[Array], tuple[Array, Cache]]
+# From tokens [B, T] to logits [B, T, V] and the cache after them; packed prompts in one row come with `cu_seqlens`.
+Read: TypeAlias = Callable[..., tuple[Array, Cache]]
+# From tokens [B] and a cache to logits [B, V] and the next cache.
 Advance: TypeAlias = Callable[[Array, Cache], tuple[Array, Cache]]
+Bind: TypeAlias = Callable[[Any, Any], tuple[Read, Advance]]
 
 
 def generate(
     config: Config,
     params: Mapping[str, Any],
-    token_ids: Int[Array, "B T"],
+    token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     key: Array | None = None,
-) -> Int[Array, "B T2"]:
+) -> Int[Array, "B T2"] | list[Array]:
     """Continue token sequences: the prompt in one parallel pass, then one step per new token, as one program.
+
+    A model reads every token it is given: padding, on whichever side, changes states and logits. Prompts of different
+    lengths are therefore given as a list. They are packed one after the other without any padding, and each is
+    continued as if it were alone.
 
     Args:
         config: config of a language model.
         params: its parameters.
-        token_ids: prompt [B, T] with T >= 1.
+        token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
         max_new_tokens: number of tokens to append.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
-        key: key for the draws; needed unless the temperature is 0.
+        key: key for the draws; needed unless the temperature is 0. With one key for each prompt [B], what a prompt is
+            continued with does not depend on the others.
 
     Returns:
-        Tokens [B, T + max_new_tokens], the prompt included.
+        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
         TypeError: the tokens are no integers.
@@ -58,62 +67,123 @@ def generate(
         >>> plstm_jax.generate(config, params, jnp.array([[1, 2, 3]]), 4, top_k=3, key=jax.random.key(1)).shape
         (1, 7)
     """
-    check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
-    return run_generation(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)
+    return continue_text(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7))
-def run_generation(
-    bind: Callable[[Any, Any], tuple[Read, Advance]],
+def continue_text(
+    bind: Bind,
     model: Any,
     arrays: Any,
-    token_ids: Int[Array, "B T"],
+    token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     key: Array | None,
-) -> Int[Array, "B T2"]:
-    """One compiled program for `generate` of every library of modules.
+) -> Int[Array, "B T2"] | list[Array]:
+    """What `generate` of every library of modules does.
 
     Args:
         bind: from the model and its arrays to what `continue_tokens` calls; a function that lives on, since the
             compiled program is found by it.
         model: what hashes: a config, a graph definition, a module.
         arrays: parameters and whatever else it holds.
-        token_ids: prompt, checked by `check_generation` like all that follows.
+        token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
         max_new_tokens: number of tokens to append.
-        temperature: divides the logits.
+        temperature: divides the logits; 0 takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
-        key: key for the draws.
+        key: key for the draws, or one for each prompt [B]; needed unless the temperature is 0.
 
     Returns:
-        Tokens [B, T + max_new_tokens].
+        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
+
+    Raises:
+        TypeError: the tokens are no integers.
+        ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
     """
+    check_sampling(temperature, top_k, top_p)
+    options = (temperature, top_k, top_p, key)
+    if isinstance(token_ids, list | tuple):
+        return _continue_list(bind, model, arrays, token_ids, max_new_tokens, *options)
+    check_prompt(token_ids, max_new_tokens)
+    _check_integers("token_ids", token_ids)
+    _check_key(temperature, key, len(token_ids))
+    return _continue_array(bind, model, arrays, jnp.asarray(token_ids), max_new_tokens, *options)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7))
+def _continue_array(
+    bind: Bind,
+    model: Any,
+    arrays: Any,
+    token_ids: Array,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    key: Array | None,
+) -> Array:
+    """Prompts of one length, as one compiled program."""
     choose = partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    return continue_tokens(*bind(model, arrays), jnp.asarray(token_ids), max_new_tokens, choose, key)
+    return continue_tokens(*bind(model, arrays), token_ids, max_new_tokens, choose, key)
+
+
+def _continue_list(
+    bind: Bind, model: Any, arrays: Any, prompts: Sequence[Any], max_new_tokens: int, temperature: float, *options: Any
+) -> list[Array]:
+    """Prompts of any lengths, packed."""
+    for number, prompt in enumerate(prompts):
+        _check_integers(f"token_ids[{number}]", prompt)
+    borders = check_prompts(prompts, max_new_tokens)
+    _check_key(temperature, options[-1], len(prompts))
+    found = [jnp.asarray(prompt) for prompt in prompts]
+    if not found or max_new_tokens == 0:
+        return found
+    packed = jnp.concatenate(found)[None]
+    new = _continue_packed(bind, model, arrays, packed, tuple(borders), max_new_tokens, temperature, *options)
+    return [jnp.concatenate([prompt, more.astype(prompt.dtype)]) for prompt, more in zip(found, new, strict=True)]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7, 8))
+def _continue_packed(
+    bind: Bind,
+    model: Any,
+    arrays: Any,
+    packed: Array,
+    borders: tuple[int, ...],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    key: Array | None,
+) -> Array:
+    """What follows each of several prompts that stand in one row, as one compiled program."""
+    read, advance = bind(model, arrays)
+    logits, cache = read(packed, cu_seqlens=np.array(borders))
+    choose = partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
+    return new_tokens(logits[0, np.array(borders[1:]) - 1], cache, advance, max_new_tokens, choose, key)
 
 
 def _bind(config: Any, params: Any) -> tuple[Read, Advance]:
     return partial(apply, config, params, return_cache=True), partial(step, config, params)
 
 
-def check_generation(
-    token_ids: Any, max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, key: Array | None
-) -> None:
-    """Check what `generate` of every library of modules is given.
+def _check_integers(name: str, tokens: Any) -> None:
+    if not hasattr(tokens, "shape") or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise TypeError(f"{name}: expected integers, got {getattr(tokens, 'dtype', type(tokens).__name__)}")
 
-    Raises:
-        TypeError: the tokens are no integers.
-        ValueError: as in [generate][].
-    """
-    check_sampling(temperature, top_k, top_p)
-    check_prompt(token_ids, max_new_tokens)
-    if not jnp.issubdtype(token_ids.dtype, jnp.integer):
-        raise TypeError(f"token_ids: expected integers, got {token_ids.dtype}")
+
+def _check_key(temperature: float, key: Array | None, count: int) -> None:
     if temperature > 0 and key is None:
         raise ValueError(f"key: expected a key for random numbers, since temperature={temperature}, got None")
+    if key is not None and _is_for_each(key) and len(key) != count:
+        raise ValueError(f"key: expected one for each of {count} prompts, got {len(key)}")
+
+
+def _is_for_each(key: Array) -> bool:
+    """Whether this is one key for each row, as new-style keys or as numbers."""
+    return key.ndim > int(not jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
 
 
 def continue_tokens(
@@ -140,9 +210,22 @@ def continue_tokens(
     if max_new_tokens == 0:
         return token_ids
     logits, cache = read(token_ids)
+    new = new_tokens(logits[:, -1], cache, advance, max_new_tokens, choose, key)
+    return jnp.concatenate([token_ids, new.astype(token_ids.dtype)], axis=1)
+
+
+def new_tokens(
+    logits: Float[Array, "B V"],
+    cache: Cache,
+    advance: Callable[[Array, Cache], tuple[Array, Cache]],
+    count: int,
+    choose: Callable[[Array, Array | None], Array],
+    key: Array | None,
+) -> Int[Array, "B C"]:
+    """What follows, from the logits and the cache after what was read; arguments as of [continue_tokens][]."""
 
     def choose_at(index: Array | int, logits: Array) -> Array:
-        return choose(logits, None if key is None else jax.random.fold_in(key, index)).astype(token_ids.dtype)
+        return choose(logits, None if key is None else _fold_in(key, index)).astype(jnp.int32)
 
     def body(carry: tuple[Array, Cache], index: Array) -> tuple[tuple[Array, Cache], Array]:
         token, cache = carry
@@ -150,9 +233,15 @@ def continue_tokens(
         chosen = choose_at(index, logits)
         return (chosen, cache), chosen
 
-    first = choose_at(0, logits[:, -1])
-    _, rest = lax.scan(body, (first, cache), jnp.arange(1, max_new_tokens))
-    return jnp.concatenate([token_ids, first[:, None], jnp.swapaxes(rest, 0, 1)], axis=1)
+    first = choose_at(0, logits)
+    _, rest = lax.scan(body, (first, cache), jnp.arange(1, count))
+    return jnp.concatenate([first[:, None], jnp.swapaxes(rest, 0, 1)], axis=1)
+
+
+def _fold_in(key: Array, index: Array | int) -> Array:
+    if _is_for_each(key):
+        return jax.vmap(jax.random.fold_in, (0, None))(key, index)
+    return jax.random.fold_in(key, index)
 
 
 def sample_tokens(
@@ -167,7 +256,7 @@ def sample_tokens(
 
     Args:
         logits: logits [B, V].
-        key: key for the draw; not used at temperature 0.
+        key: key for the draw, or one for each row [B]; not used at temperature 0.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
@@ -190,6 +279,8 @@ def sample_tokens(
         scaled = jnp.put_along_axis(jnp.full_like(scaled, -jnp.inf), places, values, axis=-1, inplace=False)
     if top_p is not None and top_p < 1:
         scaled = jnp.where(_most_likely(scaled, top_p), scaled, -jnp.inf)
+    if _is_for_each(key):
+        return jax.vmap(partial(jax.random.categorical, axis=-1))(key, scaled)
     return jax.random.categorical(key, scaled, axis=-1)
 
 

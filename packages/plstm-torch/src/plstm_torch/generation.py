@@ -1,13 +1,15 @@
 """Sampling text from a model that has a cache and a step."""
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plstm_config.sampling import check_prompt, check_sampling
+from plstm_config.sampling import check_prompt, check_prompts, check_sampling
 
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
 _GREEDY = 1e-30
@@ -27,8 +29,10 @@ class Decoder(Protocol):
 
     training: bool
 
-    def __call__(self, token_ids: Tensor, *, return_cache: bool) -> tuple[Tensor, Any]:
-        """Map tokens [B, T] to logits [B, T, V] and the cache after them."""
+    def __call__(
+        self, token_ids: Tensor, *, return_cache: bool, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Map tokens [B, T] to logits [B, T, V] and the cache after them, of packed sequences one for each."""
 
     def step(self, token_ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Map tokens [B] to logits [B, V] and the new cache."""
@@ -86,35 +90,67 @@ def sample_tokens(
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
 
-@torch.no_grad()
+@overload
 def generate(
     model: Decoder,
     token_ids: Int[Tensor, "B T"],
     max_new_tokens: int,
     *,
+    temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
+    seed: int | Sequence[int] | None = ...,
+) -> Int[Tensor, "B T2"]: ...
+
+
+@overload
+def generate(
+    model: Decoder,
+    token_ids: Sequence[Tensor],
+    max_new_tokens: int,
+    *,
+    temperature: float = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
+    seed: int | Sequence[int] | None = ...,
+) -> list[Tensor]: ...
+
+
+@torch.no_grad()
+def generate(
+    model: Decoder,
+    token_ids: Int[Tensor, "B T"] | Sequence[Tensor],
+    max_new_tokens: int,
+    *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | None = None,
-) -> Int[Tensor, "B T2"]:
+    seed: int | Sequence[int] | None = None,
+) -> Int[Tensor, "B T2"] | list[Tensor]:
     """Continue token sequences: the prompt in one parallel pass, then one step per new token.
 
-    The model runs in evaluation mode and is put back afterwards. Randomness comes from a generator of its own, so
+    The model runs in evaluation mode and is put back afterwards. Randomness comes from generators of its own, so
     neither the global random state matters nor is it changed.
+
+    A model reads every token it is given: padding, on whichever side, changes states and logits. Prompts of different
+    lengths are therefore given as a list. They are packed one after the other without any padding, and each is
+    continued as if it were alone.
 
     Args:
         model: a model with `__call__(token_ids, return_cache=True)` and `step`.
-        token_ids: prompt [B, T] with T >= 1.
+        token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
         max_new_tokens: number of tokens to append.
         temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
-        seed: seed of the draws; None draws a fresh one.
+        seed: seed of the draws; None draws a fresh one. With one seed for each prompt, what a prompt is continued with
+            does not depend on the others.
 
     Returns:
-        Tokens [B, T + max_new_tokens], the prompt included.
+        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
+        TypeError: the prompts are neither a tensor nor a list of tensors.
         ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
 
     Example:
@@ -124,29 +160,79 @@ def generate(
         >>> model = plstm_torch.build(config)
         >>> generate(model, torch.tensor([[1, 2]]), max_new_tokens=4, top_k=3, seed=0).shape
         torch.Size([1, 6])
+        >>> [len(text) for text in generate(model, [torch.tensor([1, 2]), torch.tensor([3])], max_new_tokens=4)]
+        [6, 5]
     """
     check_sampling(temperature, top_k, top_p)
-    check_prompt(token_ids, max_new_tokens)
-    if max_new_tokens == 0:
-        return token_ids
-    generator = torch.Generator(device=token_ids.device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    was_training = model.training
-    if was_training:
-        model.train(False)
-    try:
-        logits, cache = model(token_ids, return_cache=True)
-        last = logits[:, -1]
-        tokens = [token_ids]
-        for index in range(max_new_tokens):
-            drawn = sample_tokens(last, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-            tokens.append(drawn.to(token_ids.dtype).unsqueeze(1))
-            if index + 1 < max_new_tokens:
-                last, cache = model.step(drawn, cache)
-    finally:
+    prompts = _prompts(token_ids, max_new_tokens)
+    generators = _generators(seed, prompts)
+    new: list[Tensor] = []
+    if max_new_tokens and len(prompts):
+        was_training = model.training
         if was_training:
-            model.train(True)
-    return torch.cat(tokens, dim=1)
+            model.train(False)
+        try:
+            options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+            new = _new_tokens(model, prompts, max_new_tokens, generators, options)
+        finally:
+            if was_training:
+                model.train(True)
+    if isinstance(prompts, Tensor):
+        return torch.cat([prompts, *(tokens.to(prompts.dtype).unsqueeze(1) for tokens in new)], dim=1)
+    continued = torch.stack(new, 1) if new else [prompt[:0] for prompt in prompts]
+    return [torch.cat([prompt, more.to(prompt.dtype)]) for prompt, more in zip(prompts, continued, strict=True)]
+
+
+def _new_tokens(
+    model: Decoder,
+    prompts: Tensor | list[Tensor],
+    count: int,
+    generators: list[torch.Generator],
+    options: dict[str, Any],
+) -> list[Tensor]:
+    """The tokens [B] that follow, one step after the other."""
+    last, cache = _read(model, prompts)
+    tokens = []
+    while True:
+        parts = [last] if len(generators) == 1 else list(last.split(1))
+        drawn = [sample_tokens(part, generator=g, **options) for part, g in zip(parts, generators, strict=True)]
+        tokens.append(torch.cat(drawn))
+        if len(tokens) == count:
+            return tokens
+        last, cache = model.step(tokens[-1], cache)
+
+
+def _read(model: Decoder, prompts: Tensor | list[Tensor]) -> tuple[Tensor, Any]:
+    """The logits [B, V] after the prompts, and the cache."""
+    if isinstance(prompts, Tensor):
+        logits, cache = model(prompts, return_cache=True)
+        return logits[:, -1], cache
+    bounds = torch.tensor([0, *accumulate(map(len, prompts))], device=prompts[0].device)
+    logits, cache = model(torch.cat(prompts).unsqueeze(0), return_cache=True, cu_seqlens=bounds)
+    return logits[0, bounds[1:] - 1], cache
+
+
+def _prompts(token_ids: object, max_new_tokens: int) -> Tensor | list[Tensor]:
+    if isinstance(token_ids, Tensor):
+        check_prompt(token_ids, max_new_tokens)
+        return token_ids
+    if not isinstance(token_ids, list | tuple) or not all(isinstance(prompt, Tensor) for prompt in token_ids):
+        raise TypeError(f"token_ids: expected a tensor [B, T] or a list of tensors [T], got {type(token_ids).__name__}")
+    check_prompts(token_ids, max_new_tokens)
+    return list(token_ids)
+
+
+def _generators(seed: int | Sequence[int] | None, prompts: Tensor | list[Tensor]) -> list[torch.Generator]:
+    """One generator for all prompts, or one for each."""
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
+    if isinstance(seed, Sequence) and len(seeds) != len(prompts):
+        raise ValueError(f"seed: expected one for each of {len(prompts)} prompts, got {len(seeds)}")
+    generators = []
+    for one in seeds:
+        generator = torch.Generator(device=prompts[0].device if len(prompts) else "cpu")
+        if one is None:
+            generator.seed()
+        else:
+            generator.manual_seed(one)
+        generators.append(generator)
+    return generators

@@ -276,31 +276,7 @@ class pLSTMConv(nn.Module):
 
 def _topology(edge_index: Tensor, num_nodes: int, mode: Mode, undirected: bool, bounds: Any) -> DagTopology:
     pairs = edge_index.detach().cpu().numpy()
-    _check_edges(pairs, undirected)
     return DagTopology.from_edge_index(num_nodes, pairs, mode, undirected=undirected, node_ptr=bounds)
-
-
-def _check_edges(pairs: Any, undirected: bool) -> None:
-    """Name the remedy for what is usual in PyTorch Geometric and has no meaning on a DAG."""
-    if pairs.ndim != 2 or pairs.shape[0] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-        return  # the topology says what is wrong
-    loops = pairs[0] == pairs[1]
-    if loops.any():
-        node = int(pairs[0, loops.argmax()])
-        raise ValueError(
-            f"edge_index: expected no self loop, got one at node {node}; "
-            "torch_geometric.utils.remove_self_loops drops them"
-        )
-    if undirected:
-        return
-    span = int(pairs.max(initial=0)) + 1
-    both = np.isin(pairs[0] * span + pairs[1], pairs[1] * span + pairs[0])
-    if both.any():
-        tail, head = sorted(pairs[:, both.argmax()].tolist())
-        raise ValueError(
-            f"edge_index: expected a directed acyclic graph, got both ({tail}, {head}) and ({head}, {tail}); "
-            "of an undirected graph, say undirected=True"
-        )
 
 
 def _bounds(batch: Tensor | None, num_nodes: int) -> Any:

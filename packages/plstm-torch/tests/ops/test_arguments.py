@@ -16,7 +16,7 @@ from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
 from plstm_torch.layers.graph_indices import graph_indices
-from plstm_torch.ops import plstm_1d, plstm_graph
+from plstm_torch.ops import plstm_1d, plstm_2d, plstm_2d_oriented, plstm_graph
 
 TOPOLOGY = DagTopology.from_edges(5, [(0, 1), (1, 2), (0, 2), (2, 4)])
 SIZES = [(2, 5, 3), (2, 5, 3), (2, 5, 3), (2, 4), (2, 3), (2, 4), (2, 5)]
@@ -35,7 +35,20 @@ def nested(tensor):
     return torch.nested.nested_tensor([tensor[0], tensor[1, :3]], layout=torch.jagged)
 
 
+def grid(orientations=()):
+    sizes = {"source_r": (1, 1, 1), "source_d": (1, 1, 1), "transition_rl": (1, 1), "transition_du": (1, 1)}
+    sizes |= {"mark_l": (1, 1, 1), "mark_u": (1, 1, 1)}
+    gates = {name: torch.randn(2, *orientations, 3, 4, *size) for name, size in sizes.items()}
+    nodes = {"query": (3, 1), "key": (3, 1), "value": (2, 1), "direct": (1, 1, 1, 1)}
+    return gates | {name: torch.randn(2, 3, 4, *size) for name, size in nodes.items()}
+
+
+GRIDS = {plstm_2d: grid, plstm_2d_oriented: lambda: grid((4,))}
 UNUSUAL = {
+    "nested in strides": (
+        lambda tensor: torch.nested.nested_tensor([tensor[0], tensor[1, :3]]),
+        "expected a dense tensor, got a nested tensor",
+    ),
     "sparse": (lambda tensor: tensor.to_sparse(), "expected a dense tensor, got layout torch.sparse_coo"),
     "nested": (nested, "expected a dense tensor, got a nested tensor"),
     "float8": (lambda tensor: tensor.to(torch.float8_e5m2), "expected a dtype of at least 16 bits, got torch.float8"),
@@ -44,6 +57,7 @@ UNUSUAL = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_unusual_tensors_are_refused(kind):
     make, message = UNUSUAL[kind]
@@ -56,6 +70,10 @@ def test_unusual_tensors_are_refused(kind):
         tensors[place] = make(tensors[place])
         with pytest.raises(TypeError, match=f"^{name}: {message}"):
             plstm_graph(*tensors, TOPOLOGY)
+    for op, make_grid in GRIDS.items():
+        for name in ("query", "value", "direct", "transition_du"):
+            with pytest.raises(TypeError, match=f"^{name}: {message}"):
+                op(**(make_grid() | {name: make(make_grid()[name])}))
 
 
 @pytest.mark.parametrize("scale", [2, 10**30, np.array(0.5), np.float32(0.5), torch.tensor(0.5), torch.tensor(2)])
@@ -65,6 +83,9 @@ def test_scales_of_every_kind(scale):
     assert_close(plstm_1d(*tensors, scale=scale), expected, "float32")
     expected = plstm_graph(*graph(), TOPOLOGY, scale=float(scale))
     assert plstm_graph(*graph(), TOPOLOGY, scale=scale).dtype == expected.dtype
+    for op, make in GRIDS.items():
+        tensors = make()
+        assert_close(op(**tensors, scale=scale), op(**tensors, scale=float(scale)), "float32")
 
 
 @pytest.mark.parametrize("implementation", ["recurrent", "chunkwise"])
@@ -159,3 +180,8 @@ def test_a_model_trains_after_inference():
     output.sum().backward()
     assert torch.equal(output, expected)
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_borders_need_values():
+    with pytest.raises(ValueError, match="^cu_seqlens: expected boundaries with values, got a tensor"):
+        plstm_1d(*sequence(), cu_seqlens=torch.tensor([0, 5], device="meta"))

@@ -10,11 +10,12 @@ from plstm_config.topology import DagTopology
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
-from plstm_torch.ops import plstm_1d, plstm_graph
+from plstm_torch.ops import plstm_1d, plstm_2d, plstm_graph
 
 KINDS = pytest.mark.parametrize("j", [SCALAR, STATE_TRACKING], ids=["scalar", "state_tracking"])
 FORMS = pytest.mark.parametrize("implementation", ["recurrent", "chunkwise"])
 GRAPH_FORMS = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
+GRID_FORMS = pytest.mark.parametrize("implementation", ["chunkwise", "parallel"])
 BAD = [torch.nan, torch.inf, 1e300]
 
 
@@ -39,6 +40,22 @@ def draw_graph(topology, j=None, heads=2, dtype=torch.float64, device=None):
     ]
 
 
+def draw_grid(mode, j=SCALAR, sides=(5, 7), batch=3, dtype=torch.float64):
+    jq, jk, jv, jt, jo = j
+    sizes = {"query": (3, jq), "key": (3, jk), "value": (2, jv), "direct": (jo, jq, jk, jv)}
+    sizes |= dict.fromkeys(("source_r", "source_d"), (jt, jk, jv)) | {"mark_l": (jo, jq, jt)}
+    present = {"P": ("rl", "du"), "L": ("rl", "du", "ru"), "R": ("rl", "du", "dl"), "general": ("rl", "du", "ru", "dl")}
+    sizes |= {f"transition_{name}": (jt, jt) for name in present[mode]}
+    if mode != "P":
+        sizes["mark_u"] = (jo, jq, jt)
+    return {name: 0.5 * torch.randn(batch, *sides, *size, dtype=dtype) for name, size in sizes.items()}
+
+
+def run_grid(tensors, mode, implementation, **keywords):
+    keywords |= {"mode": "P"} if mode == "P" else {}
+    return plstm_2d(**tensors, implementation=implementation, **keywords)
+
+
 def evaluate(function, tensors):
     """Results and gradients; every tensor must be part of the graph."""
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
@@ -51,6 +68,13 @@ def evaluate(function, tensors):
 def assert_same_where_finite(actual, expected, label):
     finite = expected.isfinite() & (expected.abs() < 1e100)
     assert_close(actual[finite], expected[finite], label=label)
+    assert not (actual.isfinite() & expected.isnan()).any(), label
+
+
+def assert_same_places(actual, expected, leading, label):
+    """Places of ordinary numbers agree; inside of transforms, a place is spoilt as a whole."""
+    whole = expected.isfinite().flatten(leading).all(-1)
+    assert_close(actual[whole], expected[whole], label=label)
     assert not (actual.isfinite() & expected.isnan()).any(), label
 
 
@@ -131,6 +155,56 @@ def test_spoilt_rows_under_transforms_and_the_compiler(j):
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")(*tensors)
     for found, right in ((both[0], expected), (both[1], expected.flip(0)), (compiled, expected)):
         assert_same_where_finite(found, right, "output")
+
+
+@KINDS
+@GRID_FORMS
+@pytest.mark.parametrize("mode", ["P", "L", "R", "general"])
+@pytest.mark.parametrize("states", [False, True])
+def test_grids_that_overflow_are_walked(j, implementation, mode, states):
+    tensors = draw_grid(mode, j)
+    tensors["transition_du"][1, 2, 2:4] *= 1e200
+    for name in ("source_r", "source_d"):
+        tensors[name][1, :, :3] = 0.0  # what the product would multiply is zero
+    names = list(tensors)
+
+    def run(*x, form):
+        return run_grid(dict(zip(names, x, strict=True)), mode, form, block_size=3, return_last_state=states)
+
+    results = []
+    for form in ("recurrent", implementation):
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors.values()]
+        output = run(*leaves, form=form)
+        output, sides = output if states else (output, ())
+        found = torch.autograd.grad([output, *sides], leaves, [torch.ones_like(r) for r in (output, *sides)])
+        results.append([output.detach(), *(side.detach() for side in sides), *found])
+    for number, (expected, found) in enumerate(zip(*results, strict=True)):
+        if number < len(results[0]) - len(names):
+            assert_same_where_finite(found, expected, mode)
+        assert_close(found[::2], expected[::2], kind="gradient", label=mode)  # of the rows beside the spoilt one
+
+
+@KINDS
+@GRID_FORMS
+@pytest.mark.parametrize("mode", ["P", "L", "general"])
+def test_spoilt_grids_under_transforms_and_the_compiler(j, implementation, mode):
+    tensors = draw_grid(mode, j)
+    tensors["value"][1, 2, 3] = torch.nan
+    options = {"block_size": 3, "return_last_state": True}
+    expected, sides = run_grid(tensors, mode, "recurrent", return_last_state=True)
+
+    def run(given):
+        output, states = run_grid(given, mode, implementation, **options)
+        return output, *states
+
+    both = torch.func.vmap(run)({name: torch.stack([tensor, tensor.flip(0)]) for name, tensor in tensors.items()})
+    torch.compiler.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")(tensors)
+    for number, right in enumerate((expected, *sides)):
+        for found, wanted in (
+            (both[number][0], right), (both[number][1], right.flip(0)), (compiled[number], right)
+        ):  # fmt: skip
+            assert_same_places(found, wanted, right.dim() - 2 if number == 0 else 2, mode)
 
 
 @GRAPH_FORMS

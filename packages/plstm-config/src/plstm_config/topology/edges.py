@@ -112,7 +112,10 @@ def check_edges(edges: Index, num_nodes: int) -> None:
         raise ValueError(f"edges: expected {expected}, got {_describe(edges, outside)}")
     loops = edges[:, 0] == edges[:, 1]
     if loops.any():
-        raise ValueError(f"edges: expected no self loop, got {_describe(edges, loops)}")
+        raise ValueError(
+            f"edges: expected no self loop, got {_describe(edges, loops)}; "
+            "drop self loops, since a node reads its own input by its direct gate"
+        )
     repeated = repeats(edges[:, 0] * max(num_nodes, 1) + edges[:, 1])
     if repeated.any():
         raise ValueError(f"edges: expected every edge once, got again {_describe(edges, repeated)}")
@@ -242,8 +245,25 @@ def _describe(edges: Index, chosen: NDArray[np.bool_]) -> str:
 
 
 def _cycle_error(edges: Index, remaining: Index) -> ValueError:
-    """Walk backwards among the nodes that never became free; each has a predecessor among them, so one must repeat."""
+    """Name a cycle, and the remedy where it is an edge that is listed both ways."""
     inside = np.flatnonzero((remaining[edges] > 0).all(axis=1))
+    span = len(remaining)
+    both_ways = np.isin(edges[inside, 0] * span + edges[inside, 1], edges[inside, 1] * span + edges[inside, 0])
+    if both_ways.any():
+        position = int(inside[both_ways.argmax()])
+        tail, head = edges[position].tolist()
+        cycle, remedy = [tail, head, tail], "; of an undirected graph, say undirected=True where its topology is made"
+    else:
+        (cycle, position), remedy = _find_cycle(edges, inside), ""
+    shown = cycle if len(cycle) <= _SHOWN_CYCLE else [*cycle[: _SHOWN_CYCLE - 1], "...", cycle[-1]]
+    return ValueError(
+        f"edges: expected no cycle, got ({cycle[0]}, {cycle[1]}) at position {position} "
+        f"in the cycle {' -> '.join(map(str, shown))}{remedy}"
+    )
+
+
+def _find_cycle(edges: Index, inside: Index) -> tuple[list[int], int]:
+    """Walk backwards among the nodes that never became free; each has a predecessor among them, so one must repeat."""
     entering = dict(zip(edges[inside, 1].tolist(), inside.tolist(), strict=True))
     node, path, seen = int(edges[inside[0], 1]), [], set()
     while node not in seen:
@@ -251,9 +271,4 @@ def _cycle_error(edges: Index, remaining: Index) -> ValueError:
         path.append(node)
         node = int(edges[entering[node], 0])
     cycle = [*path[path.index(node) :], node][::-1]
-    position = entering[cycle[1]]
-    shown = cycle if len(cycle) <= _SHOWN_CYCLE else [*cycle[: _SHOWN_CYCLE - 1], "...", cycle[-1]]
-    return ValueError(
-        f"edges: expected no cycle, got ({cycle[0]}, {cycle[1]}) at position {position} "
-        f"in the cycle {' -> '.join(map(str, shown))}"
-    )
+    return cycle, entering[cycle[1]]

@@ -130,6 +130,11 @@ def lifted(array: Array, ndim: int) -> Array:
     return lax.expand_dims(array, range(ndim - array.ndim))
 
 
+def only_finite(array: Array) -> Array:
+    """The array with zeros for what is not finite."""
+    return jnp.where(jnp.isfinite(array), array, jnp.zeros((), array.dtype))
+
+
 def where_seen(scores: Array, rows: int, columns: int, *, own: bool) -> Array:
     """Scores of the places before each place, or up to it if `own`, and zero where zero times NaN would not be.
 

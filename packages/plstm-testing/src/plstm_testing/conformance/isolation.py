@@ -2,29 +2,34 @@
 
 One place of the input is spoilt. Outputs and states that do not depend on it must be those of the reference, outputs
 that do must not look finite, and gradients of other rows of the batch, packed sequences and graphs must be right.
-Within the spoilt sequence or graph, gradients are free: a cotangent of zero times NaN has no agreed value.
+Where products of finite numbers overflow on a grid, its results depend on the order of products, but on no other grid.
+Within the spoilt sequence, grid or graph, gradients are free: a cotangent of zero times NaN has no agreed value.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from plstm_config.shapes import PLSTM_1D, PLSTM_GRAPH
+from plstm_config.shapes import PLSTM_1D, PLSTM_2D, PLSTM_GRAPH
 from plstm_config.topology import DagTopology
 
 from ..tolerances import assert_close
 from . import truth
-from .adapter import Adapter, Array, Result
-from .cases import SCALAR, STATE_TRACKING, graph, sequence
+from .adapter import Adapter, Array, Result, Value
+from .cases import MODES, SCALAR, STATE_TRACKING, graph, grid, sequence
 from .draws import Case
 
+_GATES = ("source", "transition", "mark")
+_OVERFLOWING = 1e200
 _ROW = 1  # of the batch, or the head, that is spoilt
 _HUGE = 1e100  # the way to an overflow, which depends on the order of products
 _STATES = {"states": (True, True), "from_zero": (False, True), "output_only": (False, False)}  # initial, last
 _BOUNDS = [0, 4, 7, 7, 13]
+_SIDES = (5, 7)  # no multiples of the block
+_PLACE = (2, 3)
 _FIRST = 5  # nodes of the first graph, which is spoilt
 _GRAPHS = DagTopology.batch(
     [
@@ -40,11 +45,13 @@ class Spoilt:
 
     Attributes:
         case: the arguments.
-        own: for each argument and the last state, the places [rows, places] whose gradient or value is free.
+        own: for each argument, the places [rows, ...] whose gradient is free, and those of the last state that are.
+        lost: rows of the batch of which nothing is compared.
     """
 
     case: Case
     own: dict[str, Array]
+    lost: Array = field(default_factory=lambda: np.zeros(0, int))
 
 
 def spoilt_cases(op: str) -> Iterator[Spoilt]:
@@ -58,6 +65,8 @@ def spoilt_cases(op: str) -> Iterator[Spoilt]:
     """
     if op == "plstm_1d":
         yield from _sequences()
+    elif op in ("plstm_2d", "plstm_2d_oriented"):
+        yield from _grids(oriented=op == "plstm_2d_oriented")
     elif op == "plstm_graph":
         yield from _graphs()
 
@@ -77,20 +86,30 @@ def check_isolation(adapter: Adapter, spoilt: Spoilt, implementation: str) -> No
     with np.errstate(all="ignore"):
         expected = truth.evaluate(call)
     result: Result = adapter.run_op(call)
-    _compare_reached(result.output, expected.output, "output")
+    leading = 3 if spoilt.case.op.startswith("plstm_2d") else 2
+    _compare_reached(result.output, expected.output, leading, "output", spoilt.lost)
+    if isinstance(expected.last_state, tuple) and isinstance(result.last_state, tuple):
+        for side, found, right in zip(("right", "bottom"), result.last_state, expected.last_state, strict=True):
+            _compare_reached(found, right, right.ndim - 3, side, spoilt.lost)
     if isinstance(expected.last_state, np.ndarray) and isinstance(result.last_state, np.ndarray):
         free = spoilt.own["last_state"]
         assert_close(result.last_state[~free], expected.last_state[~free], "float64", "state", "last_state")
     for name, free in spoilt.own.items():
         if name in expected.gradients:
-            found, right = (np.asarray(gradients[name]) for gradients in (result.gradients, expected.gradients))
-            assert_close(found[~free], right[~free], "float64", "gradient", f"gradient of {name}")
+            both = (_parts(gradients[name]) for gradients in (result.gradients, expected.gradients))
+            for found, right in zip(*both, strict=True):
+                assert_close(found[~free], right[~free], "float64", "gradient", f"gradient of {name}")
 
 
-def _compare_reached(actual: Array, reference: Array, label: str) -> None:
-    """Places [rows, places, ...] of ordinary numbers must agree, and no NaN may look finite."""
+def _parts(value: Value) -> tuple[Array, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _compare_reached(actual: Array, reference: Array, leading: int, label: str, lost: Array) -> None:
+    """Places, in as many leading axes, of ordinary numbers must agree, and no NaN may look finite."""
+    actual, reference = (np.delete(array, lost, 0) for array in (actual, reference))
     with np.errstate(invalid="ignore"):
-        whole = (np.abs(reference) < _HUGE).all(axis=tuple(range(2, reference.ndim)))
+        whole = (np.abs(reference) < _HUGE).all(axis=tuple(range(leading, reference.ndim)))
     assert_close(actual[whole], reference[whole], "float64", "output", label)
     hidden = np.isfinite(actual) & np.isnan(reference)
     if hidden.any():
@@ -124,6 +143,47 @@ def _spoil(case: Case, names: list[str], steps: slice, value: float = np.nan) ->
     states = sequences if packed else sequences[:, 0]
     own = dict.fromkeys(PLSTM_1D, free) | {"initial_state": states, "last_state": states}
     return Spoilt(replace(case, arguments=arguments), own)
+
+
+def _grids(oriented: bool) -> Iterator[Spoilt]:
+    for mode in ("P", "L", "R") if oriented else MODES:
+        for states, (initial, last) in _STATES.items():
+            yield _spoil_grid(f"spoilt_{states}_{mode}", mode, initial=initial, last=last, oriented=oriented)
+        yield _spoil_grid(f"spoilt_state_tracking_{mode}", mode, j=STATE_TRACKING, initial=True, oriented=oriented)
+
+
+def _spoil_grid(name: str, mode: str, *, initial: bool, oriented: bool, **options: Any) -> Spoilt:
+    """Spoil one place of one argument in each row of the batch but the first; the gradients of these rows are free."""
+    rows: list[tuple[str, float]] = [(argument, np.nan) for argument in PLSTM_2D]
+    rows += [("key", np.inf), ("transition_rl", _OVERFLOWING)]
+    sides = ("left", "top") if initial else ()
+    batch = 1 + len(rows) + len(sides)
+    options |= {"initial": initial, "oriented": oriented, "block_size": 3, "batch": batch}
+    case = grid(name, *_SIDES, mode, **options)
+    arguments: dict[str, Any] = {key: np.array(a) for key, a in case.arguments.items() if isinstance(a, np.ndarray)}
+    for row, (argument, value) in enumerate(rows, 1):
+        if argument in arguments:
+            place = (slice(None), *_PLACE) if oriented and argument.startswith(_GATES) else _PLACE
+            _spoil_place(arguments[argument][row], place, value)
+    if initial:
+        state = [np.array(side) for side in case.arguments["initial_state"]]
+        for row, side, place in zip((-2, -1), state, _PLACE[::-1], strict=True):
+            side[row, ..., place, :, :, :] = np.nan
+        arguments["initial_state"] = tuple(state)
+    spoilt = np.arange(batch) > 0
+    own = dict.fromkeys((*PLSTM_2D, "initial_state"), spoilt)
+    lost = np.flatnonzero([False, *(value == _OVERFLOWING for _, value in rows)])
+    return Spoilt(replace(case, arguments={**case.arguments, **arguments}), own, lost)
+
+
+def _spoil_place(array: Array, place: tuple[slice | int, ...], value: float) -> None:
+    """Write a value into a place of one row, or let it and its neighbour to the right multiply beyond any number."""
+    if value == _OVERFLOWING:
+        array[place] *= value
+        place = (*place[:-2], place[-2] + 1, place[-1])  # type: ignore[operator]
+        array[place] *= value
+    else:
+        array[place] = value
 
 
 def _graphs() -> Iterator[Spoilt]:

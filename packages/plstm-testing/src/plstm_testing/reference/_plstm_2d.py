@@ -182,8 +182,12 @@ def _forward(arrays: tuple[Array | None, ...], initial_state: States | None, sca
             at = np.s_[:, x, y]
             read = READ(q[at], m_l[at], r[at]) + READ(q[at], m_u[at], d[at])
             output[at] = factor * (read + SKIP(q[at], direct[at], k[at], v[at]))
-            r[:, x + 1, y] = MOVE(t_rl[at], r[at]) + MOVE(t_ru[at], d[at]) + WRITE(s_r[at], k[at], v[at])
-            d[:, x, y + 1] = MOVE(t_du[at], d[at]) + MOVE(t_dl[at], r[at]) + WRITE(s_d[at], k[at], v[at])
+            r[:, x + 1, y] = MOVE(t_rl[at], r[at]) + WRITE(s_r[at], k[at], v[at])
+            d[:, x, y + 1] = MOVE(t_du[at], d[at]) + WRITE(s_d[at], k[at], v[at])
+            if arguments["transition_ru"] is not None:  # what is left out moves nothing, not even NaN
+                r[:, x + 1, y] += MOVE(t_ru[at], d[at])
+            if arguments["transition_dl"] is not None:
+                d[:, x, y + 1] += MOVE(t_dl[at], r[at])
     return _Run(doubles, factor, output, r, d)
 
 

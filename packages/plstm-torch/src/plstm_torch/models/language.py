@@ -1,6 +1,6 @@
 """The language model: token embedding, blocks, head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class pLSTMLMModel(ContextModule):
 
     With `tie_weights` the head is the embedding table. The state after a sequence is a cache, so that text can be
     continued token by token at constant cost.
+
+    There is no mask: every token is read, so padding changes logits on its right, and the cache.
+    Sequences of different lengths are packed instead, one after the other along T with their borders in `cu_seqlens`,
+    which is exact; `generate` does so with a list of prompts.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
 
@@ -142,15 +146,15 @@ class pLSTMLMModel(ContextModule):
 
     def generate(
         self,
-        token_ids: Int[Tensor, "B T"],
+        token_ids: Int[Tensor, "B T"] | Sequence[Tensor],
         max_new_tokens: int,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int | None = None,
-    ) -> Int[Tensor, "B T2"]:
-        """Continue sequences; see `plstm_torch.generation.generate`."""
+        seed: int | Sequence[int] | None = None,
+    ) -> Int[Tensor, "B T2"] | list[Tensor]:
+        """Continue prompts of one length [B, T], or a list of any lengths; see `plstm_torch.generation.generate`."""
         return generate(self, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def _run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]
         outputs, saved = form.forward(*inputs)
         if form.careful is None:
             return outputs, saved
-        spoilt = _rows_that_are_not_finite(outputs)
+        spoilt = rows_that_are_not_finite(outputs)
         for rows in _pieces(form.careful, spoilt, inputs):
             found = form.careful.function(*(tensor[rows] for tensor in inputs))
             for output, right in zip(outputs, found, strict=True):
@@ -124,15 +124,15 @@ def _where_not_finite(fast: Tensor, careful: Tensor) -> Tensor:
     return torch.where(fast.isfinite(), fast, careful)
 
 
-def _rows_that_are_not_finite(outputs: Tensors) -> Tensor:
+def rows_that_are_not_finite(outputs: Tensors) -> Tensor:
     """Whether a row of any output holds something else than finite numbers, [B]."""
-    if _has_numbers(outputs[0]) and not math.isfinite(sum(float(output.sum()) for output in outputs)):
+    if has_numbers(outputs[0]) and not math.isfinite(sum(float(output.sum()) for output in outputs)):
         finite = [output.isfinite().flatten(1).all(1) for output in outputs]
         return ~torch.stack(finite).all(0)
     return torch.zeros(outputs[0].shape[0], dtype=torch.bool, device=outputs[0].device)
 
 
-def _has_numbers(tensor: Tensor) -> bool:
+def has_numbers(tensor: Tensor) -> bool:
     """Whether the host may look at the numbers: not where there are none, nor while a CUDA graph is captured."""
     if tensor.device.type == "meta" or isinstance(tensor, FakeTensor):
         return False
@@ -141,7 +141,7 @@ def _has_numbers(tensor: Tensor) -> bool:
 
 def _pieces(careful: CarefulForm, spoilt: Tensor, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
     """Indices of the rows that are left to the careful form, as many at a time as it takes at once."""
-    if _has_numbers(spoilt) and bool(spoilt.any()):
+    if has_numbers(spoilt) and bool(spoilt.any()):
         yield from spoilt.nonzero().squeeze(1).split(careful.rows(*inputs))
 
 

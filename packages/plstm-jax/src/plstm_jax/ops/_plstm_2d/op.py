@@ -13,6 +13,7 @@ from plstm_config.shapes import Sizes, check_plstm_2d, check_plstm_2d_oriented
 from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops._plstm_2d.recurrent import recurrent
+from plstm_jax.ops._plstm_2d.spoilt import marked, reached, without_spoilt
 from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
@@ -254,9 +255,10 @@ def _run(
         result = Result(jnp.zeros([sizes[letter] for letter in ("B", "X", "Y", "DV", "JO")], dtype), left, top)
     elif implementation == "recurrent":
         result = recurrent(problem)
-    elif implementation == "parallel":
-        result = chunkwise(problem, (x, y))
     else:
         side = BLOCK_SIZE if block_size is None else block_size
-        result = chunkwise(problem, (side, side))
+        block = (x, y) if implementation == "parallel" else (side, side)
+        enters = initial_state is not None
+        result = chunkwise(without_spoilt(problem, enters=enters), block)
+        result = marked(result, reached(problem, enters=enters))
     return result._replace(output=result.output.astype(jnp.result_type(inputs[2])))

@@ -15,8 +15,8 @@ from plstm_config.shapes import PLSTM_GRAPH, check_plstm_graph
 from plstm_jax.ops._plstm_graph.dense import read_dense, solve_dense
 from plstm_jax.ops._plstm_graph.levels import solve_by_levels
 from plstm_jax.ops._plstm_graph.plan import GraphPlan, plan_graph
-from plstm_jax.ops._plstm_graph.spoilt import is_spoilt, marked, only_finite, spoilt_edges, spoilt_nodes
-from plstm_jax.ops.arrays import compute_dtype, contract, scale_factor
+from plstm_jax.ops._plstm_graph.spoilt import is_spoilt, marked, spoilt_edges, spoilt_nodes
+from plstm_jax.ops.arrays import compute_dtype, contract, only_finite, scale_factor
 
 IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
 # Edges of the largest graph up to which one triangular solve is faster than the levels.

@@ -15,11 +15,6 @@ from plstm_jax.ops._plstm_graph.levels import solve_by_levels
 from plstm_jax.ops._plstm_graph.plan import GraphPlan
 
 
-def only_finite(array: Array) -> Array:
-    """The array with zeros for what is not finite."""
-    return jnp.where(jnp.isfinite(array), array, jnp.zeros((), array.dtype))
-
-
 def is_spoilt(array: Float[Array, "R H ..."]) -> Bool[Array, "R H"]:
     """Whether anything in a row is not finite."""
     return ~jnp.all(jnp.isfinite(array), axis=range(2, array.ndim))

@@ -125,9 +125,11 @@ def checked_bounds(cu_seqlens: Tensor, length: int, device: torch.device) -> Ten
 
     Raises:
         TypeError: if they are no integers.
-        ValueError: if they do not start at 0, decrease, or do not end at `length`. Not while a graph is traced, which
-            cannot look at values.
+        ValueError: if they have no values, do not start at 0, decrease, or do not end at `length`. Not while a graph is
+            traced, which cannot look at values.
     """
     if torch.compiler.is_compiling():
         return cu_seqlens.to(device, torch.int64)
+    if isinstance(cu_seqlens, Tensor) and cu_seqlens.is_meta:
+        raise ValueError("cu_seqlens: expected boundaries with values, got a tensor on the device meta")
     return torch.tensor(check_cu_seqlens(cu_seqlens, length), device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
 from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
+from plstm_torch.ops._plstm_2d.spoilt import isolated
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
 ONE_ORIENTATION: Flips = ((False, False),)
@@ -112,9 +114,10 @@ def plstm_2d(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
+    dtype = _compute_dtype((query, key, value, direct), arguments, initial_state)
     check_plstm_2d(query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale)
     output, last_state = _run(
-        (query, key, value, direct), arguments, initial_state,
+        (query, key, value, direct), arguments, initial_state, dtype,
         (ONE_ORIENTATION, return_last_state, scale, implementation, block_size),
     )  # fmt: skip
     if last_state is None:
@@ -199,11 +202,12 @@ def plstm_2d_oriented(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
+    dtype = _compute_dtype((query, key, value, direct), arguments, initial_state)
     check_plstm_2d_oriented(
         query, key, value, **arguments, direct=direct, mode=mode, initial_state=initial_state, scale=scale
     )
     output, last_state = _run(
-        (query, key, value, direct), arguments, initial_state,
+        (query, key, value, direct), arguments, initial_state, dtype,
         (FOUR_ORIENTATIONS, return_last_state, scale, implementation, block_size),
     )  # fmt: skip
     return output if last_state is None else (output, last_state)
@@ -218,19 +222,27 @@ def resolve_implementation(implementation: str, problem: Problem) -> str:
     return "parallel" if x * y <= limit else "chunkwise"
 
 
+def _compute_dtype(
+    inputs: tuple[Tensor, ...], gates: dict[str, Any], initial_state: tuple[Tensor, Tensor] | None
+) -> torch.dtype:
+    """What a call is computed in, once its arguments are known to be tensors for it."""
+    named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
+    if isinstance(initial_state, tuple | list):
+        sides = ("initial_state[0] (left)", "initial_state[1] (top)")
+        named |= dict(zip(sides, initial_state, strict=False))
+    return accumulation_dtype(common_dtype(check_tensors(named)))
+
+
 def _run(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     gates: dict[str, Any],
     initial_state: tuple[Tensor, Tensor] | None,
+    dtype: torch.dtype,
     options: tuple[Flips, bool, float | None, str, int | None],
 ) -> Result:
     flips, return_last_state, scale, implementation, block_size = options
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
-    named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
-    if initial_state is not None:
-        named |= dict(zip(("initial_state[0] (left)", "initial_state[1] (top)"), initial_state, strict=True))
-    dtype = accumulation_dtype(common_dtype(check_tensors(named)))
     query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
 
     def oriented(tensor: Tensor) -> Tensor:
@@ -238,7 +250,7 @@ def _run(
 
     with without_autocast(query):
         problem = Problem(
-            query=query * (query.shape[3] ** -0.5 if scale is None else scale),
+            query=query * scale_factor(scale, query.shape[3] ** -0.5),
             key=key,
             value=value,
             gates=map_gates(Gates(**gates), oriented),
@@ -260,10 +272,10 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
         return recurrent(problem)
     if name == "chunkwise":
         side = block_size or BLOCK_SIDE
-        return chunkwise(problem, (side, side))
+        return isolated(problem, partial(chunkwise, block=(side, side)))
     if problem.initial_state is None and not problem.return_last_state:
-        return parallel(problem), None
-    return chunkwise(problem, (x, y))
+        return isolated(problem, lambda part: (parallel(part), None))
+    return isolated(problem, partial(chunkwise, block=(x, y)))
 
 
 def _no_node(problem: Problem) -> Result:
