@@ -100,8 +100,8 @@ def test_switching_a_part_leaves_the_others_as_they_were():
     ("config", "error", "message"),
     [
         (configs.LinearConfig(), TypeError, "config: expected an instance of one of ConstantInitConfig"),
-        (configs.SmallInitConfig(axis=2), ValueError, r"axis must lie in \[-2, 2\)"),
-        (configs.DiagonalInitConfig(in_axes=0, out_axes=-2), ValueError, "out_axes must differ from in_axes=0"),
+        (configs.SmallInitConfig(axis=2), ValueError, r"axis: expected one in \[-2, 2\)"),
+        (configs.DiagonalInitConfig(in_axes=0, out_axes=-2), ValueError, "out_axes: expected others than in_axes=0"),
     ],
 )
 def test_wrong_configs_are_refused(config, error, message):

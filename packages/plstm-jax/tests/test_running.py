@@ -201,10 +201,10 @@ GRAPH = configs.pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=2, **T
 PATH = DagTopology.from_edges(3, [(0, 1), (1, 2)])
 STAR = DagTopology.from_edges(4, [(0, 1), (0, 2), (0, 3)])
 WRONG = {
-    "config": (lambda: plstm_jax.apply("plstm_vis_tiny", {}, jnp.ones(3)), TypeError, "config must be an instance"),
+    "config": (lambda: plstm_jax.apply("plstm_vis_tiny", {}, jnp.ones(3)), TypeError, "config: expected an instance"),
     "missing": (lambda: plstm_jax.apply(LAYER, {}, jnp.ones((1, 2, 8))), ValueError, "params: expected the weights of"),
     "features": (lambda: run(LAYER, jnp.ones((1, 2, 7))), ValueError, r"x: expected \[B, T, D\] with D=8"),
-    "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache must have the entries"),
+    "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache: expected the entries"),
     "cache rows": (
         lambda: run(LAYER, jnp.ones((1, 2, 8)), cache=plstm_jax.init_cache(LAYER, 2)),
         ValueError,

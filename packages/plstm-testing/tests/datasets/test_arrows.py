@@ -164,9 +164,9 @@ def test_a_mirrored_image_is_one_of_eight_and_depends_on_key_and_index_only():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_size": 8}, "base_size=8: expected at least 16"),
-        ({"margin": 0.9}, r"margin=0.9: expected at least 1"),
-        ({"scaling": "up"}, "scaling='up': expected 'pixels' or 'relative'"),
+        ({"base_size": 8}, "base_size: expected at least 16, got 8"),
+        ({"margin": 0.9}, r"margin: expected at least 1, got 0.9"),
+        ({"scaling": "up"}, "scaling: expected one of 'pixels', 'relative', got 'up'"),
         ({"palette": "gray"}, r"palette: expected one of .*, got 'gray'"),
         ({"radius": (0.2, 0.1)}, r"radius: expected 0 < smallest <= largest, got \(0.2, 0.1\)"),
         ({"radius": (0.1, 0.4)}, "radius, length: expected sizes that fit into one image"),

@@ -104,8 +104,8 @@ def test_damaged_settings_are_one_line(tmp_path, data):
         (b"", "training.json: "),
         (b"\xff", "training.json: "),
         (b"[" * 100_000, "training.json: it is nested too deeply"),
-        (b"[]", "training.json: expected a JSON object, got list"),
-        (b"null", "training.json: expected a JSON object, got NoneType"),
+        (b"[]", "training.json: settings: expected a JSON object, got list"),
+        (b"null", "training.json: settings: expected a JSON object, got NoneType"),
         (b'{"schema_version": true}', "training.json: schema_version: expected 1, got True"),
         (
             b'{"schema_version": 1, "task": 3, "data": {}, "training": {}, "machine": {}}',
@@ -177,7 +177,7 @@ def test_damaged_bytes_are_one_line(bench, interrupted, place, byte, cut):
         ("epochs", [{}], "epochs: expected a list of numbers"),
         ("epoch_loss", math.nan, "epoch_loss: expected a finite number, got nan"),
         ("step_losses", ["x"] * 8, "step_losses: expected a list of finite numbers"),
-        ("unknown", 1, "expected a dictionary of"),
+        ("unknown", 1, "progress: expected a dictionary of"),
     ],
 )
 def test_progress_names_file_and_field(bench, interrupted, field, value, message):

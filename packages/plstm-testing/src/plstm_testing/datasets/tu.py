@@ -95,7 +95,9 @@ def _parse(path: Path, part: str, text: str) -> ndarray:
     except (ValueError, OverflowError) as error:
         raise DatasetError(f"{path}: expected lines of numbers, got {error}") from error
     if table is None or not np.isfinite(table).all():
-        raise DatasetError(f"{path}: expected lines of numbers, got {'an empty file' if table is None else 'NaN'}")
+        raise DatasetError(
+            f"{path}: expected lines of numbers, got {'an empty file' if table is None else 'an infinity or NaN'}"
+        )
     return table
 
 
