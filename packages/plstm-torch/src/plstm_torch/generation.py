@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plstm_config.sampling import check_count, check_sampling
+
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
 _GREEDY = 1e-30
 
@@ -29,15 +31,6 @@ class Decoder(Protocol):
 
     def train(self, mode: bool) -> Any:
         """Switch between training and evaluation."""
-
-
-def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature: expected a finite number >= 0 (0 is greedy), got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: expected None or an integer >= 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: expected None or a number in (0, 1], got {top_p}")
 
 
 def sample_tokens(
@@ -61,9 +54,10 @@ def sample_tokens(
         Tokens [B].
 
     Raises:
+        TypeError: an option that is no number.
         ValueError: an option outside its range.
     """
-    _check_sampling(temperature, top_k, top_p)
+    check_sampling(temperature, top_k, top_p)
     if temperature < _GREEDY:
         return logits.argmax(dim=-1)
     # narrow dtypes have too few digits for a cumulative sum over a vocabulary
@@ -140,13 +134,12 @@ def generate(
         Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
-        TypeError: The prompts are neither a tensor nor a list of tensors.
+        TypeError: The prompts are neither a tensor nor a list of tensors, or an option is no number.
         ValueError: An empty prompt, a negative number of tokens, or an option outside its range.
     """
-    _check_sampling(temperature, top_k, top_p)
+    check_sampling(temperature, top_k, top_p)
     prompts = _prompts(token_ids)
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens: expected an integer >= 0, got {max_new_tokens}")
+    check_count(max_new_tokens)
     generators = _generators(seed, prompts)
     new: list[Tensor] = []
     if max_new_tokens and len(prompts):
@@ -210,14 +203,19 @@ def _prompts(token_ids: object) -> Tensor | list[Tensor]:
 
 def _generators(seed: int | Sequence[int] | None, prompts: Tensor | list[Tensor]) -> list[torch.Generator]:
     """One generator for all prompts, or one for each."""
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
-    if isinstance(seed, Sequence) and len(seeds) != len(prompts):
+    for_each = isinstance(seed, list | tuple)
+    seeds = list(seed) if isinstance(seed, list | tuple) else [seed]
+    if for_each and len(seeds) != len(prompts):
         raise ValueError(f"seed: expected one for each of {len(prompts)} prompts, got {len(seeds)}")
     generators = []
     for one in seeds:
         generator = torch.Generator(device=prompts[0].device if len(prompts) else "cpu")
         if one is None:
             generator.seed()
+        elif isinstance(one, bool) or not isinstance(one, int):
+            raise TypeError(f"seed: expected an integer, got {type(one).__name__}")
+        elif not -(1 << 63) <= one < 1 << 64:
+            raise ValueError("seed: expected an integer of 64 bits, got one of more")
         else:
             generator.manual_seed(one)
         generators.append(generator)

@@ -13,8 +13,11 @@ def check_features(x: Tensor, axes: str, features: int, name: str = "x") -> None
         name: The argument's name in the message.
 
     Raises:
+        TypeError: If it is no tensor.
         ValueError: If the rank or the number of features differs.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
     words = axes.split()
     any_rank = words[0] == "..."
     wrong_rank = x.ndim < len(words) - 1 if any_rank else x.ndim != len(words)

@@ -105,8 +105,7 @@ class pLSTMLMModel(ContextModule):
             TypeError: the tokens are no integers.
             ValueError: wrong rank, a token outside the vocabulary, or a cache of another model.
         """
-        if token_ids.ndim != 2:
-            raise ValueError(f"token_ids: expected shape [B, T], got {tuple(token_ids.shape)}")
+        _check_tokens(token_ids, "[B, T]", 2)
         logits, new_cache = self.run(token_ids, Context(cache, return_cache, cu_seqlens))
         return (logits, new_cache) if return_cache else logits
 
@@ -134,8 +133,7 @@ class pLSTMLMModel(ContextModule):
             TypeError: the tokens are no integers.
             ValueError: wrong rank, a token outside the vocabulary, or a cache of another model.
         """
-        if token_ids.ndim != 1:
-            raise ValueError(f"token_ids: expected shape [B], got {tuple(token_ids.shape)}")
+        _check_tokens(token_ids, "[B]", 1)
         return super().step(token_ids, cache)
 
     def generate(
@@ -158,3 +156,10 @@ class pLSTMLMModel(ContextModule):
         else:
             logits = self.lm_head(x)
         return logits if self.logit_soft_cap is None else self.logit_soft_cap(logits)
+
+
+def _check_tokens(token_ids: Tensor, shape: str, ndim: int) -> None:
+    if not isinstance(token_ids, Tensor):
+        raise TypeError(f"token_ids: expected a torch.Tensor {shape}, got {type(token_ids).__name__}")
+    if token_ids.ndim != ndim:
+        raise ValueError(f"token_ids: expected shape {shape}, got {tuple(token_ids.shape)}")
