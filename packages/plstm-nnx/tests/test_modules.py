@@ -110,7 +110,9 @@ def test_a_part_may_be_another_module():
     pixels = jnp.ones((2, 8, 8, 1))
     model.head = nnx.Linear(32, 5, rngs=nnx.Rngs(1), param_dtype=jnp.float64)
     assert model(pixels).shape == (2, 5)
-    with pytest.raises(ValueError, match="module: weights do not fit pLSTMVisionModel: .* Its config does not describe"):
+    with pytest.raises(
+        ValueError, match="module: weights do not fit pLSTMVisionModel: .* Its config does not describe"
+    ):
         plstm_nnx.save_pretrained(model, "nowhere")
 
 

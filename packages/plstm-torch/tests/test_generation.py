@@ -107,6 +107,26 @@ def test_bad_options(model: nn.Module, options: dict[str, object], message: str)
         model.generate(torch.zeros(1, 2, dtype=torch.long), **{"max_new_tokens": 1, **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"temperature": 10**400}, ValueError, "temperature: expected a finite number >= 0 .*, got a number of more"),
+        ({"temperature": "warm"}, TypeError, "temperature: expected a number, got str"),
+        ({"temperature": None}, TypeError, "temperature: expected a number, got NoneType"),
+        ({"top_k": 2.5}, TypeError, "top_k: expected None or an integer, got float"),
+        ({"top_p": "all"}, TypeError, "top_p: expected None or a number, got str"),
+        ({"max_new_tokens": "2"}, TypeError, "max_new_tokens: expected an integer, got str"),
+        ({"max_new_tokens": True}, TypeError, "max_new_tokens: expected an integer, got bool"),
+        ({"seed": "a"}, TypeError, "seed: expected an integer, got str"),
+        ({"seed": 2**70}, ValueError, "seed: expected an integer of 64 bits"),
+        ({"seed": [1.5]}, TypeError, "seed: expected an integer, got float"),
+    ],
+)
+def test_options_that_are_no_numbers(model: nn.Module, options: dict[str, object], error: type, message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        model.generate(torch.zeros(1, 2, dtype=torch.long), **{"max_new_tokens": 1, **options})
+
+
 def test_an_empty_prompt_is_refused(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"token_ids: expected a prompt \[B, T\] with T >= 1, got shape \(1, 0\)"):
         model.generate(torch.zeros(1, 0, dtype=torch.long), 3)

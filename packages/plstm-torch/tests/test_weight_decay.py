@@ -107,3 +107,16 @@ def test_compiled_modules_are_sorted_alike() -> None:
 
 def test_both_are_public() -> None:
     assert {"parameter_groups", "no_weight_decay"} <= set(plstm_torch.__all__)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (-1, ValueError, "a finite number >= 0, got -1"),
+        (float("nan"), ValueError, "a finite"),
+        ("a", TypeError, "a number"),
+    ],
+)
+def test_a_decay_that_is_none(value, error, message):
+    with pytest.raises(error, match=f"^weight_decay: expected {message}"):
+        parameter_groups(nn.Linear(2, 2), value)

@@ -201,8 +201,11 @@ def check_rank(name: str, array: Any, axes: str) -> None:
         axes: the expected axes, such as "B, T".
 
     Raises:
+        TypeError: if it has no shape.
         ValueError: if there are more or fewer.
     """
+    if not hasattr(array, "shape"):
+        raise TypeError(f"{name}: expected shape [{axes}], got {type(array).__name__}")
     if len(array.shape) != len(axes.split(",")):
         raise ValueError(f"{name}: expected shape [{axes}], got {tuple(array.shape)}")
 

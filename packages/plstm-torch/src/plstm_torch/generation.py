@@ -62,6 +62,7 @@ def sample_tokens(
         Tokens [B].
 
     Raises:
+        TypeError: an option that is no number.
         ValueError: an option outside its range.
 
     Example:
@@ -150,7 +151,7 @@ def generate(
         Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
-        TypeError: the prompts are neither a tensor nor a list of tensors.
+        TypeError: the prompts are neither a tensor nor a list of tensors, or an option is no number.
         ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
 
     Example:
@@ -224,14 +225,19 @@ def _prompts(token_ids: object, max_new_tokens: int) -> Tensor | list[Tensor]:
 
 def _generators(seed: int | Sequence[int] | None, prompts: Tensor | list[Tensor]) -> list[torch.Generator]:
     """One generator for all prompts, or one for each."""
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
-    if isinstance(seed, Sequence) and len(seeds) != len(prompts):
+    for_each = isinstance(seed, list | tuple)
+    seeds = list(seed) if isinstance(seed, list | tuple) else [seed]
+    if for_each and len(seeds) != len(prompts):
         raise ValueError(f"seed: expected one for each of {len(prompts)} prompts, got {len(seeds)}")
     generators = []
     for one in seeds:
         generator = torch.Generator(device=prompts[0].device if len(prompts) else "cpu")
         if one is None:
             generator.seed()
+        elif isinstance(one, bool) or not isinstance(one, int):
+            raise TypeError(f"seed: expected an integer, got {type(one).__name__}")
+        elif not -(1 << 63) <= one < 1 << 64:
+            raise ValueError("seed: expected an integer of 64 bits, got one of more")
         else:
             generator.manual_seed(one)
         generators.append(generator)

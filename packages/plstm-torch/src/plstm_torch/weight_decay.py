@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         Groups for an optimizer of torch, without empty ones; a parameter that is shared stands there once.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is no module, or `weight_decay` no number.
+        ValueError: `weight_decay` is negative or not finite.
 
     Example:
         >>> import plstm_config, plstm_torch, torch
@@ -36,6 +38,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.05, 0.0]
     """
+    if isinstance(weight_decay, bool) or not isinstance(weight_decay, int | float):
+        raise TypeError(f"weight_decay: expected a number, got {type(weight_decay).__name__}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay: expected a finite number >= 0, got {weight_decay}")
     trained = [(parameter, decays) for _, parameter, decays in _parameters(model) if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter, decays in trained if decays], "weight_decay": weight_decay},

@@ -123,3 +123,11 @@ def test_bad_steps() -> None:
 
 def test_empty_batch() -> None:
     assert build(config())(tokens(0, 4)).shape == (0, 4, 11)
+
+
+def test_tokens_that_are_no_tensor() -> None:
+    model = build(pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1))
+    with pytest.raises(TypeError, match=r"^token_ids: expected shape \[B, T\], got list"):
+        model([[1, 2]])
+    with pytest.raises(TypeError, match=r"^token_ids: expected shape \[B\], got list"):
+        model.step([1], model.init_cache(1))

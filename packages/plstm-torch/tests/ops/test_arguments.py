@@ -183,5 +183,5 @@ def test_a_model_trains_after_inference():
 
 
 def test_borders_need_values():
-    with pytest.raises(ValueError, match="^cu_seqlens: expected boundaries with values, got a tensor"):
+    with pytest.raises(ValueError, match=r"^cu_seqlens: expected boundaries with values, got a tensor"):
         plstm_1d(*sequence(), cu_seqlens=torch.tensor([0, 5], device="meta"))
