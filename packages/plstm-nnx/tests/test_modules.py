@@ -18,7 +18,6 @@ from plstm_nnx.module import REGISTRY, Fixed, Module
 from plstm_testing import reference
 from plstm_testing.conformance.modules import GROUPS
 
-
 TYPES = {"dtype": "float64", "param_dtype": "float64"}
 LAYER = configs.pLSTM1DLayerConfig(input_dim=8, num_heads=2, JT=1, JV=1, JO=1, **TYPES)
 BLOCK = configs.PostUpProjectionBlockConfig(
@@ -110,7 +109,9 @@ def test_a_part_may_be_another_module():
     pixels = jnp.ones((2, 8, 8, 1))
     model.head = nnx.Linear(32, 5, rngs=nnx.Rngs(1), param_dtype=jnp.float64)
     assert model(pixels).shape == (2, 5)
-    with pytest.raises(ValueError, match="module: weights do not fit pLSTMVisionModel: .* Its config does not describe"):
+    with pytest.raises(
+        ValueError, match="module: weights do not fit pLSTMVisionModel: .* Its config does not describe"
+    ):
         plstm_nnx.save_pretrained(model, "nowhere")
 
 

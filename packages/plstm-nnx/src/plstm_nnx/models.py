@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import plstm_config as configs
 from plstm_jax.generation import check_generation, run_generation
@@ -34,7 +35,7 @@ class pLSTMLMModel(Module, config_class=configs.pLSTMLMModelConfig):
 
     def generate(
         self,
-        token_ids: Array,
+        token_ids: ArrayLike,
         max_new_tokens: int,
         *,
         temperature: float = 1.0,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from plstm_config.base import Config
 from plstm_config.parameters import Child, Parameter, Repeated, Weights
@@ -73,9 +74,9 @@ class Module(nnx.Module):
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         graph: Any = None,
-        edge_attr: Array | None = None,
+        edge_attr: ArrayLike | None = None,
         *,
         deterministic: bool | None = None,
         cache: Mapping[str, Any] | None = None,
@@ -111,7 +112,7 @@ class Module(nnx.Module):
         """From an input and what stands beside it to the output and the new cache; what other modules call."""
         return formula_of(self.config)(self.config, ModuleScope(self), x, context)
 
-    def step(self, x: Array, cache: Mapping[str, Any]) -> Result:
+    def step(self, x: ArrayLike, cache: Mapping[str, Any]) -> Result:
         """Advance sequences by one time step, in constant time.
 
         Args:
