@@ -107,13 +107,14 @@ def test_boxed_and_bare_parameters_compute_the_same(vision, pixels, jit):
         np.testing.assert_array_equal(output, outputs[0])
 
 
-def test_linen_sees_the_parts(vision, pixels):
+def test_linen_sees_the_parts(vision, pixels, jit):
     module = plstm_linen.build(vision)
     table = module.tabulate(jax.random.key(0), pixels, console_kwargs={"width": 200, "force_terminal": False})
     for text in ("patch_embed", "block_stack/blocks_1/block0/interaction_module", "pLSTM2DLayerFused"):
         assert text in table
-    variables = module.init(jax.random.key(0), pixels)
-    _, state = module.apply(variables, pixels, capture_intermediates=True, mutable="intermediates")
+    variables = jit(module.init)(jax.random.key(0), pixels)
+    capture = jit(lambda v: module.apply(v, pixels, capture_intermediates=True, mutable="intermediates"))
+    _, state = capture(variables)
     (norm,) = state["intermediates"]["norm"]["__call__"]
     assert norm.shape == (4, 2, 2, 8)
 
