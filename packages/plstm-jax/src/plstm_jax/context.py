@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from jax import Array
@@ -16,7 +16,7 @@ Cache: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Context:
     """The one argument object of nested formulas.
 
@@ -39,6 +39,11 @@ class Context:
     edge_attr: Array | None = None
     training: bool = False
     remat: bool = False
+
+    def __repr__(self) -> str:
+        """What was said, by name."""
+        said = [item.name for item in fields(self) if getattr(self, item.name) is not item.default]
+        return f"Context({', '.join(said)})"
 
     def of(self, name: str) -> Context:
         """The context of a submodule: the same with its part of the cache.

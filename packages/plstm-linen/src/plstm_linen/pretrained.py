@@ -1,0 +1,90 @@
+"""Save and load modules as a folder with `config.json` and `model.safetensors`, as every backend has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from plstm_config.base import Config
+from plstm_jax import pretrained
+from plstm_jax.parameters import flatten, unflatten
+from plstm_linen.build import build
+from plstm_linen.module import Module
+from plstm_linen.names import from_canonical, to_canonical
+from plstm_linen.version import __version__
+
+_PACKAGE = "plstm-linen"
+Variables = dict[str, Any]
+
+
+def save_pretrained(module: Module, variables: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
+    """Write a module's config and weights into a folder, from which any backend reads them.
+
+    The files replace others of their names both or not at all, whenever the process ends; other files stay.
+
+    Args:
+        module: the module.
+        variables: its variables, of which "params" are written: in boxes or bare, with blocks stacked or apart.
+        folder: where to write; made if it does not exist.
+
+    Raises:
+        TypeError: if the module is none of this package.
+        ValueError: if the parameters are missing or not those of the module's config; nothing is written.
+        NotADirectoryError: if `folder` is a file.
+        OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
+    """
+    if not isinstance(module, Module):
+        raise TypeError(f"module: expected a module made by plstm_linen.build, got {type(module).__name__}")
+    if "params" not in variables:
+        raise ValueError(f"variables: expected the collection 'params', got {sorted(variables)}")
+    params = unflatten(to_canonical(variables["params"]))
+    pretrained.save_module(module.config, params, folder, package=_PACKAGE, version=__version__)
+
+
+def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Module, Variables]:
+    """Build the module that a folder describes, and read its weights.
+
+    Values are not looked at: weights that are infinite or NaN are loaded as they are. A positional embedding of another
+    grid is interpolated if its config has `allow_interpolation`.
+
+    Args:
+        folder: a folder that any backend wrote.
+        options: of `build`.
+
+    Returns:
+        The module, and its variables in the dtypes that the config states (float64 only where x64 is enabled), bare,
+        with blocks stacked if the module scans over them.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, of another schema version, or the weights do not fit the config.
+    """
+    return _made(*pretrained.load(folder), options)
+
+
+def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -> tuple[Module, Variables]:
+    """Build a module from a config and weights of the original project.
+
+    Args:
+        mapping: the original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
+            tree is welcome: a model, a block, a layer, a gate.
+        state_dict: the original weights by name, as arrays.
+        options: of `build`.
+
+    Returns:
+        The module and its variables.
+
+    Warns:
+        MigrationWarning: options or weights were dropped, since the original's output does not depend on them.
+
+    Raises:
+        TypeError: if a value of the weights is no array.
+        ValueError: if the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+    """
+    return _made(*pretrained.load_original(mapping, state_dict), options)
+
+
+def _made(config: Config, params: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Module, Variables]:
+    module = build(config, **options)
+    return module, {"params": from_canonical(config, flatten(params), scan_blocks=module.scan_blocks)}
