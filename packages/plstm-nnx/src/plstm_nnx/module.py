@@ -177,20 +177,20 @@ def build(
     return made(config, rngs=rngs, params=params, scan_blocks=scan_blocks, remat=remat)
 
 
-def weight_decay_mask(params: Any) -> Any:
+def weight_decay_mask(module: nnx.Module) -> Any:
     """Which parameters decay, as the `mask` of optimizers of optax: what multiplies an input, not biases and scales.
 
     Args:
-        params: `nnx.state(module, nnx.Param)`, or a part of it.
+        module: a module that `build` made.
 
     Returns:
-        The same with True or False in each variable.
+        True or False in place of each variable of `nnx.state(module, nnx.Param)`.
     """
 
     def is_variable(node: Any) -> bool:
         return isinstance(node, nnx.Variable)
 
-    return jax.tree.map(lambda one: one.replace(one.get_metadata("decay")), params, is_leaf=is_variable)
+    return jax.tree.map(lambda one: one.get_metadata("decay"), nnx.state(module, nnx.Param), is_leaf=is_variable)
 
 
 def _submodule(child: Child, params: Any, options: Mapping[str, Any]) -> Any:
