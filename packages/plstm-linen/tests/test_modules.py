@@ -47,7 +47,7 @@ def test_nothing_that_a_module_owns_hides_what_every_module_has(cases, name):
 def test_names_go_both_ways(cases, name, scan_blocks):
     config = cases[name].config
     arrays = {key: np.random.default_rng(0).standard_normal(item.shape) for key, item in parameter_tree(config).items()}
-    module, expected = initialized(cases[name], scan_blocks=scan_blocks)
+    _, expected = initialized(cases[name], scan_blocks=scan_blocks)
     params = plstm_linen.from_canonical(config, arrays, scan_blocks=scan_blocks)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected["params"])
     found = plstm_linen.to_canonical(params)
@@ -81,7 +81,7 @@ def test_initial_values_are_those_of_plstm_jax(vision):
 @pytest.mark.parametrize("scan_blocks", [False, True])
 def test_boxes_name_every_axis_once(cases, scan_blocks):
     for name, case in cases.items():
-        module, variables = initialized(case, partitioned=True, scan_blocks=scan_blocks)
+        _, variables = initialized(case, partitioned=True, scan_blocks=scan_blocks)
         boxes = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
         for box in boxes:
             assert isinstance(box, nn.LogicallyPartitioned), name
@@ -133,7 +133,7 @@ def test_modules_stand_in_modules_of_others(vision, pixels, jit):
 def test_what_is_no_config_is_refused():
     with pytest.raises(TypeError, match="config must be an instance of one of BlockStackConfig"):
         plstm_linen.build(3)
-    with pytest.raises(TypeError, match="plstm_config.preset"):
+    with pytest.raises(TypeError, match=r"plstm_config\.preset"):
         plstm_linen.build("plstm_vis_tiny")
 
 
