@@ -17,6 +17,7 @@ from plstm_nnx import blocks, layers, models
 from plstm_nnx.module import REGISTRY, Fixed, Module
 from plstm_testing import reference
 from plstm_testing.conformance.modules import GROUPS
+from plstm_testing.tolerances import assert_within, tolerance
 
 TYPES = {"dtype": "float64", "param_dtype": "float64"}
 LAYER = configs.pLSTM1DLayerConfig(input_dim=8, num_heads=2, JT=1, JV=1, JO=1, **TYPES)
@@ -90,6 +91,20 @@ def test_stacked_blocks_have_one_more_axis():
     for key, parameter in single.items():
         assert found[key].shape == (3, *parameter.shape)
         assert found[key].get_metadata("out_sharding") == (LAYERS, *logical_axes(parameter))
+
+
+def test_models_that_drop_no_path_need_no_stream_for_it():
+    module = nnx.eval_shape(lambda: plstm_nnx.build(LANGUAGE, rngs=nnx.Rngs(params=0), scan_blocks=True))
+    assert not nnx.to_flat_state(nnx.state(module, nnx.RngState))
+
+
+def test_a_linen_trainer_takes_a_module_by_the_bridge_of_flax():
+    config = configs.LinearConfig(input_dim=3, output_dim=2, **TYPES)
+    bridged = nnx.bridge.to_linen(layers.Linear, config)
+    x = jax.random.normal(jax.random.key(1), (4, 3), jnp.float64)
+    variables = bridged.init(jax.random.key(0), x)
+    (weight,) = (leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 2)
+    assert_within(bridged.apply(variables, x), x @ weight.T, tolerance("float64", "output"))
 
 
 def test_rules_name_every_axis():
