@@ -131,14 +131,9 @@ class Module(nnx.Module):
         return self.run(*enter(self.config, x, cache=cache, return_cache=True, stepping=True))
 
     def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Make the cache of sequences that have not begun.
+        """Make the cache of `batch_size` sequences that have not begun, nested like the modules.
 
-        Args:
-            batch_size: number of sequences B.
-            dtype: of cached activations; None: the compute dtype of each layer.
-
-        Returns:
-            The cache, nested like the modules.
+        Activations in it get the dtype, by default the compute dtype of each layer; states at least float32.
 
         Raises:
             ValueError: the module is not on sequences.
