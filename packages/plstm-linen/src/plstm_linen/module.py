@@ -53,7 +53,7 @@ class Module(nn.Module):
         for name, child in self.config.children().items():
             setattr(self, name, self._part(child))
         for name, parameter in self.config.parameters().items():
-            setattr(self, name, None if parameter is None else self.param(name, self._initializer(parameter)))
+            setattr(self, name, None if parameter is None else self._parameter(name, parameter))
 
     def __call__(
         self,
@@ -149,9 +149,14 @@ class Module(nn.Module):
         return {"partitioned": self.partitioned, "scan_blocks": self.scan_blocks}
 
     @nn.nowrap
-    def _initializer(self, parameter: Parameter) -> Callable[..., Any]:
-        draw = partial(draw_parameter, parameter)
-        return nn.with_logical_partitioning(draw, logical_axes(parameter)) if self.partitioned else draw
+    def _parameter(self, name: str, parameter: Parameter) -> Array:
+        draw: Callable[..., Any] = partial(draw_parameter, parameter)
+        if self.has_variable("params", name):  # linen traces this for the shape alone, at every call
+            draw = partial(nn.initializers.zeros, shape=parameter.shape)
+        elif self.partitioned:
+            draw = nn.with_logical_partitioning(draw, logical_axes(parameter))
+        array: Array = self.param(name, draw)
+        return array
 
 
 class ParameterGroup(Module):
