@@ -113,17 +113,17 @@ class Module(nn.Module):
 
     @nn.nowrap
     def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Make the cache of sequences that have not begun; needs no parameters.
+        """Where sequences stand that have not begun; needs no parameters.
 
         Args:
-            batch_size: number of sequences B.
-            dtype: of cached activations; None: the compute dtype of each layer.
+            batch_size: how many they are.
+            dtype: of activations in the cache; None: what each layer computes in.
 
         Returns:
-            The cache, nested like the modules.
+            A cache for `step` and calls, nested like the modules.
 
         Raises:
-            ValueError: if the module is not on sequences.
+            ValueError: if the module works on no sequences.
         """
         return init_cache(self.config, batch_size, dtype)
 
