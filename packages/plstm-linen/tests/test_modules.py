@@ -65,8 +65,8 @@ def test_initial_values_are_those_of_plstm_jax(vision):
     one, other = (plstm_jax.flatten(plstm_jax.init(config, jax.random.key(seed))) for seed in (1, 2))
     fixed = {name for name in found if jnp.array_equal(one[name], other[name])}
     large = {name for name in found if found[name].size >= 1000} - fixed
-    assert len(fixed) > 10
-    assert len(large) > 10
+    assert len(fixed) > 5
+    assert len(large) > 5
     for name in fixed:
         np.testing.assert_array_equal(found[name], one[name], err_msg=name)
     for name in large:
@@ -74,7 +74,7 @@ def test_initial_values_are_those_of_plstm_jax(vision):
         error = 5 * expected.std() / count**0.5  # of the mean and of the deviation of that many numbers
         assert abs(values.mean() - expected.mean()) < 2 * error, name
         assert abs(values.std() - expected.std()) < 2 * error, name
-    blocks = [found[f"block_stack.blocks.{index}.block0.upproj.weight"] for index in range(2)]
+    blocks = [found[f"block_stack.blocks.{index}.upproj.weight"] for index in range(2)]
     assert not jnp.array_equal(*blocks)
 
 
@@ -110,7 +110,7 @@ def test_boxed_and_bare_parameters_compute_the_same(vision, pixels, jit):
 def test_linen_sees_the_parts(vision, pixels, jit):
     module = plstm_linen.build(vision)
     table = module.tabulate(jax.random.key(0), pixels, console_kwargs={"width": 200, "force_terminal": False})
-    for text in ("patch_embed", "block_stack/blocks_1/block0/interaction_module", "pLSTM2DLayerFused"):
+    for text in ("patch_embed", "block_stack/blocks_1/upproj", "TransformerBlock", "8,8"):
         assert text in table
     variables = jit(module.init)(jax.random.key(0), pixels)
     capture = jit(lambda v: module.apply(v, pixels, capture_intermediates=True, mutable="intermediates"))

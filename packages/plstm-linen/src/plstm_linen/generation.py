@@ -23,24 +23,24 @@ def generate(
     top_p: float | None = None,
     key: Array | None = None,
 ) -> Int[Array, "B T2"]:
-    """Continue token sequences: the prompt in one parallel pass, then one step per new token, as one program.
+    """Continue token sequences as one program; see `plstm_jax.generate`, which this is with a module for a config.
 
     Args:
         module: a language model.
         variables: its variables.
         token_ids: prompt [B, T] with T >= 1.
-        max_new_tokens: number of tokens to append.
-        temperature: divides the logits; 0 takes the most likely token.
-        top_k: keep only the k most likely tokens.
-        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
-        key: key for the draws; needed unless the temperature is 0.
+        max_new_tokens: how many tokens follow.
+        temperature: 0 takes the most likely token.
+        top_k: a number of tokens to choose from.
+        top_p: a probability that those to choose from reach.
+        key: for the draws, which temperature 0 does without.
 
     Returns:
-        Tokens [B, T + max_new_tokens], the prompt included.
+        Tokens [B, T + max_new_tokens].
 
     Raises:
-        TypeError: the tokens are no integers.
-        ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
+        TypeError: if the tokens are no integers.
+        ValueError: if the prompt is empty, an option is outside its range, or the key is missing.
     """
     check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
     return run_generation(_bind, module, variables, token_ids, max_new_tokens, temperature, top_k, top_p, key)

@@ -131,7 +131,7 @@ class Adapter(Protocol):
         module_classes: config classes of the modules that the backend has.
         golden_kinds: kinds of golden modules that the backend can load from the original's weights.
         compiles: whether each kind of call costs a compilation; may be left out. If so, modules are asked for outputs
-            and derivatives together, instead of once for each.
+            and derivatives together, instead of once for each, and for sequences in pieces in float64 only.
     """
 
     name: str
