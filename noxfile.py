@@ -3,6 +3,7 @@
     nox                              everything but the demo
     nox -s "tests(plstm-torch)"      one package
     nox -s "conformance(torch)"      one backend against the shared suite
+    nox -s portability               every backend reads what the others write
     nox -s triton                    the Triton kernels, without a GPU
     nox -s gpu                       the same on a GPU: not part of the default set
     nox -s train -- digits           the README's first command
@@ -22,7 +23,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "tooling", "triton"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "portability", "tooling", "triton"]
 # interpreters that are missing are listed as skipped: `newest` asks for several
 nox.options.error_on_missing_interpreters = False
 
@@ -34,8 +35,10 @@ REQUIRES = {
     "plstm-testing": ["plstm-config"],
     "plstm-jax": ["plstm-config", "plstm-testing"],
     "plstm-torch": ["plstm-config", "plstm-testing"],
+    "plstm-nnx": ["plstm-config", "plstm-testing", "plstm-jax"],
+    "plstm-linen": ["plstm-config", "plstm-testing", "plstm-jax"],
 }
-BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax"}
+BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax", "nnx": "plstm-nnx", "linen": "plstm-linen"}
 FRAMEWORKS = {"torch", "jax", "flax"}
 FRAMEWORKS_OF = {
     "plstm-config": set(),
@@ -43,6 +46,8 @@ FRAMEWORKS_OF = {
     "plstm-testing": set(),
     "plstm-jax": {"jax"},
     "plstm-torch": {"torch"},
+    "plstm-nnx": {"jax", "flax"},
+    "plstm-linen": {"jax", "flax"},
 }
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -128,6 +133,14 @@ def run_suite(session: nox.Session, package: str) -> None:
         *("--numprocesses", "2", *session.posargs),
         env=ONE_THREAD,
     )
+
+
+@nox.session
+def portability(session: nox.Session) -> None:
+    """Hand weights from backend to backend, with all of them in one environment."""
+    packages = ["plstm-golden", *REQUIRES["plstm-nnx"], "plstm-torch", "plstm-nnx", "plstm-linen"]
+    install(session, *group("test"), *editable(*packages))
+    session.run("pytest", "tests/portability", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

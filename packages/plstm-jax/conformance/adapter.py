@@ -1,6 +1,5 @@
 """How the conformance suite calls the JAX backend."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,9 @@ import plstm_jax
 from plstm_jax import ops
 from plstm_jax.check import DTYPES, IMPLEMENTATIONS, run_op
 from plstm_jax.conformance import ModuleAdapter, set_up
-from plstm_testing import reference
 from plstm_testing.conformance import OpCall, Result
 
 set_up()
-
-JAX_MODULES = bool(os.environ.get("PLSTM_JAX_MODULES"))
 
 
 class JaxAdapter(ModuleAdapter):
@@ -24,10 +20,6 @@ class JaxAdapter(ModuleAdapter):
     ops: Mapping[str, Callable[..., Any]] = {name: getattr(ops, name) for name in IMPLEMENTATIONS}
     implementations: Mapping[str, Sequence[str]] = IMPLEMENTATIONS
     dtypes: Sequence[str] = tuple(dtype for dtype in DTYPES if dtype != "float16")
-    # Its modules are held against the reference by the golden cases; the suite's groups of modules take several times
-    # as long here as everything else, since every case is compiled: the environment variable
-    # PLSTM_JAX_MODULES asks for them.
-    module_classes: Sequence[type] = reference.module_classes() if JAX_MODULES else ()
 
     def run_op(self, call: OpCall) -> Result:
         """Run one op, and its gradients where a cotangent is given."""

@@ -47,7 +47,7 @@ def test_nothing_that_a_module_owns_hides_what_every_module_has(cases, name):
 def test_names_go_both_ways(cases, name, scan_blocks):
     config = cases[name].config
     arrays = {key: np.random.default_rng(0).standard_normal(item.shape) for key, item in parameter_tree(config).items()}
-    module, expected = initialized(cases[name], scan_blocks=scan_blocks)
+    _, expected = initialized(cases[name], scan_blocks=scan_blocks)
     params = plstm_linen.from_canonical(config, arrays, scan_blocks=scan_blocks)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected["params"])
     found = plstm_linen.to_canonical(params)
@@ -65,8 +65,8 @@ def test_initial_values_are_those_of_plstm_jax(vision):
     one, other = (plstm_jax.flatten(plstm_jax.init(config, jax.random.key(seed))) for seed in (1, 2))
     fixed = {name for name in found if jnp.array_equal(one[name], other[name])}
     large = {name for name in found if found[name].size >= 1000} - fixed
-    assert len(fixed) > 10
-    assert len(large) > 10
+    assert len(fixed) > 5
+    assert len(large) > 5
     for name in fixed:
         np.testing.assert_array_equal(found[name], one[name], err_msg=name)
     for name in large:
@@ -74,14 +74,14 @@ def test_initial_values_are_those_of_plstm_jax(vision):
         error = 5 * expected.std() / count**0.5  # of the mean and of the deviation of that many numbers
         assert abs(values.mean() - expected.mean()) < 2 * error, name
         assert abs(values.std() - expected.std()) < 2 * error, name
-    blocks = [found[f"block_stack.blocks.{index}.block0.upproj.weight"] for index in range(2)]
+    blocks = [found[f"block_stack.blocks.{index}.upproj.weight"] for index in range(2)]
     assert not jnp.array_equal(*blocks)
 
 
 @pytest.mark.parametrize("scan_blocks", [False, True])
 def test_boxes_name_every_axis_once(cases, scan_blocks):
     for name, case in cases.items():
-        module, variables = initialized(case, partitioned=True, scan_blocks=scan_blocks)
+        _, variables = initialized(case, partitioned=True, scan_blocks=scan_blocks)
         boxes = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
         for box in boxes:
             assert isinstance(box, nn.LogicallyPartitioned), name
@@ -107,13 +107,14 @@ def test_boxed_and_bare_parameters_compute_the_same(vision, pixels, jit):
         np.testing.assert_array_equal(output, outputs[0])
 
 
-def test_linen_sees_the_parts(vision, pixels):
+def test_linen_sees_the_parts(vision, pixels, jit):
     module = plstm_linen.build(vision)
     table = module.tabulate(jax.random.key(0), pixels, console_kwargs={"width": 200, "force_terminal": False})
-    for text in ("patch_embed", "block_stack/blocks_1/block0/interaction_module", "pLSTM2DLayerFused"):
+    for text in ("patch_embed", "block_stack/blocks_1/upproj", "TransformerBlock", "8,8"):
         assert text in table
-    variables = module.init(jax.random.key(0), pixels)
-    _, state = module.apply(variables, pixels, capture_intermediates=True, mutable="intermediates")
+    variables = jit(module.init)(jax.random.key(0), pixels)
+    capture = jit(lambda v: module.apply(v, pixels, capture_intermediates=True, mutable="intermediates"))
+    _, state = capture(variables)
     (norm,) = state["intermediates"]["norm"]["__call__"]
     assert norm.shape == (4, 2, 2, 8)
 
@@ -132,7 +133,7 @@ def test_modules_stand_in_modules_of_others(vision, pixels, jit):
 def test_what_is_no_config_is_refused():
     with pytest.raises(TypeError, match="config must be an instance of one of BlockStackConfig"):
         plstm_linen.build(3)
-    with pytest.raises(TypeError, match="plstm_config.preset"):
+    with pytest.raises(TypeError, match=r"plstm_config\.preset"):
         plstm_linen.build("plstm_vis_tiny")
 
 

@@ -28,7 +28,7 @@ def stack_config(rate=0.5, **options):
     block = configs.PostUpProjectionBlockConfig(
         input_dim=8, projection_round=8, drop_path_rate=rate, interaction_module=layer, **TYPES
     )
-    return configs.BlockStackConfig(input_dim=8, num_blocks=3, block=block, **TYPES, **options)
+    return configs.BlockStackConfig(input_dim=8, num_blocks=2, block=block, **TYPES, **options)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_paths_are_dropped_anew_at_every_call_until_evaluation(scan, remat):
     x = jnp.tile(jax.random.normal(jax.random.key(2), (1, 2, 8), jnp.float64), (32, 1, 1))
     first, second = (np.asarray(module(x)).reshape(32, -1).round(9) for _ in range(2))
     assert not np.array_equal(first, second)
-    assert 16 < len(np.unique(first, axis=0)) <= 32  # of 64 ways to drop six branches
+    assert 8 < len(np.unique(first, axis=0)) <= 16  # ways to drop four branches
     assert np.array_equal(module(x, deterministic=True), module(x, deterministic=True))
     module.eval()
     expected = np.asarray(module(x))
@@ -98,7 +98,7 @@ def test_every_block_drops_paths_of_its_own():
     config = stack_config()
     module = plstm_nnx.build(config, rngs=nnx.Rngs(0), scan_blocks=True)
     keys = [one[...] for path, one in nnx.to_flat_state(nnx.state(module, nnx.RngKey))]
-    assert all(key.shape == (3,) for key in keys)
+    assert all(key.shape == (2,) for key in keys)
     numbers = [jax.random.bits(key) for one in keys for key in one]
     assert len({int(number) for number in numbers}) == len(numbers)
 
@@ -147,7 +147,7 @@ def test_a_step_of_an_optimizer_lowers_the_loss(x, jit):
 
 
 def test_the_optimizer_of_nnx_trains(x):
-    model = plstm_nnx.build(stack_config(0.1), rngs=nnx.Rngs(0))
+    model = plstm_nnx.build(stack_config(0.1), rngs=nnx.Rngs(0), scan_blocks=True)
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
     @nnx.jit
@@ -162,13 +162,13 @@ def test_the_optimizer_of_nnx_trains(x):
 
 def test_weight_decay_follows_the_table():
     model = plstm_nnx.build(configs.LinearConfig(input_dim=3, output_dim=2), rngs=nnx.Rngs(0))
-    params = nnx.state(model, nnx.Param)
-    mask = plstm_nnx.weight_decay_mask(params)
-    assert (mask["weight"][...], mask["bias"][...]) == (True, False)
-    optimizer = optax.adamw(1.0, weight_decay=0.5, mask=plstm_nnx.weight_decay_mask)
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    assert_within(updates["weight"][...], -0.5 * params["weight"][...], LIMIT)
-    assert not jnp.any(updates["bias"][...])
+    mask = plstm_nnx.weight_decay_mask(model)
+    assert (mask["weight"], mask["bias"]) == (True, False)
+    before = nnx.state(model, nnx.Param)["weight"][...]
+    optimizer = nnx.Optimizer(model, optax.adamw(1.0, weight_decay=0.5, mask=mask), wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
+    assert_within(model.weight[...], 0.5 * before, LIMIT)
+    assert not jnp.any(model.bias[...])
 
 
 def test_all_of_this_holds_in_tree_mode():

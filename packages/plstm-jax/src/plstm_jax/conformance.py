@@ -21,6 +21,8 @@ from plstm_jax.parameters import Params, flatten, unflatten
 from plstm_testing import golden, reference
 from plstm_testing.conformance import ModuleCall, OpCall, Result
 
+_KEPT = 16  # compiled programs of modules
+
 
 def set_up() -> None:
     """Keep compiled programs on disk, and let no backend rely on what JAX promotes unasked.
@@ -48,10 +50,14 @@ class ModuleAdapter(ABC):
     implementations: Mapping[str, Sequence[str]] = {}
     dtypes: Sequence[str] = ("float64",)
     devices: Sequence[str] = available_devices()
+    compiles: bool = True
     module_classes: Sequence[type] = reference.module_classes()
     golden_kinds: Sequence[str] = tuple(
         dict.fromkeys(case.kind for case in golden.cases() if not case.kind.startswith("op_"))
     )
+
+    def __init__(self) -> None:
+        self._programs: dict[Any, Callable[..., Any]] = {}
 
     @abstractmethod
     def apply(self, config: Any, params: Params, *inputs: Any, **keywords: Any) -> Any:
@@ -84,18 +90,29 @@ class ModuleAdapter(ABC):
     def run_module(self, call: ModuleCall) -> Result:
         """Call a module as a function of its parameters, and differentiate where a cotangent is given."""
         with jax.enable_x64(True):
-            tree = parameter_tree(call.config)
-            params = unflatten({name: jnp.asarray(a, tree[name].dtype) for name, a in call.parameters.items()})
-            floats = {name: jnp.asarray(a, call.dtype) for name, a in call.inputs.items() if _is_float(a)}
-            (output, cache), derivative = _call(partial(self._run_module, call), call, params, floats)
-        states = {str(array.dtype) for name, array in cache.items() if name.endswith("state")}
+            given = _Given(self, call)
+            output, cache, *grads = jax.device_get(self._program(call, given)(*given.arrays()))
+        states = {array.dtype.name for name, array in cache.items() if name.endswith("state")}
         return Result(
             np.asarray(output, np.float64),
-            output_dtype=str(output.dtype),
+            output_dtype=output.dtype.name,
             state_dtype="+".join(sorted(states)) or None,
             cache={name: np.asarray(array, np.float64) for name, array in cache.items()},
-            derivative=derivative,
+            derivative=_along(grads[0], call.directions) if grads else None,
         )
+
+    def _program(self, call: ModuleCall, given: _Given) -> Callable[..., Any]:
+        """A compiled function of all arrays of a call. Those of the last calls are kept: many are asked for again."""
+        differentiated = call.cotangent is not None
+        key = (call.config, call.method, differentiated, given.fixed_key())
+        program = self._programs.pop(key, None)
+        if program is None:
+            run = partial(self._run_module, call, given.fixed)
+            program = jax.jit(_derived(run) if differentiated else run, compiler_options=dict(QUICK_COMPILATION))
+        self._programs[key] = program
+        if len(self._programs) > _KEPT:
+            del self._programs[next(iter(self._programs))]
+        return program
 
     def save(self, config: Any, parameters: Mapping[str, np.ndarray], folder: Path) -> None:
         """Write a module with these parameters."""
@@ -134,47 +151,86 @@ class ModuleAdapter(ABC):
                 gradients[name] = gradients[name].reshape(recorded.shape)
         return Result(np.asarray(output), gradients=gradients, output_dtype=str(output.dtype))
 
-    def _run_module(self, call: ModuleCall, params: Any, floats: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Output and cache by dotted names."""
-        inputs = {name: floats.get(name, value) for name, value in call.inputs.items()}
-        given = call.keywords.get("cache")
-        cache = None if given is None else unflatten({name: _cached(name, a, call) for name, a in given.items()})
+    def _run_module(
+        self, call: ModuleCall, fixed: Mapping[str, Any], params: Any, inputs: Any, cache: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Output and cache, everything by dotted names."""
+        params, cache = unflatten(params), None if cache is None else unflatten(cache)
+        ordered = [inputs.get(name, fixed.get(name)) for name in call.inputs]
         if call.method == "step":
-            (x,) = inputs.values()
-            start = self.init_cache(call.config, len(x)) if cache is None else cache
-            output, after = self.step(call.config, params, jnp.asarray(x), start)
+            (x,) = ordered
+            output, after = self.step(call.config, params, x, cache)
             return output, flatten(after)
-        result = self.apply(call.config, params, *inputs.values(), **{**call.keywords, "cache": cache})
+        result = self.apply(call.config, params, *ordered, **{**call.keywords, "cache": cache})
         output, after = result if call.keywords.get("return_cache") else (result, {})
         return output, flatten(after)
 
 
+class _Given:
+    """The arrays of a call in the dtypes that it asks for, and what is a fixed part of its program.
+
+    Args:
+        adapter: the backend.
+        call: the call.
+    """
+
+    def __init__(self, adapter: ModuleAdapter, call: ModuleCall) -> None:
+        self.call = call
+        tree = parameter_tree(call.config)
+        self.params = {name: _as(array, tree[name].dtype) for name, array in call.parameters.items()}
+        # the edges of a graph, and the borders of sequences, are known when a function is traced
+        arrays = {name: a for name, a in call.inputs.items() if isinstance(a, np.ndarray) and name != "graph"}
+        self.inputs = {name: _as(a, call.dtype) if _is_float(a) else a for name, a in arrays.items()}
+        self.fixed = {name: value for name, value in call.inputs.items() if name not in arrays}
+        self.cache = self._cache(adapter)
+
+    def arrays(self) -> tuple[Any, ...]:
+        """The arguments of the program."""
+        arrays = self.params, self.inputs, self.cache
+        return arrays if self.call.cotangent is None else (*arrays, self.call.cotangent)
+
+    def fixed_key(self) -> Any:
+        """What else the program depends on; jit itself looks at shapes and dtypes."""
+        values = {**self.fixed, **{name: value for name, value in self.call.keywords.items() if name != "cache"}}
+        return tuple((name, v.tobytes() if isinstance(v, np.ndarray) else v) for name, v in sorted(values.items()))
+
+    def _cache(self, adapter: ModuleAdapter) -> Any:
+        given = self.call.keywords.get("cache")
+        if given is None:
+            (first, *_) = self.inputs.values()
+            return flatten(adapter.init_cache(self.call.config, len(first))) if self.call.method == "step" else None
+        wide = "float64" if self.call.dtype == "float64" else "float32"
+        return {name: _as(a, wide if name.endswith("state") else self.call.dtype) for name, a in given.items()}
+
+
+def _derived(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with gradients of the output's product with the cotangent, by parameters and inputs."""
+
+    def derived(params: Any, inputs: Any, cache: Any, cotangent: Any) -> Any:
+        floats = {name: array for name, array in inputs.items() if jnp.issubdtype(array.dtype, jnp.inexact)}
+
+        def forward(params: Any, floats: Any) -> Any:
+            output, after = run(params, {**inputs, **floats}, cache)
+            return output, after
+
+        output, pull, after = jax.vjp(forward, params, floats, has_aux=True)
+        by_params, by_inputs = pull(jnp.asarray(cotangent, output.dtype))
+        return output, after, {**{f"param/{name}": grad for name, grad in by_params.items()}, **by_inputs}
+
+    return derived
+
+
+def _along(grads: Mapping[str, np.ndarray], directions: Mapping[str, np.ndarray]) -> float:
+    """The derivative along all directions together."""
+    return float(sum(np.sum(grads[name] * direction) for name, direction in directions.items()))
+
+
+def _as(array: Any, dtype: str) -> np.ndarray:
+    return np.asarray(array, jnp.dtype(dtype))
+
+
 def _is_float(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
-def _cached(name: str, array: np.ndarray, call: ModuleCall) -> Any:
-    return jnp.asarray(array, "float32" if name.endswith("state") and call.dtype != "float64" else call.dtype)
-
-
-def _call(run: Callable[..., Any], call: ModuleCall, params: Any, floats: Any) -> tuple[Any, float | None]:
-    """What comes out, and the derivative of its product with the cotangent along the call's directions."""
-    if call.cotangent is None:
-        return jax.jit(run, compiler_options=dict(QUICK_COMPILATION))(params, floats), None
-    directions = {name: jnp.asarray(array) for name, array in call.directions.items()}
-    zeros = {name: jnp.zeros_like(array) for name, array in floats.items()}
-    along_floats = {name: directions.get(name, zero) for name, zero in zeros.items()}
-    along = unflatten({n: directions.get(f"param/{n}", jnp.zeros_like(a)) for n, a in flatten(params).items()})
-
-    def both(params: Any, floats: Any) -> Any:
-        output, pull, cache = jax.vjp(run, params, floats, has_aux=True)
-        return output, pull(jnp.asarray(call.cotangent, output.dtype)), cache
-
-    output, grads, cache = jax.jit(both, compiler_options=dict(QUICK_COMPILATION))(params, floats)
-    products = jax.tree.map(
-        lambda gradient, direction: float(jnp.sum(gradient * direction)), grads, (along, along_floats)
-    )
-    return (output, cache), float(sum(jax.tree.leaves(products)))
 
 
 def _pulled(run: Callable[..., Any], params: Any, floats: Any, cotangent: np.ndarray) -> Any:

@@ -67,19 +67,21 @@ def generate(
         >>> plstm_jax.generate(config, params, jnp.array([[1, 2, 3]]), 4, top_k=3, key=jax.random.key(1)).shape
         (1, 7)
     """
-    return continue_text(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "key": key}
+    return generate_from(_bind, config, params, token_ids, max_new_tokens, **options)
 
 
-def continue_text(
+def generate_from(
     bind: Bind,
     model: Any,
     arrays: Any,
     token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    key: Array | None,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    key: Array | None = None,
 ) -> Int[Array, "B T2"] | list[Array]:
     """What `generate` of every library of modules does.
 

@@ -158,7 +158,7 @@ def enter(
     config: Config,
     x: Any,
     graph: Any = None,
-    edge_attr: Array | None = None,
+    edge_attr: Any = None,
     *,
     cu_seqlens: Any = None,
     **more: Any,

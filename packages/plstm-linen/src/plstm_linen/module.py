@@ -53,7 +53,7 @@ class Module(nn.Module):
         for name, child in self.config.children().items():
             setattr(self, name, self._part(child))
         for name, parameter in self.config.parameters().items():
-            setattr(self, name, None if parameter is None else self.param(name, self._initializer(parameter)))
+            setattr(self, name, None if parameter is None else self._parameter(name, parameter))
 
     def __call__(
         self,
@@ -113,17 +113,17 @@ class Module(nn.Module):
 
     @nn.nowrap
     def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Make the cache of sequences that have not begun; needs no parameters.
+        """Where sequences stand that have not begun; needs no parameters.
 
         Args:
-            batch_size: number of sequences B.
-            dtype: of cached activations; None: the compute dtype of each layer.
+            batch_size: how many they are.
+            dtype: of activations in the cache; None: what each layer computes in.
 
         Returns:
-            The cache, nested like the modules.
+            A cache for `step` and calls, nested like the modules.
 
         Raises:
-            ValueError: if the module is not on sequences.
+            ValueError: if the module works on no sequences.
         """
         return init_cache(self.config, batch_size, dtype)
 
@@ -149,9 +149,14 @@ class Module(nn.Module):
         return {"partitioned": self.partitioned, "scan_blocks": self.scan_blocks}
 
     @nn.nowrap
-    def _initializer(self, parameter: Parameter) -> Callable[..., Any]:
-        draw = partial(draw_parameter, parameter)
-        return nn.with_logical_partitioning(draw, logical_axes(parameter)) if self.partitioned else draw
+    def _parameter(self, name: str, parameter: Parameter) -> Array:
+        draw: Callable[..., Any] = partial(draw_parameter, parameter)
+        if self.has_variable("params", name):  # linen traces this for the shape alone, at every call
+            draw = partial(nn.initializers.zeros, shape=parameter.shape)
+        elif self.partitioned:
+            draw = nn.with_logical_partitioning(draw, logical_axes(parameter))
+        array: Array = self.param(name, draw)
+        return array
 
 
 class ParameterGroup(Module):

@@ -19,9 +19,7 @@ Variables = dict[str, Any]
 
 
 def save_pretrained(module: Module, variables: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write a module's config and weights into a folder, from which any backend reads them.
-
-    The files replace others of their names both or not at all, whenever the process ends; other files stay.
+    """Write a module's config and weights into a folder, from which any backend reads them, as `plstm_jax.save` does.
 
     Args:
         module: the module.
@@ -43,10 +41,7 @@ def save_pretrained(module: Module, variables: Mapping[str, Any], folder: str | 
 
 
 def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Module, Variables]:
-    """Build the module that a folder describes, and read its weights.
-
-    Values are not looked at: weights that are infinite or NaN are loaded as they are. A positional embedding of another
-    grid is interpolated if its config has `allow_interpolation`.
+    """Build the module that a folder describes, and read its weights, as `plstm_jax.load` does.
 
     Args:
         folder: a folder that any backend wrote.
@@ -67,8 +62,7 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -
     """Build a module from a config and weights of the original project.
 
     Args:
-        mapping: the original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
-            tree is welcome: a model, a block, a layer, a gate.
+        mapping: the original config of a model, a block, a layer or a gate.
         state_dict: the original weights by name, as arrays.
         options: of `build`.
 
@@ -76,11 +70,11 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -
         The module and its variables.
 
     Warns:
-        MigrationWarning: options or weights were dropped, since the original's output does not depend on them.
+        MigrationWarning: what the original's output does not depend on was dropped.
 
     Raises:
         TypeError: if a value of the weights is no array.
-        ValueError: if the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+        ValueError: if the config cannot be migrated, or the weights do not fit it.
     """
     return _made(*pretrained.load_original(mapping, state_dict), options)
 

@@ -130,6 +130,8 @@ class Adapter(Protocol):
         devices: devices that are there, the default one first.
         module_classes: config classes of the modules that the backend has.
         golden_kinds: kinds of golden modules that the backend can load from the original's weights.
+        compiles: whether each kind of call costs a compilation; may be left out. If so, modules are asked for outputs
+            and derivatives together, instead of once for each, and for sequences in pieces in float64 only.
     """
 
     name: str

@@ -16,8 +16,11 @@ from jaxtyping import install_import_hook
 
 from .adapter import load_adapter
 from .checks import Check, all_checks
+from .modules import compiles
 
-_GROUPS = ("values", "golden_ops", "golden_modules", "layers", "models", "module_steps", "packed_layers")
+# where every call is compiled, the golden modules alone call all layers and models
+_COMPILED_GROUPS = ("values", "golden_ops", "golden_modules")
+_GROUPS = (*_COMPILED_GROUPS, "layers", "models", "packed_layers")
 _ONE_DTYPE, _ONE_FORM = "float64", "-auto"
 
 
@@ -39,11 +42,12 @@ def run(adapter_file: str, modules: Sequence[str]) -> list[str]:
         raise ValueError(f"modules: expected names that are not imported yet, got {', '.join(early)}")
     with install_import_hook(list(modules), "beartype.beartype"):
         adapter = load_adapter(adapter_file)
-    return [line for check in _chosen(all_checks(adapter)) if (line := _failure(check))]
+    names = _COMPILED_GROUPS if compiles(adapter) else _GROUPS
+    return [line for check in _chosen(all_checks(adapter), names) if (line := _failure(check))]
 
 
-def _chosen(groups: dict[str, list[Check]]) -> Iterator[Check]:
-    for group in _GROUPS:
+def _chosen(groups: dict[str, list[Check]], names: Sequence[str]) -> Iterator[Check]:
+    for group in names:
         for check in groups.get(group, ()):
             other_form = group in ("values", "golden_ops") and _ONE_FORM not in check.name
             other_dtype = any(dtype in check.name for dtype in ("float32", "float16")) and _ONE_DTYPE not in check.name

@@ -1,0 +1,109 @@
+"""Folders of configs and weights, and weights of the original project."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import plstm_config as configs
+import plstm_jax
+import plstm_nnx
+from plstm_config.folder import read_config, write_folder
+from plstm_config.original import MigrationWarning
+from plstm_testing import golden
+from plstm_testing.tolerances import assert_within
+
+BLOCK = configs.TransformerBlockConfig(input_dim=4, num_heads=1, projection_round=4)
+STACK = configs.BlockStackConfig(input_dim=4, num_blocks=3, block=BLOCK)
+
+
+def assert_equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for found, expected in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert found.dtype == expected.dtype
+        assert jnp.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_what_was_saved_is_loaded(tmp_path, dtype):
+    config = configs.PreUpProjectionBlockConfig(input_dim=8, projection_round=8, param_dtype=dtype)
+    module = plstm_nnx.build(config, rngs=nnx.Rngs(0))
+    plstm_nnx.save_pretrained(module, tmp_path)
+    loaded = plstm_nnx.from_pretrained(tmp_path)
+    assert type(loaded) is type(module)
+    assert loaded.config == config
+    assert loaded.deterministic
+    assert_equal(plstm_nnx.get_params(loaded), plstm_nnx.get_params(module))
+
+
+def test_files_do_not_tell_how_blocks_are_held(tmp_path):
+    files = []
+    for scan in (False, True):
+        module = plstm_nnx.build(STACK, rngs=nnx.Rngs(0), scan_blocks=scan)
+        assert isinstance(module.blocks, nnx.List) != scan
+        plstm_nnx.save_pretrained(module, tmp_path / str(scan))
+        files.append([(tmp_path / str(scan) / name).read_bytes() for name in ("config.json", "model.safetensors")])
+        for again in (False, True):
+            loaded = plstm_nnx.from_pretrained(tmp_path / str(scan), scan_blocks=again)
+            assert isinstance(loaded.blocks, nnx.List) != again
+            assert_equal(plstm_nnx.get_params(loaded), plstm_nnx.get_params(module))
+    assert files[0] == files[1]
+
+
+def test_the_config_says_how_blocks_are_held(tmp_path):
+    config = configs.change(STACK, {"scan_blocks": True})
+    plstm_nnx.save_pretrained(plstm_nnx.build(config, rngs=nnx.Rngs(0)), tmp_path)
+    assert read_config(tmp_path) == config
+    assert not isinstance(plstm_nnx.from_pretrained(tmp_path).blocks, nnx.List)
+    assert isinstance(plstm_nnx.from_pretrained(tmp_path, scan_blocks=False).blocks, nnx.List)
+
+
+def test_plain_jax_reads_and_writes_the_same(tmp_path):
+    module = plstm_nnx.build(STACK, rngs=nnx.Rngs(0), scan_blocks=True)
+    plstm_nnx.save_pretrained(module, tmp_path / "nnx")
+    config, params = plstm_jax.load(tmp_path / "nnx")
+    assert config == STACK
+    assert_equal(params, plstm_nnx.get_params(module))
+    plstm_jax.save(config, params, tmp_path / "jax")
+    assert_equal(plstm_nnx.get_params(plstm_nnx.from_pretrained(tmp_path / "jax")), params)
+
+
+def test_a_table_of_positions_fits_its_grid(tmp_path):
+    stored = np.random.default_rng(0).standard_normal((1, 2, 3, 2)).astype(np.float32)
+    config = configs.PosEmbed2DConfig(seqlens=(2, 3), dim=2)
+    write_folder(tmp_path, config, {"embed": stored}, package="other", version="1")
+    module = plstm_nnx.from_pretrained(tmp_path)
+    assert module(jnp.zeros((1, 4, 6, 2), jnp.float32)).shape == (1, 4, 6, 2)
+
+
+def test_other_parameters_than_the_configs_are_not_saved(tmp_path):
+    module = plstm_nnx.build(configs.LinearConfig(input_dim=3, output_dim=2), rngs=nnx.Rngs(0))
+    module.weight = nnx.Param(jnp.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"module: .* weight: expected shape \(2, 3\), got \(3, 3\)\. Its config"):
+        plstm_nnx.save_pretrained(module, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_dropped_paths_go_on_after_loading(tmp_path):
+    config = configs.DropPathConfig(drop_prob=0.5)
+    plstm_nnx.save_pretrained(plstm_nnx.build(config, rngs=nnx.Rngs(0)), tmp_path)
+    first, again, other = (plstm_nnx.from_pretrained(tmp_path, rngs=nnx.Rngs(seed)) for seed in (1, 1, 2))
+    for module in (first, again, other):
+        module.train()
+    x = jnp.ones((64, 1))
+    assert jnp.array_equal(first(x), again(x))
+    assert not jnp.array_equal(first(x), other(x))
+
+
+def test_weights_of_the_original_make_a_module(jit):
+    case = golden.load("model_vision")
+    with pytest.warns(MigrationWarning):
+        module = plstm_nnx.load_original(case.config, case.parameters)
+    assert module.deterministic
+    (pixels,) = case.arguments().values()
+    assert_within(jit(lambda x: module(x))(pixels), case.outputs["output"], case.limit)
+    weights = dict(case.parameters)
+    name = sorted(weights)[-1]
+    with pytest.warns(MigrationWarning), pytest.raises(ValueError, match=f"state_dict: .*missing '{name}'"):
+        plstm_nnx.load_original(case.config, {key: array for key, array in weights.items() if key != name})
