@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from flax import nnx
@@ -31,18 +33,20 @@ class pLSTMVisionModel(Module):
 class pLSTMLMModel(Module):
     """Tokens to logits of the next ones: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`."""
 
-    def generate(self, token_ids: ArrayLike, max_new_tokens: int, **options: Any) -> Array:
+    def generate(
+        self, token_ids: ArrayLike | Sequence[ArrayLike], max_new_tokens: int, **options: Any
+    ) -> Array | list[Array]:
         """Continue token sequences: the prompt in one parallel pass, then one step per new token, as one program.
 
         No path is dropped, whatever the mode of the model.
 
         Args:
-            token_ids: prompt [B, T] with T >= 1.
+            token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
             max_new_tokens: number of tokens to append.
             options: `temperature`, `top_k`, `top_p` and `key` as `plstm_jax.generate` has them.
 
         Returns:
-            Tokens [B, T + max_new_tokens], the prompt included.
+            Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
         Raises:
             TypeError: the tokens are no integers.
