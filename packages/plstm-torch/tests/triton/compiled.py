@@ -21,6 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chunks, gradients, states
+from plstm_torch.ops._plstm_2d.triton import separable
+from plstm_torch.ops._plstm_2d.triton.form import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
 
@@ -36,7 +38,12 @@ FUNCTIONS = {
     "sequence_output": (chunks.chunk_output,),
     "sequence_gradients_read": (gradients.gradients_read,),
     "sequence_gradients_write": (gradients.gradients_write,),
+    "grid_separable_output": (separable.separable_output,),
+    "grid_separable_targets": (separable.separable_targets,),
+    "grid_separable_sources": (separable.separable_sources,),
 }
+# sides of grids, the largest one with the largest tiles; rows of float16 and float64 differ from others in little
+SIDES = {torch.bfloat16: (16, 64), torch.float32: (16, 64), torch.float16: (16,), torch.float64: (16,)}
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,14 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
     return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores)
 
 
-def rows() -> list[tuple[str, torch.dtype, Row]]:
-    """Every row of the table, with its kernel and dtype."""
-    return [(kernel, getattr(torch, dtype), row) for (kernel, dtype), found in TABLE.items() for row in found]
+def rows() -> list[tuple[str, torch.dtype, Row, int]]:
+    """Every row of the table, with its kernel and dtype, and a side of a grid, zero on sequences."""
+    return [
+        (kernel, getattr(torch, dtype), row, side)
+        for (kernel, dtype), found in TABLE.items()
+        for row in found
+        for side in (SIDES[getattr(torch, dtype)] if kernel.startswith("grid") else (0,))
+    ]
 
 
 def _type(name: str, dtype: torch.dtype) -> str:
@@ -99,7 +111,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name.endswith(("_step", "_batch")):
+    if len(name) <= 2 or name == "tiles" or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
@@ -108,9 +120,11 @@ def _read(what: str, cubin: Path) -> str:
     return subprocess.run([TOOLS / "cuobjdump", what, cubin], capture_output=True, text=True, check=True).stdout
 
 
-def tiles(kernel, row):
+def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     """The compile-time sizes that the launcher derives from a row."""
-    return {"C": row.tile, "BLOCK": row.block}
+    if side == 0:
+        return {"C": row.tile, "BLOCK": row.block}
+    return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
 
 
 def test_every_kernel_of_the_table_is_compiled():
@@ -118,10 +132,14 @@ def test_every_kernel_of_the_table_is_compiled():
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(("kernel", "dtype", "row"), rows(), ids=[f"{kernel}-{dtype}" for kernel, dtype, _ in rows()])
-def test_row_compiles(kernel, dtype, row, capability):
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "row", "side"),
+    rows(),
+    ids=[f"{kernel}-{dtype}-{side}" for kernel, dtype, _, side in rows()],
+)
+def test_row_compiles(kernel, dtype, row, side, capability):
     for function in FUNCTIONS[kernel]:
-        found = compile_kernel(function, dtype, row, tiles(kernel, row), capability)
+        found = compile_kernel(function, dtype, row, tiles(kernel, row, side), capability)
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert found.tensor_cores > 0, found

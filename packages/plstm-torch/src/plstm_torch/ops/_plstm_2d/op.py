@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
 from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
+from plstm_torch.ops._plstm_2d.triton.form import plstm_2d_triton, without_kernels
+from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "triton")
 ONE_ORIENTATION: Flips = ((False, False),)
 FOUR_ORIENTATIONS: Flips = ((False, False), (True, False), (False, True), (True, True))
 # Largest grids for which the quadratic form is faster, measured on a CPU: nodes of a square grid
@@ -80,7 +83,8 @@ def plstm_2d(
         return_last_state: also return what leaves it, right [B,Y,DK,DV,JT] and bottom [B,X,DK,DV,JT].
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
-            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), or "auto".
+            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "triton"
+            ("parallel" in kernels for CUDA devices: D-mode, J dimensions of 1, no states), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:
@@ -89,7 +93,8 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+            for the call.
 
     Source:
         Equations 5 and 6 of the pLSTM paper on a grid, its sections 3 and B; README.md beside this file derives the
@@ -157,7 +162,7 @@ def plstm_2d_oriented(
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.
         scale: factor of the output; ``DK**-0.5`` if None.
-        implementation: "recurrent", "parallel", "chunkwise" or "auto".
+        implementation: "recurrent", "parallel", "chunkwise", "triton" or "auto".
         block_size: side of a block of "chunkwise".
 
     Returns:
@@ -165,7 +170,8 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+            for the call.
 
     Source:
         Section 3 of the pLSTM paper (images: the sum over the four directions).
@@ -206,6 +212,8 @@ def _run(
     if initial_state is not None:
         named |= dict(zip(("initial_state[0] (left)", "initial_state[1] (top)"), initial_state, strict=True))
     dtype = accumulation_dtype(common_dtype(check_tensors(named)))
+    if inputs[0].numel() and _kernels(implementation, named, Gates(**gates), return_last_state):
+        return _run_kernels(inputs, Gates(**gates), flips, scale, dtype), None
     query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
 
     def oriented(tensor: Tensor) -> Tensor:
@@ -224,6 +232,39 @@ def _run(
         )
         output, last_state = _dispatch(problem, implementation, block_size)
         return output.to(inputs[2].dtype), last_state
+
+
+def _kernels(implementation: str, named: dict[str, Any], gates: Gates, return_last_state: bool) -> bool:
+    """Whether the call goes to the Triton kernels.
+
+    Raises:
+        ValueError: if "triton" is asked for, and cannot take the call.
+    """
+    if implementation != "triton" and not (implementation == "auto" and support.taken_by_auto(named["query"])):
+        return False
+    tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
+    with_states = return_last_state or "initial_state[0] (left)" in tensors
+    reason = without_kernels(tensors, gates.mode, with_states)
+    if implementation == "triton":
+        support.require("the 2D op", reason)
+    return reason is None
+
+
+def _run_kernels(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor], gates: Gates, flips: Flips, scale: float | None, dtype: torch.dtype
+) -> Tensor:
+    narrow = common_dtype(list(inputs[:3])) if dtype != torch.float64 else dtype
+    factor = inputs[0].shape[3] ** -0.5 if scale is None else scale
+    query, key, value = (tensor.to(narrow) for tensor in inputs[:3])
+
+    def oriented(gate: Tensor) -> Tensor:
+        return gate.to(dtype).unsqueeze(1) if len(flips) == 1 else gate.to(dtype)
+
+    with without_autocast(query):
+        wide = map_gates(gates, oriented)
+        wide = replace(wide, mark_l=factor * wide.mark_l, mark_u=None if wide.mark_u is None else factor * wide.mark_u)
+        problem = Problem(query, key, value, wide, factor * inputs[3].to(dtype), flips, None, False)
+        return plstm_2d_triton(problem).to(inputs[2].dtype)
 
 
 def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> Result:
