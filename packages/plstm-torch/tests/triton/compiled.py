@@ -21,8 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chunks, gradients, states
-from plstm_torch.ops._plstm_2d.triton import separable
-from plstm_torch.ops._plstm_2d.triton.form import tile_sizes
+from plstm_torch.ops._plstm_2d.triton import directed, separable
+from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
 
@@ -41,9 +41,15 @@ FUNCTIONS = {
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),
+    "grid_directed_output": (directed.directed_output,),
+    "grid_directed_targets": (directed.directed_targets,),
+    "grid_directed_sources": (directed.directed_sources,),
 }
-# sides of grids, the largest one with the largest tiles; rows of float16 and float64 differ from others in little
-SIDES = {torch.bfloat16: (16, 64), torch.float32: (16, 64), torch.float16: (16,), torch.float64: (16,)}
+# sides of grids; float16 and float64 have rows of their own but no larger tiles than float32
+SIDES = {
+    "grid_separable": {"bfloat16": (16, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
+    "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def rows() -> list[tuple[str, torch.dtype, Row, int]]:
         (kernel, getattr(torch, dtype), row, side)
         for (kernel, dtype), found in TABLE.items()
         for row in found
-        for side in (SIDES[getattr(torch, dtype)] if kernel.startswith("grid") else (0,))
+        for side in SIDES.get(kernel.rsplit("_", 1)[0], {}).get(dtype, (0,))
     ]
 
 
@@ -111,7 +117,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name == "tiles" or name.endswith(("_batch", "_step", "_x", "_y")):
+    if len(name) <= 2 or name in ("tiles", "shares") or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 

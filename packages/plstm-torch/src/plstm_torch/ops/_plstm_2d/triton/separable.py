@@ -9,6 +9,7 @@ gradients of A, B and E are complete within one: they are stored as tables, from
 import triton
 import triton.language as tl
 
+from plstm_torch.ops._plstm_2d.triton.nodes import product_of, rows_of
 from plstm_torch.ops._plstm_2d.triton.separable_mask import at_corner, orientation, same_row
 from plstm_torch.ops._triton.dots import mm, mm_wide
 
@@ -27,36 +28,6 @@ def _sources(u0, X, Y, UB: tl.constexpr, YP: tl.constexpr):
     c = tl.arange(0, UB * YP)
     u, v = u0 + c // YP, c % YP
     return u, v, (u < X) & (v < Y)
-
-
-@triton.jit
-def _rows(tensor, places, there, channels, stride, size, OPERAND: tl.constexpr):
-    """[nodes, channels] of a tensor, as an operand."""
-    mask = there[:, None] & (channels < size)[None, :]
-    return tl.load(tensor + places[:, None] + channels[None, :] * stride, mask=mask, other=0.0).to(OPERAND)
-
-
-@triton.jit
-def _columns(tensor, places, there, channels, stride, size, OPERAND: tl.constexpr):
-    """[channels, nodes] of a tensor, as an operand."""
-    mask = there[None, :] & (channels < size)[:, None]
-    return tl.load(tensor + places[None, :] + channels[:, None] * stride, mask=mask, other=0.0).to(OPERAND)
-
-
-@triton.jit
-def _product(
-    left, left_places, left_there, left_channel, right, right_places, right_there, right_channel, size,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
-):  # fmt: skip
-    """[ROWS, COLUMNS]: products of nodes with nodes over all channels."""
-    product = tl.zeros([ROWS, COLUMNS], ACC)
-    for d in range(0, size, BLOCK):
-        channels = d + tl.arange(0, BLOCK)
-        rows = _rows(left, left_places, left_there, channels, left_channel, size, OPERAND)
-        columns = _columns(right, right_places, right_there, channels, right_channel, size, OPERAND)
-        product = mm(rows, columns, product, VALUES)
-    return product
 
 
 @triton.jit(do_not_specialize=["X", "Y", "tiles"])
@@ -90,12 +61,12 @@ def separable_output(
         column = tl.arange(0, XP)[None, :, None, None] == (u0 + tl.arange(0, UB))[None, None, :, None]
         gating += tl.where(column, tl.expand_dims(staying, 1), 0.0)
         u, v, there = _sources(u0, X, Y, UB, YP)
-        scores = _product(
+        scores = product_of(
             query, x * query_x + y * query_y, real, query_channel, key, u * key_x + v * key_y, there, key_channel, DK,
             YB * XP, UB * YP, BLOCK, ACC, OPERAND, VALUES,
         )  # fmt: skip
         weights = scores * tl.reshape(gating, [YB * XP, UB * YP])
-        values = _rows(value, u * value_x + v * value_y, there, iv, value_channel, DV, OPERAND)
+        values = rows_of(value, u * value_x + v * value_y, there, iv, value_channel, DV, OPERAND)
         result = mm_wide(weights, values, result, OPERAND, VALUES, SPLIT)
     places = output + b * X * Y * DV + (x * Y + y)[:, None] * DV + iv[None, :]
     tl.store(places, result.to(output.dtype.element_ty), mask=real[:, None] & (iv < DV)[None, :])
@@ -128,11 +99,11 @@ def separable_targets(
     )
     for u0 in range(0, X, UB):
         u, v, there = _sources(u0, X, Y, UB, YP)
-        scores = _product(
+        scores = product_of(
             query, x * query_x + y * query_y, real, query_channel, key, u * key_x + v * key_y, there, key_channel, DK,
             YB * XP, UB * YP, BLOCK, ACC, OPERAND, VALUES,
         )  # fmt: skip
-        d_weights = _product(
+        d_weights = product_of(
             grad, x * grad_x + y * grad_y, real, grad_channel, value, u * value_x + v * value_y, there, value_channel,
             DV, YB * XP, UB * YP, BLOCK, ACC, OPERAND, VALUES,
         )  # fmt: skip
@@ -162,7 +133,7 @@ def separable_targets(
             tl.store(d_staying + b * X * Y * Y + (uc * Y + yr) * Y + vr, of_staying, mask=row_mask)
         gating += tl.where(column, tl.expand_dims(staying, 1), 0.0)
         d_scores = (d_weights * tl.reshape(gating, [YB * XP, UB * YP])).to(OPERAND)
-        keys = _rows(key, u * key_x + v * key_y, there, ik, key_channel, DK, OPERAND)
+        keys = rows_of(key, u * key_x + v * key_y, there, ik, key_channel, DK, OPERAND)
         result = mm(d_scores, keys, result, VALUES)
     places = d_query + b * X * Y * DK + (x * Y + y)[:, None] * DK + ik[None, :]
     tl.store(places, result.to(d_query.dtype.element_ty), mask=real[:, None] & (ik < DK)[None, :])
@@ -202,17 +173,17 @@ def separable_sources(
         gating += tl.where(column, tl.expand_dims(tl.permute(staying, (1, 2, 0)), 3), 0.0)
         gates = tl.reshape(gating, [UB * YP, YB * XP])
         x, y, real = _targets(y0, X, Y, YB, XP)
-        scores = _product(
+        scores = product_of(
             key, u * key_x + v * key_y, there, key_channel, query, x * query_x + y * query_y, real, query_channel, DK,
             UB * YP, YB * XP, BLOCK, ACC, OPERAND, VALUES,
         )  # fmt: skip
-        d_weights = _product(
+        d_weights = product_of(
             value, u * value_x + v * value_y, there, value_channel, grad, x * grad_x + y * grad_y, real, grad_channel,
             DV, UB * YP, YB * XP, BLOCK, ACC, OPERAND, VALUES,
         )  # fmt: skip
-        grads = _rows(grad, x * grad_x + y * grad_y, real, channels, grad_channel, DV, OPERAND)
+        grads = rows_of(grad, x * grad_x + y * grad_y, real, channels, grad_channel, DV, OPERAND)
         of_value = mm((scores * gates).to(OPERAND), grads, of_value, VALUES)
-        queries = _rows(query, x * query_x + y * query_y, real, channels, query_channel, DK, OPERAND)
+        queries = rows_of(query, x * query_x + y * query_y, real, channels, query_channel, DK, OPERAND)
         of_key = mm((d_weights * gates).to(OPERAND), queries, of_key, VALUES)
     node = (u * Y + v)[:, None]
     places = d_key + b * X * Y * DK + node * DK + channels[None, :]
