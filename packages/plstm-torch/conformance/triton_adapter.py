@@ -32,7 +32,7 @@ class TritonAdapter(_load("adapter").TorchAdapter):
     """The ops that have kernels."""
 
     name: str = "torch with Triton"
-    implementations: Mapping[str, Sequence[str]] = {"plstm_1d": ("triton",)}
+    implementations: Mapping[str, Sequence[str]] = {"plstm_1d": ("triton",), "plstm_2d_oriented": ("triton",)}
     devices: Sequence[str] = ("cpu",) if INTERPRETED else ("cuda",)
     module_classes: Sequence[type] = ()
     golden_kinds: Sequence[str] = ()

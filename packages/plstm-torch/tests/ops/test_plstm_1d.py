@@ -361,7 +361,7 @@ def test_bad_arguments_are_named():
         (ValueError, r"transition: expected \[.*T=6.*\], got", {"transition": transition[:, :-1]}),
         (ValueError, r"initial_state: expected \[.*\], got", {"initial_state": state[:, :, :1]}),
         (TypeError, "initial_state: expected a floating-point dtype", {"initial_state": state.long()}),
-        (ValueError, "implementation: expected one of 'auto', 'recurrent', 'chunkwise', got 'fast'",
+        (ValueError, "implementation: expected one of 'auto', 'recurrent', 'chunkwise', 'triton', got 'fast'",
          {"implementation": "fast"}),
         (ValueError, "chunk_size: expected None or a positive integer, got 0", {"chunk_size": 0}),
         (TypeError, "chunk_size: expected None or a positive integer, got float", {"chunk_size": 2.0}),

@@ -21,6 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chunks, gradients, states
+from plstm_torch.ops._plstm_2d.triton import directed, separable
+from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
 
@@ -36,6 +38,17 @@ FUNCTIONS = {
     "sequence_output": (chunks.chunk_output,),
     "sequence_gradients_read": (gradients.gradients_read,),
     "sequence_gradients_write": (gradients.gradients_write,),
+    "grid_separable_output": (separable.separable_output,),
+    "grid_separable_targets": (separable.separable_targets,),
+    "grid_separable_sources": (separable.separable_sources,),
+    "grid_directed_output": (directed.directed_output,),
+    "grid_directed_targets": (directed.directed_targets,),
+    "grid_directed_sources": (directed.directed_sources,),
+}
+# sides of grids; float16 and float64 have rows of their own but no larger tiles than float32
+SIDES = {
+    "grid_separable": {"bfloat16": (16, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
+    "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
 }
 
 
@@ -89,9 +102,14 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
     return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores)
 
 
-def rows() -> list[tuple[str, torch.dtype, Row]]:
-    """Every row of the table, with its kernel and dtype."""
-    return [(kernel, getattr(torch, dtype), row) for (kernel, dtype), found in TABLE.items() for row in found]
+def rows() -> list[tuple[str, torch.dtype, Row, int]]:
+    """Every row of the table, with its kernel and dtype, and a side of a grid, zero on sequences."""
+    return [
+        (kernel, getattr(torch, dtype), row, side)
+        for (kernel, dtype), found in TABLE.items()
+        for row in found
+        for side in SIDES.get(kernel.rsplit("_", 1)[0], {}).get(dtype, (0,))
+    ]
 
 
 def _type(name: str, dtype: torch.dtype) -> str:
@@ -99,7 +117,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name.endswith(("_step", "_batch")):
+    if len(name) <= 2 or name in ("tiles", "shares") or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
@@ -108,9 +126,11 @@ def _read(what: str, cubin: Path) -> str:
     return subprocess.run([TOOLS / "cuobjdump", what, cubin], capture_output=True, text=True, check=True).stdout
 
 
-def tiles(kernel, row):
+def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     """The compile-time sizes that the launcher derives from a row."""
-    return {"C": row.tile, "BLOCK": row.block}
+    if side == 0:
+        return {"C": row.tile, "BLOCK": row.block}
+    return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
 
 
 def test_every_kernel_of_the_table_is_compiled():
@@ -118,10 +138,14 @@ def test_every_kernel_of_the_table_is_compiled():
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(("kernel", "dtype", "row"), rows(), ids=[f"{kernel}-{dtype}" for kernel, dtype, _ in rows()])
-def test_row_compiles(kernel, dtype, row, capability):
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "row", "side"),
+    rows(),
+    ids=[f"{kernel}-{dtype}-{side}" for kernel, dtype, _, side in rows()],
+)
+def test_row_compiles(kernel, dtype, row, side, capability):
     for function in FUNCTIONS[kernel]:
-        found = compile_kernel(function, dtype, row, tiles(kernel, row), capability)
+        found = compile_kernel(function, dtype, row, tiles(kernel, row, side), capability)
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert found.tensor_cores > 0, found

@@ -14,7 +14,7 @@ from torch.func import grad, jvp, vmap
 
 from plstm_testing.tolerances import assert_close
 from plstm_torch import check
-from plstm_torch.ops import plstm_1d
+from plstm_torch.ops import plstm_1d, plstm_2d, plstm_2d_oriented
 from plstm_torch.ops._plstm_1d.op import resolve_implementation
 from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_kernels, slot_owners
 from plstm_torch.ops._triton import support, tuning
@@ -137,6 +137,119 @@ def test_tiles_of_the_table(tile, monkeypatch):
     results = [function(*tensors) for function in (KERNELS, LOOP)]
     assert_same(*results, "output")
     assert_same(*(torch.autograd.grad(loss_of(lambda *_, r=result: r)(), tensors) for result in results))
+
+
+NAMES = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
+OF_MODE = {"L": {"transition_ru": 2, "mark_u": 3}, "R": {"transition_dl": 2, "mark_u": 3}, "P": {}}
+GRID = pytest.mark.parametrize("mode", list(OF_MODE))
+
+
+def draw_grid(mode, x, y, *, orientations=(4,), dim_k=3, dim_v=2, batch=1, dtype=torch.float64):
+    gates = {name: (*orientations, x, y, *(1,) * count) for name, count in (NAMES | OF_MODE[mode]).items()}
+    shapes = {
+        "query": (x, y, dim_k, 1),
+        "key": (x, y, dim_k, 1),
+        "value": (x, y, dim_v, 1),
+        "direct": (x, y, 1, 1, 1, 1),
+    }
+    tensors = {name: torch.randn(batch, *shape, dtype=dtype) for name, shape in (gates | shapes).items()}
+    for name in tensors:
+        if name.startswith("transition"):
+            tensors[name] = torch.tanh(tensors[name])
+    return tensors
+
+
+def run_grid(implementation, mode):
+    """The op with as many orientations as the gates have, as a function of a dictionary."""
+
+    def run(tensors):
+        op = plstm_2d if tensors["source_r"].dim() == tensors["query"].dim() + 1 else plstm_2d_oriented
+        return op(**tensors, implementation=implementation, mode="P" if mode == "P" else None)
+
+    return run
+
+
+def results_of(function, tensors, weight=None):
+    """Output and gradients."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    output = function(leaves)
+    weight = torch.ones_like(output) if weight is None else weight
+    return output, torch.autograd.grad(output, list(leaves.values()), weight)
+
+
+@GRID
+@pytest.mark.parametrize(
+    ("orientations", "x", "y"), [((), 5, 7), ((), 1, 3), ((), 18, 2), ((4,), 5, 3)], ids=lambda value: str(value)
+)
+def test_grids(mode, orientations, x, y):
+    tensors = draw_grid(mode, x, y, orientations=orientations, batch=1 if x > 16 else 2, dim_k=17 if x == 1 else 3)
+    weight = torch.randn(*tensors["value"].shape[:4], 1, dtype=torch.float64)
+    found, right = (results_of(run_grid(name, mode), tensors, weight) for name in ("triton", "recurrent"))
+    assert_same(found[0], right[0], "output")
+    assert_same(found[1], right[1])
+
+
+@GRID
+def test_grids_with_operands_of_any_stride(mode):
+    tensors = draw_grid(mode, 4, 3, orientations=(), batch=2)
+    for name, tensor in tensors.items():
+        order = list(range(tensor.dim()))[::-1]
+        tensors[name] = tensor.permute(order).contiguous().permute(order)
+    found, right = (results_of(run_grid(name, mode), tensors) for name in ("triton", "recurrent"))
+    assert_same(found[1], right[1])
+
+
+@GRID
+def test_grids_under_transforms(mode):
+    tensors = draw_grid(mode, 3, 2, orientations=())
+    names = list(tensors)
+
+    def loss(implementation):
+        return lambda *values: run_grid(implementation, mode)(dict(zip(names, values, strict=True))).square().sum()
+
+    values, every = tuple(tensors.values()), tuple(range(len(names)))
+    second = [
+        grad(lambda *x, f=first: f(*x).sum(), every)(*values)
+        for first in (grad(loss("triton"), 0), grad(loss("recurrent"), 0))
+    ]
+    assert_same(*second)
+    stacked = tuple(torch.stack([value, -0.5 * value]) for value in values)
+    assert_same(*(vmap(grad(loss(name), every))(*stacked) for name in ("triton", "recurrent")))
+    leaves = [value.requires_grad_() for value in values]
+    compiled = torch.compile(loss("triton"), fullgraph=True, backend="aot_eager")
+    assert_same(*(torch.autograd.grad(f(*leaves), leaves) for f in (compiled, loss("recurrent"))))
+
+
+@GRID
+@pytest.mark.parametrize("name", ["value", "source_r", "transition_du"])
+def test_a_grid_keeps_what_is_not_finite_apart(mode, name):
+    """One orientation: nodes that are not downstream, and other rows of the batch, are as without it."""
+    tensors = draw_grid(mode, 4, 5, orientations=(), batch=2)
+    clean = run_grid("recurrent", mode)(tensors)
+    tensors[name] = tensors[name].clone()
+    tensors[name][1, 2, 3] = torch.nan
+    output, found = results_of(run_grid("triton", mode), tensors)
+    kept = torch.ones(2, 4, 5, dtype=torch.bool)
+    kept[1, 2:, 3:] = False
+    assert_same(output[kept], clean[kept], "output")
+    assert all(gradient[0].isfinite().all() for gradient in found)
+
+
+def test_reasons_of_grids():
+    states = torch.zeros(1, 4, 4, 3, 2, 1), torch.zeros(1, 4, 3, 3, 2, 1)
+    tensors = draw_grid("L", 3, 4, dtype=torch.float32)
+    refused = r"implementation: expected another one than 'triton' for this call of the 2D op: "
+    for changed, reason in [
+        ({"initial_state": states}, "no kernels for initial and last states"),
+        ({"return_last_state": True}, "no kernels for initial and last states"),
+        ({"transition_ru": None}, "got gates of mode"),
+        ({"transition_dl": tensors["transition_ru"]}, "got gates of mode general"),
+    ]:
+        with pytest.raises(ValueError, match=refused + f".*{reason}"):
+            plstm_2d_oriented(**tensors | changed, implementation="triton")
+    for mode, side in (("L", 64), ("R", 64), ("P", 32)):
+        with pytest.raises(ValueError, match=refused + f".*sides up to {side}, got Y={side + 1}"):
+            run_grid("triton", mode)(draw_grid(mode, 1, side + 1))
 
 
 def test_slots_of_sequences_do_not_meet():

@@ -7,7 +7,7 @@ import torch
 
 from plstm_testing.tolerances import assert_close
 from plstm_torch import check
-from plstm_torch.ops import plstm_1d
+from plstm_torch.ops import plstm_1d, plstm_2d_oriented
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -39,6 +39,31 @@ def test_head_dimensions(dim_k, dim_v, dtype):
     assert_close(output.detach().double().cpu(), expected.detach().cpu(), name)
     for one, other in zip(found, right, strict=True):
         assert_close(one.double().cpu(), other.cpu(), name, "gradient")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("mode", "x", "y"), [("L", 14, 14), ("R", 28, 20), ("L", 64, 47), ("P", 14, 14), ("P", 32, 23)]
+)
+def test_grids(mode, x, y, dtype):
+    """Every tile size of every row, gradients included, against float64 in torch."""
+    counts = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
+    counts |= {} if mode == "P" else {"mark_u": 3, "transition_ru" if mode == "L" else "transition_dl": 2}
+    shapes = {name: (4, x, y, *(1,) * count) for name, count in counts.items()}
+    shapes |= {"query": (x, y, 72, 1), "key": (x, y, 72, 1), "value": (x, y, 40, 1), "direct": (x, y, 1, 1, 1, 1)}
+    tensors = {name: torch.randn(2, *shape, device="cuda").to(dtype) for name, shape in shapes.items()}
+    for name in tensors:
+        if name.startswith("transition"):
+            tensors[name] = torch.tanh(tensors[name]) / (2 if mode == "P" else 1)
+    weight = torch.randn(2, x, y, 40, 1, device="cuda").to(dtype)
+    found, right = [], []
+    for results, implementation, wide in ((found, "triton", dtype), (right, "parallel", torch.float64)):
+        leaves = {name: tensor.to(wide).requires_grad_() for name, tensor in tensors.items()}
+        output = plstm_2d_oriented(**leaves, implementation=implementation, mode="P" if mode == "P" else None)
+        results += [output, *torch.autograd.grad(output, list(leaves.values()), weight.to(wide))]
+    for number, (one, other) in enumerate(zip(found, right, strict=True)):
+        kind = "gradient" if number else "output"
+        assert_close(one.detach().double().cpu(), other.detach().cpu(), str(dtype).removeprefix("torch."), kind)
 
 
 def test_more_elements_than_32_bits_count():

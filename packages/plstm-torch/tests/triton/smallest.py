@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from plstm_torch.ops import plstm_1d
+from plstm_torch.ops import plstm_1d, plstm_2d_oriented
 
 DEVICE = "cuda"
 
@@ -21,7 +21,19 @@ def run_sequence(dtype):
     (output.sum() + last.sum()).backward()
 
 
+def run_grid(dtype, mode):
+    gates = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
+    gates |= {} if mode == "P" else {"transition_ru": 2, "mark_u": 3}
+    tensors = {name: draw((1, 4, 9, 7, *(1,) * count), dtype) for name, count in gates.items()}
+    tensors |= {name: draw((1, 9, 7, 20, 1), dtype) for name in ("query", "key", "value")}
+    tensors["direct"] = draw((1, 9, 7, 1, 1, 1, 1), dtype)
+    output = plstm_2d_oriented(**tensors, implementation="triton", mode="P" if mode == "P" else None)
+    output.sum().backward()
+
+
 if __name__ == "__main__":
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         run_sequence(dtype)
+        run_grid(dtype, "L")
+        run_grid(dtype, "P")
     torch.cuda.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,10 @@ from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
 from plstm_torch.ops._plstm_2d.spoilt import isolated
+from plstm_torch.ops._plstm_2d.triton.form import plstm_2d_triton, without_kernels
+from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "triton")
 ONE_ORIENTATION: Flips = ((False, False),)
 FOUR_ORIENTATIONS: Flips = ((False, False), (True, False), (False, True), (True, True))
 # Largest grids for which the quadratic form is faster, measured on a CPU: nodes of a square grid
@@ -83,7 +86,8 @@ def plstm_2d(
         return_last_state: also return what leaves it, right [B,Y,DK,DV,JT] and bottom [B,X,DK,DV,JT].
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
-            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), or "auto".
+            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "triton"
+            ("parallel" in kernels for CUDA devices: D-mode, J dimensions of 1, no states), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:
@@ -92,7 +96,8 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+            for the call.
 
     Example:
         >>> import torch
@@ -173,7 +178,7 @@ def plstm_2d_oriented(
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.
         scale: factor of the output; ``DK**-0.5`` if None.
-        implementation: "recurrent", "parallel", "chunkwise" or "auto".
+        implementation: "recurrent", "parallel", "chunkwise", "triton" or "auto".
         block_size: side of a block of "chunkwise".
 
     Returns:
@@ -181,7 +186,8 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+            for the call.
 
     Example:
         >>> import torch
@@ -243,6 +249,8 @@ def _run(
     flips, return_last_state, scale, implementation, block_size = options
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
+    if inputs[0].numel() and _kernels(implementation, inputs, gates, initial_state is not None or return_last_state):
+        return _run_kernels(inputs, Gates(**gates), flips, scale, dtype), None
     query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
 
     def oriented(tensor: Tensor) -> Tensor:
@@ -261,6 +269,40 @@ def _run(
         )
         output, last_state = _dispatch(problem, implementation, block_size)
         return output.to(inputs[2].dtype), last_state
+
+
+def _kernels(implementation: str, inputs: tuple[Tensor, ...], gates: dict[str, Any], with_states: bool) -> bool:
+    """Whether the call goes to the Triton kernels.
+
+    Raises:
+        ValueError: if "triton" is asked for, and cannot take the call.
+    """
+    if implementation != "triton" and not (implementation == "auto" and support.taken_by_auto(inputs[0])):
+        return False
+    named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
+    tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
+    reason = without_kernels(tensors, Gates(**gates).mode, with_states)
+    if implementation == "triton":
+        support.require("the 2D op", reason)
+    return reason is None
+
+
+def _run_kernels(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor], gates: Gates, flips: Flips, scale: float | None, dtype: torch.dtype
+) -> Tensor:
+    narrow = common_dtype(list(inputs[:3])) if dtype != torch.float64 else dtype
+    factor = scale_factor(scale, inputs[0].shape[3] ** -0.5)
+    query, key, value = (tensor.to(narrow) for tensor in inputs[:3])
+
+    def oriented(gate: Tensor) -> Tensor:
+        return gate.to(dtype).unsqueeze(1) if len(flips) == 1 else gate.to(dtype)
+
+    with without_autocast(query):
+        wide = map_gates(gates, oriented)
+        wide = replace(wide, mark_l=factor * wide.mark_l, mark_u=None if wide.mark_u is None else factor * wide.mark_u)
+        problem = Problem(query, key, value, wide, factor * inputs[3].to(dtype), flips, None, False)
+        output, _ = isolated(problem, lambda part: (plstm_2d_triton(part), None))
+        return output.to(inputs[2].dtype)
 
 
 def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> Result:

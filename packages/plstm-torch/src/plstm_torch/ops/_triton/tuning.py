@@ -26,7 +26,8 @@ class Row:
         warps: warps of a program.
         stages: stages of software pipelining.
         shared: bytes of shared memory it may need; checked against the device before a launch.
-        spill: bytes of registers a thread may spill.
+        spill: bytes of registers a thread may spill; more where three passes of tf32 or float64 meet a side of 64.
+        other: nodes of the other side of a tile, where it is not square.
     """
 
     tile: int
@@ -35,6 +36,7 @@ class Row:
     stages: int
     shared: int
     spill: int = 64
+    other: int = 0
 
     @property
     def options(self) -> dict[str, int]:
@@ -60,9 +62,35 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    ("grid_separable_output", "bfloat16"): (Row(64, 64, 8, 1, 20_480),),
+    ("grid_separable_output", "float16"): (Row(32, 32, 8, 1, 49_152),),
+    ("grid_separable_output", "float32"): (Row(32, 32, 8, 1, 49_152),),
+    ("grid_separable_output", "float64"): (Row(16, 16, 8, 1, 40_960),),
+    ("grid_separable_targets", "bfloat16"): (Row(64, 64, 8, 1, 16_384, other=32),),
+    ("grid_separable_targets", "float16"): (Row(32, 32, 8, 1, 49_152, spill=384),),
+    ("grid_separable_targets", "float32"): (Row(32, 32, 8, 1, 49_152, spill=384),),
+    ("grid_separable_targets", "float64"): (Row(16, 16, 8, 1, 40_960, spill=384),),
+    ("grid_separable_sources", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
+    ("grid_separable_sources", "float16"): (Row(32, 32, 8, 1, 49_152, spill=384),),
+    ("grid_separable_sources", "float32"): (Row(32, 32, 8, 1, 49_152, spill=384),),
+    ("grid_separable_sources", "float64"): (Row(16, 16, 8, 1, 40_960, spill=384),),
+    ("grid_directed_output", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
+    ("grid_directed_output", "float16"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_output", "float32"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_output", "float64"): (Row(16, 16, 8, 1, 16_384),),
+    ("grid_directed_targets", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
+    ("grid_directed_targets", "float16"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_targets", "float32"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_targets", "float64"): (Row(16, 16, 8, 1, 16_384),),
+    ("grid_directed_sources", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
+    ("grid_directed_sources", "float16"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_sources", "float32"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_sources", "float64"): (Row(16, 16, 8, 1, 16_384),),
 }
-# small enough that a test of a few dozen steps has several tiles, and head dimensions several blocks
+# small enough that a test of a few dozen steps has several tiles, and head dimensions several blocks; on grids larger
+# than the smallest that products take, since the interpreter's time goes with the number of programs
 _INTERPRETED = Row(tile=16, block=16, warps=1, stages=1, shared=0)
+_INTERPRETED_GRID = Row(tile=64, block=16, warps=1, stages=1, shared=0)
 
 
 def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
@@ -80,7 +108,7 @@ def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
         RuntimeError: if no row fits the device.
     """
     if interpreted():
-        return _INTERPRETED
+        return _INTERPRETED_GRID if kernel.startswith("grid") else _INTERPRETED
     name, available = str(dtype).removeprefix("torch."), _shared_memory(device.index)
     rows = TABLE[kernel, name]
     for row in rows:

@@ -1,0 +1,56 @@
+"""Which calls the kernels take, and which of the forms takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from plstm_torch.ops._plstm_2d.problem import Problem, exchange_axes
+from plstm_torch.ops._plstm_2d.triton.directed_form import GATES as DIRECTED_GATES
+from plstm_torch.ops._plstm_2d.triton.directed_form import directed_kernels
+from plstm_torch.ops._plstm_2d.triton.separable_form import GATES as SEPARABLE_GATES
+from plstm_torch.ops._plstm_2d.triton.separable_form import separable_kernels
+from plstm_torch.ops._triton import support
+
+# Beyond these sides tiles of one column no longer fit the registers.
+SIDES = {"L": 64, "R": 64, "P": 32}
+
+
+def without_kernels(tensors: Mapping[str, Tensor], mode: str, with_states: bool) -> str | None:
+    """Why the kernels cannot take a call, None if they can.
+
+    Args:
+        tensors: the arguments by name; sizes are read off query, value, source_r, mark_l.
+        mode: mode of the gates.
+        with_states: whether states enter or leave.
+    """
+    query, value, source, mark = (tensors[name] for name in ("query", "value", "source_r", "mark_l"))
+    names = ("JT", "JK", "JV", "JO", "JQ")
+    sizes = dict(zip(names, (*source.shape[-3:], *mark.shape[-3:-1]), strict=True))
+    sizes |= {"X": query.shape[1], "Y": query.shape[2], "DK": query.shape[3], "DV": value.shape[3]}
+    if with_states:
+        return "the 2D ops have no kernels for initial and last states"
+    turns = tensors.keys() & {"transition_ru", "transition_dl"}
+    if mode == "general" or (mode != "P" and not turns):
+        return f"the 2D ops have kernels for P-mode, and D-mode with one turning transition, got gates of mode {mode}"
+    dtypes = [tensor.dtype for tensor in tensors.values()]
+    return support.unsupported("the 2D op", query.device, dtypes, sizes, SIDES[mode])
+
+
+def plstm_2d_triton(problem: Problem) -> Tensor:
+    """Output [B,X,Y,DV,1] by kernels.
+
+    Args:
+        problem: no node is missing; query, key and value have one dtype, gates float32 or everything float64; marks and
+            direct are scaled, the query is not.
+    """
+    if problem.gates.mode == "R":
+        return plstm_2d_triton(exchange_axes(problem)).transpose(1, 2)
+    is_directed = problem.gates.mode == "P"
+    kernels = directed_kernels if is_directed else separable_kernels
+    names = DIRECTED_GATES if is_directed else SEPARABLE_GATES
+    gates = [getattr(problem.gates, name).flatten(4).squeeze(-1) for name in names]
+    vectors = [tensor.squeeze(-1) for tensor in (problem.query, problem.key, problem.value)]
+    (output,) = kernels(*vectors, *gates, problem.direct.flatten(3).squeeze(-1))
+    return output.unsqueeze(-1)
