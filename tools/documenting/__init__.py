@@ -1,0 +1,1 @@
+"""The pages of the site: written ones, READMEs that stand beside the code, and tables that follow from the configs."""
