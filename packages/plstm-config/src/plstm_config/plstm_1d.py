@@ -10,7 +10,7 @@ from plstm_config.parameters import Child
 
 @frozen
 class pLSTM1DLayerConfig(InteractionLayerConfig):
-    """A causal pLSTM layer on sequences [B, T, input_dim]; see [InteractionLayerConfig][] for the fields.
+    """A causal pLSTM layer on sequences [B, T, input_dim]; see `InteractionLayerConfig` for the fields.
 
     Example:
         >>> import plstm_config

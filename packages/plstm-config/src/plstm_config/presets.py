@@ -138,7 +138,7 @@ def vit(
     dtype: DType = "float32",
     param_dtype: DType = "float32",
 ) -> pLSTMVisionModelConfig:
-    """Make a vision transformer, the baseline; arguments as in [plstm_vis][]."""
+    """Make a vision transformer, the baseline; arguments as in `plstm_vis`."""
     types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     block = TransformerBlockConfig(input_dim=dim, num_heads=num_heads, drop_path_rate=drop_path_rate, **types)
     return pLSTMVisionModelConfig(
@@ -254,7 +254,7 @@ _ALIASES = {"num_classes": "output_shape", "img_size": "resolution", "in_chans":
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names that [preset][] knows.
+    """The names that `preset` knows.
 
     Example:
         >>> import plstm_config
@@ -268,7 +268,7 @@ def preset(name: str, **changes: Any) -> Config:
     """Make a model's config by name.
 
     Args:
-        name: such as "plstm_vis_tiny"; see [preset_names][].
+        name: such as "plstm_vis_tiny"; see `preset_names`.
         **changes: arguments of the maker instead of the preset's, such as `output_shape`, `resolution`, `dtype`; they
             reach the whole tree. The names of the field are understood, too: `num_classes` for `output_shape`,
             `img_size` for `resolution`, `in_chans` for `num_channels`.

@@ -29,7 +29,7 @@ class Registry(Generic[M]):
         self.classes: dict[type, Callable[..., M]] = {}
 
     def register(self, config_class: type) -> Callable[[Made], Made]:
-        """Let [find][] return the decorated module class for configs of one class.
+        """Let `find` return the decorated module class for configs of one class.
 
         Args:
             config_class: the config class; exactly this one, not those derived from it.

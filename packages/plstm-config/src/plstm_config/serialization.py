@@ -239,7 +239,7 @@ def check_names(cls: type[Config], mapping: Mapping[str, Any]) -> None:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Turn a config into plain data that [from_dict][] reads back unchanged.
+    """Turn a config into plain data that `from_dict` reads back unchanged.
 
     Raises:
         TypeError: if `config` is no config.
@@ -306,7 +306,7 @@ def load(path: str | Path) -> Config:
 
 
 def read_mapping(path: str | Path) -> Any:
-    """Read plain data from a JSON or YAML file; see [load][]."""
+    """Read plain data from a JSON or YAML file; see `load`."""
     path = Path(path)
     return parse_json(path) if _kind(path) == "json" else _parse_yaml(path)
 

@@ -33,7 +33,7 @@ def array_infos(arrays: Mapping[str, Any]) -> dict[str, ArrayInfo]:
         arrays: arrays by name, of any framework: whatever has `shape` and a `dtype` whose last name numpy shares.
 
     Returns:
-        What [check_weights][] takes.
+        What `check_weights` takes.
     """
     return {name: ArrayInfo(tuple(array.shape), str(array.dtype).rpartition(".")[2]) for name, array in arrays.items()}
 
@@ -132,7 +132,7 @@ def accepts_shape(config: PosEmbed2DConfig, shape: Shape, resize_limit: int | No
     Args:
         config: config of the positional embedding that is to be filled.
         shape: shape of the stored one.
-        resize_limit: see [check_weights][].
+        resize_limit: see `check_weights`.
 
     Returns:
         True if it can.

@@ -224,7 +224,7 @@ def new_tokens(
     choose: Callable[[Array, Array | None], Array],
     key: Array | None,
 ) -> Int[Array, "B C"]:
-    """What follows, from the logits and the cache after what was read; arguments as of [continue_tokens][]."""
+    """What follows, from the logits and the cache after what was read; arguments as of `continue_tokens`."""
 
     def choose_at(index: Array | int, logits: Array) -> Array:
         return choose(logits, None if key is None else _fold_in(key, index)).astype(jnp.int32)

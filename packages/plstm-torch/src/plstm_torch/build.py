@@ -1,6 +1,6 @@
 """From a config to the torch module that it describes.
 
-Every module class registers itself for its config class with [register][]; [build][] looks the class up. Blocks and
+Every module class registers itself for its config class with `register`; `build` looks the class up. Blocks and
 models join the same table, and so can outside code with configs of its own.
 """
 
@@ -15,7 +15,7 @@ register = REGISTRY.register
 
 
 def registered_configs() -> tuple[str, ...]:
-    """The names of all config classes that [build][] knows, sorted."""
+    """The names of all config classes that `build` knows, sorted."""
     _import_modules()
     return REGISTRY.names()
 
@@ -33,7 +33,7 @@ def build(config: object) -> nn.Module:
     `torch.manual_seed` decides the weights and `with torch.device(...)` the place.
 
     Args:
-        config: a config of `plstm_config` (or of any class given to [register][]).
+        config: a config of `plstm_config` (or of any class given to `register`).
 
     Returns:
         The initialised module, in training mode.

@@ -59,7 +59,7 @@ class Module(nn.Module):
         self._reset_own_parameters()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that should not decay, see [no_weight_decay][plstm_torch.no_weight_decay]."""
+        """Names of the parameters that should not decay, see `no_weight_decay`."""
         return no_weight_decay(self)
 
     def _reset_own_parameters(self) -> None:

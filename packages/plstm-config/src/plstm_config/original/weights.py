@@ -40,7 +40,7 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
 
     Returns:
         Arrays by name. Whether they fit the config is the next question, see
-        [check_weights][plstm_config.weights.check_weights].
+        `check_weights`.
 
     Warns:
         MigrationWarning: once, with a list of the weights that were dropped: those that the original holds although

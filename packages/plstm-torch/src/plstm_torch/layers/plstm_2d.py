@@ -167,7 +167,7 @@ class pLSTM2DLayerFused(_GridLayer):
 class pLSTM2DLayer(_GridLayer):
     """Multi-head pLSTM over a grid with any list of orientations, each normalised by itself (paper eq. 5, 6 and 10).
 
-    The gates are those of [pLSTM2DLayerFused][plstm_torch.layers.pLSTM2DLayerFused], with one set of heads per entry
+    The gates are those of `pLSTM2DLayerFused`, with one set of heads per entry
     of `orientation_combinations` (index h * O + o). Each orientation's output, its direct term included, goes through
     the norm; out = outprojection(mean over orientations) + passthrough.
 

@@ -10,7 +10,7 @@ from plstm_torch.weight_decay import parameter_groups
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Make AdamW with two groups, with and without decay, see [parameter_groups][plstm_torch.parameter_groups].
+    """Make AdamW with two groups, with and without decay, see `parameter_groups`.
 
     Args:
         model: whose parameters to train.
