@@ -167,8 +167,8 @@ def _spoil_grid(name: str, mode: str, *, initial: bool, oriented: bool, **option
             _spoil_place(arguments[argument][row], place, value)
     if initial:
         state = [np.array(side) for side in case.arguments["initial_state"]]
-        for row, side, place in zip((-2, -1), state, _PLACE[::-1], strict=True):
-            side[row, ..., place, :, :, :] = np.nan
+        for row, side, position in zip((-2, -1), state, _PLACE[::-1], strict=True):
+            side[row, ..., position, :, :, :] = np.nan
         arguments["initial_state"] = tuple(state)
     spoilt = np.arange(batch) > 0
     own = dict.fromkeys((*PLSTM_2D, "initial_state"), spoilt)
