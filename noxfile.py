@@ -23,7 +23,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "portability", "tooling", "triton"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "portability", "docs", "tooling", "triton"]
 # interpreters that are missing are listed as skipped: `newest` asks for several
 nox.options.error_on_missing_interpreters = False
 
@@ -223,6 +223,16 @@ def run_all_tests(session: nox.Session, package: str) -> None:
     run_tests(session, package)
     if package in BACKENDS.values():
         run_suite(session, package)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site under build/site, strictly and offline, and run every block of its pages."""
+    backends = [name for name in REQUIRES if name != "plstm-golden"]
+    install(session, *group("docs"), *editable("plstm-golden", *backends, extras=EXTRAS_FOR_TESTS))
+    session.run("python", "-m", "documenting", "build/docs", env={"PYTHONPATH": str(ROOT / "tools")})
+    session.run("zensical", "build", "--strict", "--config-file", "mkdocs.yml")
+    session.run("pytest", "docs", "--numprocesses", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -42,7 +42,7 @@ def gather(out: Path) -> None:
         out: the folder of the pages; what stood there is gone afterwards.
     """
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", out)
+    shutil.copytree(ROOT / "docs", out, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     pages = {name: without_local_links(path.read_text(encoding="utf-8")) for name, path in BORROWED.items()}
     pages["backend.md"] = chapter(ROOT / "CONTRIBUTING.md", "Add a backend")
     pages |= {f"api/{name}.md": api_page(name, modules) for name, modules in API.items()}

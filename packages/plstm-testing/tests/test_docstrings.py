@@ -112,7 +112,7 @@ SOURCE = '''
             x: one summand [N].
             z: Another one.
 
-        Example:
+        Examples:
             >>> 1 + 1
             3
         """

@@ -106,7 +106,7 @@ class PreUpProjectionBlockConfig(ProjectionBlockConfig):
     Attributes:
         interaction_module: layer at the inner width; None: a sequence layer with 4 heads.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.PreUpProjectionBlockConfig(input_dim=16, projection_scaling=2.0)
         >>> config.interaction_module.input_dim
@@ -173,7 +173,7 @@ class PostUpProjectionBlockConfig(ResidualPairConfig):
         interaction_module: layer; None: a sequence layer with 4 heads.
         use_scale: scale each branch per channel.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> layer = plstm_config.pLSTM1DLayerConfig(num_heads=2)
         >>> plstm_config.PostUpProjectionBlockConfig(input_dim=16, interaction_module=layer).interaction_module.DK
@@ -284,7 +284,7 @@ class pLSTMVisionBlockConfig(PairBlockConfig):
     Attributes:
         drop_path_rate: probability to drop the pair for a sample in training.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMVisionBlockConfig(input_dim=16, num_heads=2, block_mode="PD")
         >>> config.block0.interaction_module.mode, config.block1.interaction_module.mode
@@ -314,7 +314,7 @@ class pLSTMGraphBlockConfig(PairBlockConfig):
     Attributes:
         max_edges: slots for the edges of a node.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMGraphBlockConfig(input_dim=16, num_heads=2, max_edges=4)
         >>> config.block0.interaction_module.max_edges
@@ -362,7 +362,7 @@ class BlockStackConfig(ResidualModuleConfig):
         block: one block; None: a pre-up-projection block.
         scan_blocks: let backends with a compiler scan over the blocks; no effect on the output.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> block = plstm_config.PreUpProjectionBlockConfig()
         >>> stack = plstm_config.BlockStackConfig(input_dim=16, num_blocks=3, block=block)

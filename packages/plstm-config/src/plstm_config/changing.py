@@ -25,7 +25,7 @@ def change(config: Config, changes: Mapping[str, Any]) -> Config:
         TypeError: if `config` is no config, `changes` no mapping, or a value has the wrong type.
         ValueError: if a name leads nowhere, or the values do not fit each other.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.preset("plstm_vis_tiny")
         >>> plstm_config.change(config, {"dtype": "float32"}).block_stack.block.block0.dtype

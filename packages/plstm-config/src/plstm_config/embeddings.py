@@ -40,7 +40,7 @@ class PatchEmbedConfig(Config):
         channels_first: images are [B, C, height, width].
         stride: none: the patch size.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.PatchEmbedConfig(dim=8, num_channels=3, patch_size=4, stride=2)
         >>> config.patch, config.step
@@ -90,7 +90,7 @@ class PosEmbed2DConfig(Config):
         allow_interpolation: other grids get a bicubic interpolation; otherwise they are refused.
         learnable: whether it is trained.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.parameter_tree(plstm_config.PosEmbed2DConfig(dim=8, seqlens=(4, 6)))["embed"].shape
         (1, 4, 6, 8)

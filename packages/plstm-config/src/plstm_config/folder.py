@@ -101,7 +101,7 @@ def read_folder(folder: PathLike) -> tuple[Config, Arrays]:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged, of another schema version, or the weights are not those of the config.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np, plstm_config
         >>> from plstm_config.folder import read_folder, write_folder

@@ -132,7 +132,7 @@ class UniformInitConfig(Config):
 class TruncatedNormalInitConfig(Config):
     """A normal distribution, restricted to `lower` <= z <= `upper` (in units of the values, not of `stddev`).
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> init = plstm_config.TruncatedNormalInitConfig(mean=0.0, stddev=0.02, lower=-0.04, upper=0.04)
         >>> round(init.tail().last_share, 3)  # how uniform numbers become these
@@ -162,7 +162,7 @@ class TruncatedNormalInitConfig(Config):
 class DiagonalInitConfig(Config):
     """`value` times the identity of the smaller of in and out size, tiled to in x out, equal along the other axes.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.DiagonalInitConfig(value=0.5, in_axes=1, out_axes=0).array((2, 2)).tolist()
         [[0.5, 0.0], [0.0, 0.5]]
@@ -204,7 +204,7 @@ class DiagonalInitConfig(Config):
 class WangInitConfig(Config):
     """Normal with std = 2 * mup_init_scale / sqrt(fan) / num_blocks; fan is the size along `axis`.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.WangInitConfig(axis=-1, num_blocks=4).spread((8, 16))
         0.125
@@ -227,7 +227,7 @@ class WangInitConfig(Config):
 class XavierInitConfig(Config):
     """Normal with std = mup_init_scale * sqrt(2 / (fan_in + fan_out)).
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.XavierInitConfig().spread((24, 8))
         0.25
@@ -247,7 +247,7 @@ class XavierInitConfig(Config):
 class SmallInitConfig(Config):
     """Normal with std = mup_init_scale / sqrt(2.5 fan); fan is the size along `axis`.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> round(plstm_config.SmallInitConfig(axis=-1).spread((8, 10)), 3)
         0.2

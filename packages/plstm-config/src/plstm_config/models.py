@@ -68,7 +68,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         logit_soft_cap: c * tanh(logits / c); None: no cap.
         block_type: of blocks that are made here.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=50, embedding_dim=16, num_blocks=2)
         >>> config.block_stack.block.class_name, plstm_config.count_parameters(config)
@@ -129,7 +129,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         use_pos_embed: whether there is a positional embedding.
         logit_softcap: c * tanh(logits / c); None: no cap.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMVisionModelConfig(
         ...     dim=16, num_blocks=2, num_heads=2, resolution=(32, 48), patch_size=8, output_shape=(10,)
@@ -246,7 +246,7 @@ class pLSTMGraphModelConfig(_ModelConfig):
         degree_encoding: add an embedding of in- and out-degree, up to `max_degree`.
         max_edges: slots for the edges of a node, where gates are made from nodes.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=16, output_dim=2, num_blocks=2, num_heads=2)
         >>> plstm_config.change(config, {"pooling": "sum"}).pooling

@@ -52,7 +52,7 @@ class Parameter:
         view: shape in which its numbers are drawn, before `order`; None: the canonical one.
         order: axes of the view in the order in which the initialiser counts them; None: as they stand.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> tree = plstm_config.parameter_tree(plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2))
         >>> tree["transition.eigenvalues_bias"].shape, tree["transition.eigenvalues_bias"].axes
@@ -132,7 +132,7 @@ def named_configs(config: Config, prefix: str = "") -> Iterator[tuple[str, Confi
     Yields:
         Name and config; repeated modules one by one.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.PreUpProjectionBlockConfig(input_dim=16)
         >>> [name for name, _ in plstm_config.named_configs(config)][:4]
@@ -156,7 +156,7 @@ def parameter_tree(config: Config) -> dict[str, Parameter]:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> tree = plstm_config.parameter_tree(plstm_config.LinearConfig(input_dim=4, output_dim=2))
         >>> {name: (one.shape, one.decay) for name, one in tree.items()}
@@ -188,7 +188,7 @@ def count_parameters(config: Config, *, learned_only: bool = False) -> int:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.count_parameters(plstm_config.preset("plstm_vis_tiny"))
         6314404

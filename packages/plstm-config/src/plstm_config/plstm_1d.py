@@ -12,7 +12,7 @@ from plstm_config.parameters import Child
 class pLSTM1DLayerConfig(InteractionLayerConfig):
     """A causal pLSTM layer on sequences [B, T, input_dim]; see `InteractionLayerConfig` for the fields.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=32, num_heads=4, JT=2, JV=2, JO=2)
         >>> config.DK, config.DV, config.source.JT

@@ -91,7 +91,7 @@ class pLSTM2DLayerConfig(GridLayerConfig):
     Attributes:
         orientation_combinations: orientations; bit 0 flips X, bit 1 flips Y.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTM2DLayerConfig(input_dim=32, num_heads=4, orientation_combinations=(0, 3))
         >>> config.DK, plstm_config.parameter_tree(config)["orientation_bias"].shape
@@ -120,7 +120,7 @@ class pLSTM2DLayerConfig(GridLayerConfig):
 class pLSTM2DLayerFusedConfig(GridLayerConfig):
     """A pLSTM layer on grids [B, X, Y, input_dim] that sums all four orientations in one op.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTM2DLayerFusedConfig(input_dim=32, num_heads=4)
         >>> config.orientations

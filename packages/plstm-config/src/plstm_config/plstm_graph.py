@@ -117,7 +117,7 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
         edge_slots: "own": the slot of an edge is its rank among the edges of the node that makes the gate; "swapped":
             its rank at its other end, so that two edges can share a gate, as in the research code.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=16, num_heads=2, max_edges=3)
         >>> plstm_config.parameter_tree(config)["transition.weight"].shape  # H * max_edges**2 gates of each node
@@ -160,7 +160,7 @@ class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
         transition_node: "shared": the node between the two edges; "tail": the tail of the incoming edge, as in the
             research code.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.pLSTMGraphEdgeLayerConfig(input_dim=16, num_heads=2, edge_input_dim=5)
         >>> plstm_config.parameter_tree(config)["source.weight"].shape

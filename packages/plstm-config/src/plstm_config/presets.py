@@ -256,7 +256,7 @@ _ALIASES = {"num_classes": "output_shape", "img_size": "resolution", "in_chans":
 def preset_names() -> tuple[str, ...]:
     """The names that `preset` knows.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> [name for name in plstm_config.preset_names() if name.startswith("vit")]
         ['vit_tiny', 'vit_small', 'vit_base']
@@ -280,7 +280,7 @@ def preset(name: str, **changes: Any) -> Config:
         TypeError: if a value has the wrong type.
         ValueError: if the name or that of an argument is unknown; the message lists all and suggests the nearest.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.preset("plstm_vis_tiny", num_classes=10, img_size=64).output_shape
         (10,)

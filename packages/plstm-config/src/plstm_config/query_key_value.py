@@ -75,7 +75,7 @@ class ProjectionLayerConfig(Config):
 class QueryLayerConfig(ProjectionLayerConfig):
     """Queries [H, DK, JQ].
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.QueryLayerConfig(input_dim=16, num_heads=4, sub_heads=2, DK=4)
         >>> plstm_config.parameter_tree(config)["weight"].shape

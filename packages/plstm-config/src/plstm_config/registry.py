@@ -14,7 +14,7 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 class Registry(Generic[M]):
     """The module classes of a backend by their config classes.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> from plstm_config.registry import Registry
         >>> registry: Registry[str] = Registry()

@@ -79,7 +79,7 @@ def config_class(class_name: str) -> type[Config]:
     Raises:
         ValueError: if there is none of that name; the message lists all.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.config_class("RMSNorm")
         <class 'plstm_config.norms.RMSNormConfig'>
@@ -102,7 +102,7 @@ def from_dict(mapping: Mapping[str, Any]) -> Config:
         TypeError: if `mapping` is no mapping, or a value has a wrong type.
         ValueError: if a name is unknown, or values do not fit each other.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> plstm_config.from_dict({"class_name": "RMSNorm", "input_dim": 8, "eps": 1e-6})
         RMSNormConfig(
@@ -244,7 +244,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     Raises:
         TypeError: if `config` is no config.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> data = plstm_config.to_dict(plstm_config.RMSNormConfig(input_dim=8))
         >>> data["class_name"], data["input_dim"], plstm_config.from_dict(data).eps
@@ -288,7 +288,7 @@ def load(path: str | Path) -> Config:
         ValueError: if the ending is not .json, .yaml or .yml, the text does not parse, or the config is wrong; the
             message names the file.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import plstm_config
         >>> path = tempfile.mkdtemp() + "/norm.yaml"
@@ -358,7 +358,7 @@ def save(config: Config, path: str | Path) -> None:
         TypeError: if `config` is no config.
         ValueError: if the ending is not .json, .yaml or .yml, or the file could not be read again.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import plstm_config
@@ -389,7 +389,7 @@ def json_schema(config: str | type[Config]) -> dict[str, Any]:
     Returns:
         The schema (draft 2020-12).
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> sorted(plstm_config.json_schema("RMSNorm")["$defs"]["RMSNormConfig"]["properties"])[:3]
         ['bias', 'bias_init', 'class_name']

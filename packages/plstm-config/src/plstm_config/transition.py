@@ -41,7 +41,7 @@ class LongRangeTransitionLayerConfig(Config):
         matrix_exponential: "exact", or "series": the truncated series, not orthogonal for large matrices.
         weight: whether the transition depends on the input.
 
-    Example:
+    Examples:
         >>> import plstm_config
         >>> config = plstm_config.LongRangeTransitionLayerConfig(input_dim=8, transition_dim=3, symmetric=True)
         >>> list(plstm_config.parameter_tree(config))

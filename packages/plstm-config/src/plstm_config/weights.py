@@ -58,7 +58,7 @@ def check_weights(
         ValueError: if names or shapes do not fit, or a type is not floating; the message lists all that is wrong. A
             positional embedding of another grid fits if its config has `allow_interpolation`.
 
-    Example:
+    Examples:
         >>> import numpy as np, plstm_config
         >>> from plstm_config.weights import array_infos, check_weights
         >>> config = plstm_config.LinearConfig(input_dim=2, output_dim=3, bias=False)

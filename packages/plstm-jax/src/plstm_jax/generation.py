@@ -60,7 +60,7 @@ def generate(
         TypeError: the tokens are no integers.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
         >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)
         >>> params = plstm_jax.init(config, jax.random.key(0))

@@ -144,7 +144,7 @@ def pad_graph(topology: DagTopology) -> PaddedGraph:
     Returns:
         The graph, in the mode of the topology, with numpy arrays.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
         >>> from plstm_config.topology import DagTopology
         >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=2)

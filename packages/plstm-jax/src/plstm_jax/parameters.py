@@ -36,7 +36,7 @@ def init(config: Config, key: Array) -> Params:
         TypeError: if `config` is no config.
         ValueError: if a size is left open.
 
-    Example:
+    Examples:
         >>> import jax, plstm_config, plstm_jax
         >>> config = plstm_config.LinearConfig(input_dim=4, output_dim=2)
         >>> jax.tree.map(jax.numpy.shape, plstm_jax.init(config, jax.random.key(0)))
@@ -84,7 +84,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
     Returns:
         The arrays by the names of the saved files.
 
-    Example:
+    Examples:
         >>> import plstm_jax
         >>> plstm_jax.flatten({"norm": {"scale": 1.0}, "head": {"weight": 2.0, "bias": 3.0}})
         {'norm.scale': 1.0, 'head.weight': 2.0, 'head.bias': 3.0}
@@ -101,7 +101,7 @@ def unflatten(arrays: Mapping[str, Any]) -> Params:
     Returns:
         A dict for every part of the names.
 
-    Example:
+    Examples:
         >>> import plstm_jax
         >>> plstm_jax.unflatten({"norm.scale": 1.0, "head.weight": 2.0})
         {'norm': {'scale': 1.0}, 'head': {'weight': 2.0}}
@@ -126,7 +126,7 @@ def stack_blocks(params: Mapping[str, Any]) -> Params:
         The same with one dict in place of those under "0", "1", ..., each array with a first axis that counts the
         blocks; what is stacked already stays.
 
-    Example:
+    Examples:
         >>> import jax, plstm_config, plstm_jax
         >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=8)
         >>> config = plstm_config.BlockStackConfig(input_dim=8, num_blocks=3, block=block)
@@ -154,7 +154,7 @@ def unstack_blocks(params: Mapping[str, Any]) -> Params:
     Returns:
         The same with the blocks under "0", "1", ...; what is not stacked stays.
 
-    Example:
+    Examples:
         >>> import jax, plstm_config, plstm_jax
         >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=8)
         >>> config = plstm_config.BlockStackConfig(input_dim=8, num_blocks=3, block=block)

@@ -50,7 +50,7 @@ def save(
         NotADirectoryError: if `folder` is a file.
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
 
-    Example:
+    Examples:
         >>> import os, tempfile
         >>> import jax, plstm_config, plstm_jax
         >>> config, folder = plstm_config.LinearConfig(input_dim=4, output_dim=2), tempfile.mkdtemp() + "/model"
@@ -104,7 +104,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[Config, Params]:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged, of another schema version, or the weights do not fit the config.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import jax, plstm_config, plstm_jax
         >>> config, folder = plstm_config.LinearConfig(input_dim=4, output_dim=2), tempfile.mkdtemp() + "/model"
@@ -135,7 +135,7 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> tuple[Config, 
         TypeError: if a value of the weights is no array.
         ValueError: if the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
 
-    Example:
+    Examples:
         >>> import numpy as np, plstm_jax
         >>> original = {"config_class": "RMSNormConfig", "input_dim": 4}
         >>> config, params = plstm_jax.load_original(original, {"scale": np.full(4, 2.0, np.float32)})

@@ -63,7 +63,7 @@ def apply(
         TypeError: if `config` is no config of a module, or an input has a wrong type.
         ValueError: if parameters or inputs do not fit the config, or the module cannot do what is asked.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
         >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
         >>> params = plstm_jax.init(config, jax.random.key(0))
@@ -93,7 +93,7 @@ def step(config: Config, params: Mapping[str, Any], x: Array, cache: Mapping[str
     Raises:
         ValueError: if the module is not on sequences, or x or the cache do not fit it.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
         >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2)
         >>> params, cache = plstm_jax.init(config, jax.random.key(0)), plstm_jax.init_cache(config, batch_size=3)
@@ -120,7 +120,7 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
     Raises:
         ValueError: if the module is not on sequences.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
         >>> config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2, additional_convolution=False)
         >>> jax.tree.map(jnp.shape, plstm_jax.init_cache(config, batch_size=3))

@@ -28,7 +28,7 @@ def directional_derivative(
     Returns:
         The derivative; exact to rounding for polynomials of degree four along `direction`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.finite_differences import directional_derivative
         >>> round(directional_derivative(lambda x: float(np.sum(x**2)), np.array([1.0, 3.0]), np.array([1.0, 0.0])), 6)
@@ -49,7 +49,7 @@ def gradient(function: Callable[[Array], float], point: Float[Array, "..."], ste
     Returns:
         Array shaped as `point`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.finite_differences import gradient
         >>> gradient(lambda x: float(np.sum(x**2)), np.array([1.0, 3.0])).round(6).tolist()

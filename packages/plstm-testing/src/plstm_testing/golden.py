@@ -104,7 +104,7 @@ def names(kind: str | None = None) -> tuple[str, ...]:
     Raises:
         ValueError: if there is no such kind.
 
-    Example:
+    Examples:
         >>> from plstm_testing import golden
         >>> len(golden.names("op_1d")) > 0
         True
@@ -127,7 +127,7 @@ def load(name: str) -> GoldenCase:
     Raises:
         ValueError: if there is no such case.
 
-    Example:
+    Examples:
         >>> from plstm_testing import golden
         >>> case = golden.load(golden.names("op_1d")[0])
         >>> case.kind, sorted(case.inputs)[:2]

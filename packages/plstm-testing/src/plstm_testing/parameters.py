@@ -27,7 +27,7 @@ def random_parameters(config: Config, random: np.random.Generator) -> dict[str, 
         TypeError: if `config` is no config.
         ValueError: if it leaves a size open.
 
-    Example:
+    Examples:
         >>> import numpy as np, plstm_config
         >>> from plstm_testing.parameters import random_parameters
         >>> config = plstm_config.LinearConfig(input_dim=2, output_dim=3)

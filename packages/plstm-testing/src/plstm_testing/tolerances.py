@@ -35,7 +35,7 @@ def rms(values: ArrayLike) -> float:
     Returns:
         ``sqrt(mean(values**2))``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.tolerances import rms
         >>> rms(np.array([1.0, -1.0]))
@@ -60,7 +60,7 @@ def rms_error(actual: ArrayLike, reference: ArrayLike) -> float:
     Raises:
         ValueError: if the shapes differ (nothing is broadcast).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.tolerances import rms_error
         >>> round(rms_error(np.array([1.0, 2.1]), np.array([1.0, 2.0])), 3)
@@ -87,7 +87,7 @@ def tolerance(dtype: object, kind: Kind = "output") -> float:
     Raises:
         ValueError: if there is no entry for `dtype` or `kind`.
 
-    Example:
+    Examples:
         >>> from plstm_testing.tolerances import tolerance
         >>> tolerance("float32", "output") < tolerance("bfloat16", "output")
         True
@@ -138,7 +138,7 @@ def assert_close(
     Raises:
         AssertionError: if the shapes differ or the error is above the tolerance or NaN.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.tolerances import assert_close
         >>> assert_close(np.array([1.0, 2.0 + 1e-7]), np.array([1.0, 2.0]), "float32", "output", "sum")

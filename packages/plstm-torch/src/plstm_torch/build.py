@@ -41,7 +41,7 @@ def build(config: object) -> nn.Module:
     Raises:
         TypeError: if no module is registered for the config's class; the message lists those that are.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
         >>> layer(torch.rand(1, 5, 8)).shape

@@ -31,7 +31,7 @@ def gate_activation(z: Float[Tensor, "*shape"], activation: str, scale: float) -
     Raises:
         ValueError: if the activation is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import gate_activation
         >>> gate_activation(torch.tensor([0.0, 100.0]), "tanh", scale=2.0)
@@ -62,7 +62,7 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
     Raises:
         ValueError: if the representation is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import eigenvalue_activation
         >>> eigenvalue_activation(torch.tensor([-9.0, 0.0, 9.0]), "tanh", factor=5.0)
@@ -81,7 +81,7 @@ def eigenvalue_activation(z: Float[Tensor, "*shape"], representation: str, facto
 def qr(matrix: Float[Tensor, "*batch J J"]) -> Float[Tensor, "*batch J J"]:
     """Q of the decomposition A = Q R, with the signs that LAPACK returns (R's diagonal may be negative).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import qr
         >>> q = qr(torch.randn(5, 3, 3))
@@ -96,7 +96,7 @@ def householder_orthogonalization(matrix: Float[Tensor, "*batch J J"]) -> Float[
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import householder_orthogonalization
         >>> q = householder_orthogonalization(torch.randn(3, 3, dtype=torch.float64))
@@ -127,7 +127,7 @@ def exponential_orthogonalization(
     Returns:
         The exponentials.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import exponential_orthogonalization
         >>> q = exponential_orthogonalization(torch.randn(3, 3, dtype=torch.float64), factor=1.0, terms=None)
@@ -173,7 +173,7 @@ def largest_eigenvalue(matrix: Float[Tensor, "*batch J J"], steps: int) -> Float
     Returns:
         The estimates e >= 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import largest_eigenvalue
         >>> round(float(largest_eigenvalue(torch.diag(torch.tensor([1.0, 3.0, -2.0])), steps=50)), 2)
@@ -202,7 +202,7 @@ def eigenvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -> F
     This bounds the spectral norm only of symmetric positive matrices: others can pass with a norm of several. Use an
     orthogonalisation where the transition must be bounded.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import eigenvalue_restriction
         >>> restricted = eigenvalue_restriction(torch.diag(torch.tensor([10.0, 2.0])), steps=50)
@@ -218,7 +218,7 @@ def singularvalue_restriction(matrix: Float[Tensor, "*batch J J"], steps: int) -
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.functional import singularvalue_restriction
         >>> restricted = singularvalue_restriction(10 * torch.randn(3, 3, dtype=torch.float64), steps=50)

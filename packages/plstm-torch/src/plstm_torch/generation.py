@@ -19,7 +19,7 @@ _GREEDY = 1e-30
 class Decoder(Protocol):
     """What `generate` needs of a model; pLSTMLMModel is one.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch
         >>> from plstm_torch.generation import Decoder
         >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)
@@ -65,7 +65,7 @@ def sample_tokens(
         TypeError: an option that is no number.
         ValueError: an option outside its range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.generation import sample_tokens
         >>> logits = torch.tensor([[0.0, 1.0, 5.0], [7.0, 0.0, 0.0]])
@@ -154,7 +154,7 @@ def generate(
         TypeError: the prompts are neither a tensor nor a list of tensors, or an option is no number.
         ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> from plstm_torch.generation import generate
         >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16, num_blocks=1)

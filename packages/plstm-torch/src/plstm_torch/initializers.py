@@ -126,7 +126,7 @@ def initialize_(tensor: Float[Tensor, "..."], config: object) -> Float[Tensor, "
         TypeError: if the config is no initialiser config; the message lists those that are.
         ValueError: if the config names an axis that the tensor does not have.
 
-    Example:
+    Examples:
         >>> import plstm_config, torch
         >>> from plstm_torch.initializers import initialize_
         >>> initialize_(torch.empty(2, 3), plstm_config.LinspaceInitConfig(low=0.0, high=1.0, axis=1))

@@ -30,7 +30,7 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any]) -> nn.Module:
         TypeError: a value of the weights is no array.
         ValueError: the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
 
-    Example:
+    Examples:
         >>> import plstm_torch, torch
         >>> original = {"config_class": "RMSNormConfig", "input_dim": 4}
         >>> plstm_torch.load_original(original, {"scale": torch.full((4,), 2.0)}).scale.tolist()

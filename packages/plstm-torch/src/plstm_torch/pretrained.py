@@ -44,7 +44,7 @@ def save_pretrained(module: nn.Module, folder: str | os.PathLike[str]) -> None:
         NotADirectoryError: `folder` is a file.
         OSError: the folder cannot be written, because the disk is full, say; it stays as it was.
 
-    Example:
+    Examples:
         >>> import os, tempfile
         >>> import plstm_config, plstm_torch
         >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
@@ -95,7 +95,7 @@ def from_pretrained(
         ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or
             `num_classes` is given for a model without a head for classes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import plstm_config, plstm_torch
         >>> folder = tempfile.mkdtemp() + "/model"
@@ -141,7 +141,7 @@ def load_weights(module: nn.Module, folder: str | os.PathLike[str], *, ignore: S
         ValueError: the file is damaged, names or shapes do not fit the module, numbers are too large for its dtypes,
             or neither the folder nor the module has a name that is to be ignored.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import plstm_config, plstm_torch
         >>> folder = tempfile.mkdtemp() + "/model"

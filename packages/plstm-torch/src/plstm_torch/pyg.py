@@ -50,7 +50,7 @@ def directed_topology(
         ValueError: if the shape or an index is wrong, or there is a self loop, a repeated edge, both directions of an
             edge without `undirected`, or a cycle; the message says what can be done.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.pyg import directed_topology
         >>> both_ways = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
@@ -71,7 +71,7 @@ class AddTopology:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: as in `directed_topology`.
 
-    Example:
+    Examples:
         >>> from torch_geometric.data import Data
         >>> import torch
         >>> from plstm_torch.pyg import AddTopology
@@ -127,7 +127,7 @@ def batch_topology(data: Any) -> DagTopology:
     Raises:
         ValueError: if there is no topology, or it is damaged.
 
-    Example:
+    Examples:
         >>> from torch_geometric.data import Batch, Data
         >>> import torch
         >>> from plstm_torch.pyg import AddTopology, batch_topology
@@ -155,7 +155,7 @@ class FromBatch(nn.Module):
         module: is called as `module(x, topology, edge_attr)`.
         use_edge_attr: whether `edge_attr` is passed on; None: where the module's config has edge features.
 
-    Example:
+    Examples:
         >>> from torch_geometric.data import Batch, Data
         >>> import plstm_config, plstm_torch, torch
         >>> from plstm_torch.pyg import AddTopology, FromBatch
@@ -207,7 +207,7 @@ class pLSTMConv(nn.Module):
         reverse: run against the direction of the edges.
         **options: further fields of the layer's config.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.pyg import pLSTMConv
         >>> conv = pLSTMConv(4, 8, heads=2)

@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         TypeError: `model` is no module, or `weight_decay` no number.
         ValueError: `weight_decay` is negative or not finite.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> model = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
         >>> optimizer = torch.optim.AdamW(plstm_torch.parameter_groups(model, weight_decay=0.05), lr=1e-3)
@@ -62,7 +62,7 @@ def no_weight_decay(model: nn.Module) -> set[str]:
     Raises:
         TypeError: `model` is no module.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch
         >>> layer = plstm_torch.build(plstm_config.LinearConfig(input_dim=4, output_dim=2))
         >>> plstm_torch.no_weight_decay(layer)

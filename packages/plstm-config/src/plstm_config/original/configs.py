@@ -88,7 +88,7 @@ def migrate(source: Mapping[str, Any] | str | Path) -> Config:
         TypeError: if `source` is neither a mapping nor a path.
         ValueError: if its kind cannot be told, or its values do not fit each other.
 
-    Example:
+    Examples:
         >>> from plstm_config.original import migrate
         >>> migrate({"config_class": "RMSNormConfig", "input_dim": 4})
         RMSNormConfig(

@@ -51,7 +51,7 @@ def convert_weights(config: Config, arrays: Mapping[str, Any], *, source: str = 
         ValueError: if there are fewer arrays than the config asks for, a layout has no counterpart here, or a tied
             head has other values than its table.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_config.original import convert_weights, migrate
         >>> config = migrate({"config_class": "RMSNormConfig", "input_dim": 4})

@@ -49,7 +49,7 @@ class DagTopology(IndexArrays):
         TypeError: if something is not made of integers.
         ValueError: if shapes, indices, the topological order or the mode do not fit.
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import DagTopology
         >>> graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
         >>> graph.line_edges.tolist(), graph.levels.tolist()

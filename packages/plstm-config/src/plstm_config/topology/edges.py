@@ -151,7 +151,7 @@ def direct_edges(edges: Any) -> tuple[Index, Index]:
         TypeError: if the edges are not integers.
         ValueError: if their shape is not [E,2].
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import direct_edges
         >>> edges, positions = direct_edges([(1, 0), (0, 1), (2, 1)])
         >>> edges.tolist(), positions.tolist()

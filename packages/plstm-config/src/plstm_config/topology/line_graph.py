@@ -31,7 +31,7 @@ def line_graph(num_nodes: int, edges: Any) -> Index:
         TypeError: if an argument is not made of integers.
         ValueError: if an index is out of range, or there is a self loop or a repeated edge.
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import line_graph
         >>> line_graph(4, [(0, 1), (1, 2), (1, 3)]).tolist()
         [[0, 1], [0, 2]]
@@ -61,7 +61,7 @@ def prune_to_multitree(num_nodes: int, edges: Any) -> Index:
         TypeError: if an argument is not made of integers.
         ValueError: if an index is out of range, or there is a self loop, a repeated edge, or a cycle.
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import prune_to_multitree
         >>> diamond_with_tail = [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
         >>> prune_to_multitree(5, diamond_with_tail).tolist()
@@ -91,7 +91,7 @@ def is_multitree(num_edges: int, line_edges: Any) -> bool:
         TypeError: if the pairs are not integers.
         ValueError: if they are not pairs of increasing indices below E.
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import is_multitree
         >>> is_multitree(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
         False

@@ -49,7 +49,7 @@ def level_schedule(num_edges: int, line_edges: Any) -> LevelSchedule:
         TypeError: if the pairs are not integers.
         ValueError: if their shape is not [L,2].
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import level_schedule
         >>> schedule = level_schedule(3, [(0, 2), (1, 2)])
         >>> schedule.levels.tolist(), schedule.num_levels

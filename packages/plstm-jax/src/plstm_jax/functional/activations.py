@@ -60,7 +60,7 @@ def activation(name: str, z: Float[Array, "..."]) -> Float[Array, "..."]:
     Raises:
         ValueError: if the name is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import activation
         >>> activation("gelu", jnp.array([0.0, 10.0])).tolist()
@@ -85,7 +85,7 @@ def gate_activation(z: Float[Array, "..."], activation: str, scale: float = 1.0)
     Raises:
         ValueError: if the activation is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import gate_activation
         >>> gate_activation(jnp.array([0.0, 100.0]), "tanh", scale=2.0).tolist()
@@ -113,7 +113,7 @@ def eigenvalue_activation(
     Raises:
         ValueError: if the representation is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import eigenvalue_activation
         >>> eigenvalue_activation(jnp.array([-9.0, 0.0, 9.0]), "tanh").tolist()
@@ -132,7 +132,7 @@ def soft_cap(z: Float[Array, "..."], cap: float = 10.0) -> Float[Array, "..."]:
     Returns:
         Array of the same shape and dtype.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import soft_cap
         >>> soft_cap(jnp.array([0.0, 1e4]), cap=15.0).tolist()

@@ -29,7 +29,7 @@ def rms_norm(
     Returns:
         Array of the shape and dtype of `x`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import rms_norm
         >>> rms_norm(jnp.array([3.0, 3.0])).round(3).tolist()
@@ -56,7 +56,7 @@ def layer_norm(
     Returns:
         Array of the shape and dtype of `x`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import layer_norm
         >>> layer_norm(jnp.array([1.0, 3.0])).round(3).tolist()
@@ -97,7 +97,7 @@ def multi_head_norm(
     Raises:
         ValueError: if the kind is unknown, or the number of heads is missing or does not divide the last dimension.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import multi_head_norm
         >>> multi_head_norm(jnp.array([1.0, 1.0, 5.0, 5.0]), num_heads=2, axis=None).round(3).tolist()

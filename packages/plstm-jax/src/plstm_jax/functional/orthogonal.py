@@ -34,7 +34,7 @@ def qr(matrix: Float[Array, "*batch J J"]) -> Float[Array, "*batch J J"]:
     Every column but the last is reflected onto minus the sign of its diagonal entry, unless nothing but zeros stands
     below that; the last is left as it comes.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.functional import qr
         >>> q = qr(jax.random.normal(jax.random.key(0), (5, 3, 3)))
@@ -90,7 +90,7 @@ def householder_orthogonalization(matrix: Float[Array, "*batch J J"]) -> Float[A
 
     u_i = A[i] / (|A[i]| + 1e-5), result -(I - 2 u_0 u_0^T) ... (I - 2 u_{J-1} u_{J-1}^T), for any J.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.functional import householder_orthogonalization
         >>> q = householder_orthogonalization(jax.random.normal(jax.random.key(0), (3, 3)))
@@ -123,7 +123,7 @@ def exponential_orthogonalization(
     Returns:
         The exponentials.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.functional import exponential_orthogonalization
         >>> q = exponential_orthogonalization(jax.random.normal(jax.random.key(0), (3, 3)))
@@ -172,7 +172,7 @@ def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> F
     Returns:
         The estimates e >= 1.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import largest_eigenvalue
         >>> round(float(largest_eigenvalue(jnp.diag(jnp.array([1.0, 3.0, -2.0])), steps=50)), 2)
@@ -190,7 +190,7 @@ def largest_eigenvalue(matrix: Float[Array, "*batch J J"], steps: int = 16) -> F
 def eigenvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 16) -> Float[Array, "*batch J J"]:
     """A matrix divided by the estimate of its largest eigenvalue where that exceeds one.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import eigenvalue_restriction
         >>> restricted = eigenvalue_restriction(jnp.diag(jnp.array([10.0, 2.0])), steps=50)
@@ -205,7 +205,7 @@ def singularvalue_restriction(matrix: Float[Array, "*batch J J"], steps: int = 1
 
     The estimate is the root of the largest eigenvalue of A A^T, so the bound holds to the accuracy of the iteration.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.functional import singularvalue_restriction
         >>> restricted = singularvalue_restriction(10 * jax.random.normal(jax.random.key(0), (3, 3)), steps=50)
@@ -245,7 +245,7 @@ def normalize(
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.functional import normalize
         >>> q = normalize(jax.random.normal(jax.random.key(0), (4, 3, 3)), mode="qr")

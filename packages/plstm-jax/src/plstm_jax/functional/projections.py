@@ -40,7 +40,7 @@ def gate(
     Raises:
         ValueError: if the activation is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import gate
         >>> heads, bias = 2, jnp.zeros((2, 3, 1, 1))  # H, JT, JK, JV
@@ -81,7 +81,7 @@ def projection(
     Raises:
         ValueError: if the normalization is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import projection
         >>> weight, bias = jnp.ones((2, 4, 1, 1, 8)), jnp.zeros((2, 4, 1))  # P, DK, JK, s, d
@@ -141,7 +141,7 @@ def transition(
     Raises:
         ValueError: if the representation or the normalization is unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.functional import transition
         >>> transition(jnp.ones((5, 8)), jnp.full((2, 1), 10.0)).shape  # [..., H, JT, JT], here the same at every place

@@ -188,7 +188,7 @@ def load_adapter(path: str | Path) -> Adapter:
     Raises:
         ValueError: if the file is missing or defines no `adapter`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from plstm_testing.conformance import load_adapter
         >>> from pathlib import Path

@@ -42,7 +42,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
         "stepped_layers", "packed_layers", "files".
 
-    Example:
+    Examples:
         >>> from plstm_testing.conformance import all_checks
         >>> from plstm_testing.conformance.numpy_adapter import adapter
         >>> checks = all_checks(adapter)

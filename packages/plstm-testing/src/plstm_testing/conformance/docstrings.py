@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .messages import sources
 
-SECTIONS = ("Args", "Returns", "Yields", "Raises", "Warns", "Attributes", "Example", "Source")
+SECTIONS = ("Args", "Returns", "Yields", "Raises", "Warns", "Attributes", "Examples", "Source")
 # More parameters than these need a section, unless the summary says where they are described.
 _FEW = 2
 _ELSEWHERE = re.compile(r"\b(see|as in|as of) [`\[]")

@@ -71,7 +71,7 @@ class ArrowGenerator:
             "relative" enlarges them with the image.
         palette: "mono" draws both in black, "color" the arrow in red and the circle in blue.
 
-    Example:
+    Examples:
         >>> from plstm_testing.datasets import ArrowGenerator
         >>> scene = ArrowGenerator(base_size=32).scene(0, "train", 5, 32)
         >>> scene.label in (0, 1)
@@ -218,7 +218,7 @@ class ArrowDataset:
 
     Item k is (image [size, size, 3] uint8, label), a function of the constructor's arguments and k only.
 
-    Example:
+    Examples:
         >>> from plstm_testing.datasets import ArrowDataset, ArrowGenerator
         >>> data = ArrowDataset(ArrowGenerator(base_size=32), seed=0, split="test", num_images=10)
         >>> image, label = data[3]

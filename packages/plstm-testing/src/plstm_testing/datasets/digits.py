@@ -44,7 +44,7 @@ def load_digits() -> Digits:
     Raises:
         DatasetError: if scikit-learn is not installed.
 
-    Example:
+    Examples:
         >>> from plstm_testing.datasets import load_digits
         >>> digits = load_digits()
         >>> digits.train_images.shape[1:], len(digits.test_labels)

@@ -99,7 +99,7 @@ def split_folds(labels: Int[ndarray, " G"], num_folds: int, seed: int) -> list[F
     Raises:
         DatasetError: if scikit-learn is not installed, or a class has too few graphs.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.datasets import split_folds
         >>> folds = split_folds(np.arange(40) % 2, num_folds=4, seed=0)

@@ -28,7 +28,7 @@ def uniform(key: tuple[int, ...], index: NDArray[np.integer], lanes: int) -> NDA
     Returns:
         [N, lanes] float64.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.datasets import uniform
         >>> uniform((0, 3), np.arange(5), lanes=2).shape
@@ -51,7 +51,7 @@ def derive_seed(*key: int) -> int:
     Returns:
         The seed, which the generators of numpy and of the frameworks accept.
 
-    Example:
+    Examples:
         >>> from plstm_testing.datasets import derive_seed
         >>> seed, epoch, worker = 0, 3, 1
         >>> derive_seed(seed, epoch, worker) == derive_seed(seed, epoch, worker)

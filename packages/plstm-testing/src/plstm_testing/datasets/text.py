@@ -44,7 +44,7 @@ def load_text(path: Path, *, context_length: int, held_out: float) -> ByteText:
     Raises:
         DatasetError: if the file cannot be read or is too short for one training window and one held-out byte.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from plstm_testing.datasets import load_text

@@ -42,7 +42,7 @@ def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> G
     Raises:
         DatasetError: if the files are missing (and cannot be downloaded) or damaged; the message names the file.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from plstm_testing.datasets import load_tu_dataset

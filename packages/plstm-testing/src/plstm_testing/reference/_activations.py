@@ -56,7 +56,7 @@ def activation(name: str, array: Float[Array, "..."]) -> Float[Array, "..."]:
     Raises:
         ValueError: if the name is unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import activation
         >>> activation("silu", np.array([0.0, 10.0])).round(3).tolist()
@@ -77,7 +77,7 @@ def soft_cap(array: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     Returns:
         Array of the same shape.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import soft_cap
         >>> soft_cap(np.array([0.0, 1e4]), 15.0).tolist()

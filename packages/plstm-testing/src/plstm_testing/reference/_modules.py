@@ -115,7 +115,7 @@ def mixing(*config_classes: type[Config]) -> Callable[[Function], Function]:
 def module_classes() -> tuple[type[Config], ...]:
     """Config classes of all modules that the reference knows.
 
-    Example:
+    Examples:
         >>> from plstm_testing import reference
         >>> len(reference.module_classes()) > 30
         True
@@ -158,7 +158,7 @@ def apply(
         TypeError: if there is no such module.
         ValueError: if a parameter is missing, unknown or of another shape.
 
-    Example:
+    Examples:
         >>> import numpy as np, plstm_config
         >>> from plstm_testing import reference
         >>> from plstm_testing.parameters import random_parameters
@@ -193,7 +193,7 @@ def step(
     Returns:
         Output without the time axis, and the cache after the step.
 
-    Example:
+    Examples:
         >>> import numpy as np, plstm_config
         >>> from plstm_testing import reference
         >>> from plstm_testing.parameters import random_parameters

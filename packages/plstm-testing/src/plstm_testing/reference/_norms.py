@@ -23,7 +23,7 @@ def rms_norm(
     Returns:
         Array shaped as `x`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import rms_norm
         >>> rms_norm(np.array([3.0, 3.0])).round(3).tolist()
@@ -53,7 +53,7 @@ def layer_norm(
     Returns:
         Array shaped as `x`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import layer_norm
         >>> layer_norm(np.array([1.0, 3.0])).round(3).tolist()

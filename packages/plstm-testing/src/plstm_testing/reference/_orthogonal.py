@@ -105,7 +105,7 @@ def normalize(
     Raises:
         ValueError: if the mode or the kind of exponential is unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import normalize
         >>> q = normalize(np.random.default_rng(0).standard_normal((3, 3)), "qr", order=16, factor=1.0)

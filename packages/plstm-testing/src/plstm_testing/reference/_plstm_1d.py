@@ -53,7 +53,7 @@ def plstm_1d(
         TypeError: if an argument is no array.
         ValueError: if a shape or a boundary is wrong.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import plstm_1d
         >>> draw = np.random.default_rng(0).uniform
@@ -104,7 +104,7 @@ def plstm_1d_step(
         TypeError: if an argument is no array.
         ValueError: if a shape is wrong.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import plstm_1d_step
         >>> query = key = value = np.ones((2, 4, 1))
@@ -160,7 +160,7 @@ def plstm_1d_gradients(
         TypeError: if an argument is no array.
         ValueError: if a shape or a boundary is wrong.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import plstm_1d_gradients
         >>> draw = np.random.default_rng(0).uniform

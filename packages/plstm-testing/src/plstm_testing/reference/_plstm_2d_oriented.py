@@ -63,7 +63,7 @@ def plstm_2d_oriented(
         TypeError: if an argument is no array.
         ValueError: if a shape or the mode is wrong, or a gate does not go with the mode.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_testing.reference import plstm_2d_oriented
         >>> vector, direct = np.ones((2, 5, 7, 4, 1)), np.ones((2, 5, 7, 1, 1, 1, 1))

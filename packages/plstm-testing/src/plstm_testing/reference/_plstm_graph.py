@@ -57,7 +57,7 @@ def plstm_graph(
         TypeError: if an argument is no array, or `topology` lacks an attribute.
         ValueError: if a shape is wrong, an index is out of range, or the edges are not in topological order.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from plstm_config.topology import DagTopology
         >>> from plstm_testing.reference import plstm_graph

@@ -24,7 +24,7 @@ class BlockStack(Block):
     Raises:
         ValueError: the config leaves `num_blocks` open.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=16)
         >>> stack = plstm_torch.build(plstm_config.BlockStackConfig(input_dim=16, num_blocks=3, block=block))

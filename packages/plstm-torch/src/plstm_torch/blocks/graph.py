@@ -39,7 +39,7 @@ class pLSTMGraphBlock(_GraphPair):
 
     Source: paper equation 9 for the modes.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> from plstm_config.topology import DagTopology
         >>> block = plstm_torch.build(plstm_config.pLSTMGraphBlockConfig(input_dim=16, num_heads=2, max_edges=2))
@@ -58,7 +58,7 @@ class pLSTMGraphEdgeBlock(_GraphPair):
 
     Source: paper equation 9 for the modes.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> from plstm_config.topology import DagTopology
         >>> config = plstm_config.pLSTMGraphEdgeBlockConfig(input_dim=16, num_heads=2, edge_input_dim=5)

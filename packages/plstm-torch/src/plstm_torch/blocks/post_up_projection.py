@@ -24,7 +24,7 @@ class PostUpProjectionBlock(ResidualPair):
 
     Submodules: `norm`, `norm2`, `upproj`, `downproj`, `interaction_module`, and with scales `scale1`, `scale2`.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_torch.build(plstm_config.PostUpProjectionBlockConfig(input_dim=16))
         >>> output, cache = block(torch.rand(2, 10, 16), return_cache=True)

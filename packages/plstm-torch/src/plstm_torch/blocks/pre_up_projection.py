@@ -21,7 +21,7 @@ class PreUpProjectionBlock(Block):
 
     Submodules: `norm`, `upproj`, `interaction_module`, `downproj`.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_torch.build(plstm_config.PreUpProjectionBlockConfig(input_dim=16, projection_scaling=2.0))
         >>> block(torch.rand(2, 10, 16)).shape, block.interaction_module.config.input_dim

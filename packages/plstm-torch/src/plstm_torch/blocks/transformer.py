@@ -23,7 +23,7 @@ class TransformerBlock(ResidualPair):
 
     Submodules: `norm`, `norm2`, `qkv`, `outproj`, `upproj`, `downproj`, `scale`, `scale2`.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_torch.build(plstm_config.TransformerBlockConfig(input_dim=16, num_heads=4))
         >>> block(torch.rand(2, 10, 16)).shape

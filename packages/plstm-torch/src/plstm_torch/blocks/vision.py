@@ -22,7 +22,7 @@ class pLSTMVisionBlock(Block):
 
     Source: paper equations 9 and 10 for the modes.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_torch.build(plstm_config.pLSTMVisionBlockConfig(input_dim=16, num_heads=2, block_mode="PD"))
         >>> block(torch.rand(2, 5, 7, 16)).shape, block.block0.interaction_module.config.mode

@@ -38,7 +38,7 @@ class Convolution1DLayer(Module):
 
     Parameters: `_conv.weight` [D, 1, k] and, if the config's `bias` is set, `_conv.bias` [D].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> conv = plstm_torch.build(plstm_config.Convolution1DLayerConfig(input_dim=8, kernel_size=4))
         >>> x = torch.rand(2, 5, 8)
@@ -173,7 +173,7 @@ class Convolution2DLayer(Module):
 
     Parameters: `_conv.weight` [D, 1, kx, ky] and, if the config's `bias` is set, `_conv.bias` [D].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> conv = plstm_torch.build(plstm_config.Convolution2DLayerConfig(input_dim=8, kernel_size=(3, 3)))
         >>> conv(torch.rand(2, 6, 5, 8)).shape  # depthwise, the grid keeps its size

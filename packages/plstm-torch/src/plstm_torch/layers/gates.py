@@ -76,7 +76,7 @@ class SourceLayer(_Gate):
 
     Parameters: `bias` [H, JT, JK, JV] and, if the config's `weight` is set, `weight` [H / s, s, JT, JK, JV, D / s].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> source = plstm_torch.build(plstm_config.SourceLayerConfig(input_dim=8, num_heads=2, JT=3))
         >>> source(torch.rand(5, 8)).shape  # [..., H, JT, JK, JV]
@@ -92,7 +92,7 @@ class MarkLayer(_Gate):
 
     Parameters: `bias` [H, JO, JQ, JT] and, if the config's `weight` is set, `weight` [H / s, s, JO, JQ, JT, D / s].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.MarkLayerConfig(input_dim=8, num_heads=2, JT=3, activation="logsigmoid")
         >>> mark = plstm_torch.build(config)(torch.rand(5, 8))  # [..., H, JO, JQ, JT]
@@ -110,7 +110,7 @@ class DirectLayer(_Gate):
     Parameters: `bias` [H, JO, JQ, JK, JV] and, if the config's `weight` is set,
     `weight` [H / s, s, JO, JQ, JK, JV, D / s].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> direct = plstm_torch.build(plstm_config.DirectLayerConfig(input_dim=8, num_heads=2, weight=False))
         >>> direct(torch.rand(5, 8)).shape  # [..., H, JO, JQ, JK, JV], here the same at every place

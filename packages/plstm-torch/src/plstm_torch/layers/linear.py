@@ -16,7 +16,7 @@ class Linear(Module):
 
     Parameters: `weight` [output_dim, input_dim] and, if the config's `bias` is set, `bias` [output_dim].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> linear = plstm_torch.build(plstm_config.LinearConfig(input_dim=8, output_dim=3, dtype="bfloat16"))
         >>> linear.weight.dtype, linear(torch.rand(5, 8)).dtype

@@ -108,7 +108,7 @@ class RMSNorm(_FeatureNorm):
 
     Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> norm = plstm_torch.build(plstm_config.RMSNormConfig(input_dim=2))
         >>> norm(torch.tensor([3.0, 3.0])).detach()
@@ -124,7 +124,7 @@ class LayerNorm(_FeatureNorm):
 
     Parameters: `scale`, `bias` [D], each if the config's flag of that name is set.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> norm = plstm_torch.build(plstm_config.LayerNormConfig(input_dim=8))
         >>> norm(torch.rand(5, 8) + 100).mean().abs().item() < 1e-3
@@ -140,7 +140,7 @@ class MultiHeadRMSNorm(_HeadNorm):
 
     Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> norm = plstm_torch.build(plstm_config.MultiHeadRMSNormConfig(input_dim=4, num_heads=2, axis=None))
         >>> norm(torch.tensor([1.0, 1.0, 5.0, 5.0])).detach()  # with axis=None the heads share the last axis
@@ -156,7 +156,7 @@ class MultiHeadLayerNorm(_HeadNorm):
 
     Parameters: `scale`, `bias` [H, D / H], each if the config's flag of that name is set.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> norm = plstm_torch.build(plstm_config.MultiHeadLayerNormConfig(input_dim=8, num_heads=2, axis=1))
         >>> norm(torch.rand(3, 2, 5, 4)).shape  # the heads are axis 1, each is normalised alone
@@ -170,7 +170,7 @@ class MultiHeadLayerNorm(_HeadNorm):
 class Identity(Module):
     """No normalisation at all.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> block = plstm_config.PreUpProjectionBlockConfig(input_dim=16, norm=plstm_config.IdentityConfig())
         >>> plstm_torch.build(block).norm

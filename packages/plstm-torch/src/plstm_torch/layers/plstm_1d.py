@@ -32,7 +32,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
     the convolution (absent without one). After a packed pass its B rows are the sequences of all batch rows,
     row b * S + s for sequence s of row b.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> layer = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2))
         >>> x = torch.rand(3, 100, 16)

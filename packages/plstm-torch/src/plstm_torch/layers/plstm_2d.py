@@ -124,7 +124,7 @@ class pLSTM2DLayerFused(_GridLayer):
     `mark_l`, `mark_u`. The gates have 4 H heads, index 4 h + o; o & 1 flips X, o & 2 flips Y.
     Parameters: in P-mode `orientation_bias` [H, 4], `orientation_weight` [H, 4, D].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> layer = plstm_torch.build(plstm_config.pLSTM2DLayerFusedConfig(input_dim=16, num_heads=2))
         >>> layer(torch.rand(2, 9, 14, 16)).shape  # one pass for all four orientations
@@ -173,7 +173,7 @@ class pLSTM2DLayer(_GridLayer):
 
     Submodules and parameters: as in the fused layer, with O in place of 4.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> layer = plstm_torch.build(plstm_config.pLSTM2DLayerConfig(input_dim=16, num_heads=2, mode="P"))
         >>> layer(torch.rand(2, 9, 14, 16)).shape  # grids of any sides

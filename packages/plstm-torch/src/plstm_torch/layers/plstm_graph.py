@@ -93,7 +93,7 @@ class pLSTMGraphLayer(_GraphLayer):
     Raises:
         ValueError: if the config leaves `input_dim` or `max_edges` open.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> from plstm_config.topology import DagTopology
         >>> config = plstm_config.pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=3, mode="D")
@@ -165,7 +165,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
     Raises:
         ValueError: if the config leaves `input_dim` or `edge_input_dim` open.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.pLSTMGraphEdgeLayerConfig(input_dim=8, num_heads=2, edge_input_dim=3)
         >>> edge_index = torch.tensor([[0, 0, 1], [1, 2, 2]])

@@ -45,7 +45,7 @@ class PassthroughLayer(_FeatureScale):
 
     Parameters: `scale` [D].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> passthrough = plstm_torch.build(plstm_config.PassthroughLayerConfig(input_dim=8))
         >>> passthrough(torch.rand(5, 8)).shape
@@ -59,7 +59,7 @@ class ScaleLayer(_FeatureScale):
 
     Parameters: `scale` [D].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> half = plstm_config.ConstantInitConfig(value=0.5)
         >>> scale = plstm_torch.build(plstm_config.ScaleLayerConfig(input_dim=2, scale_init=half))
@@ -75,7 +75,7 @@ class DropPath(Module):
     With `scale_by_keep` the branches that stay are divided by 1 - drop_prob, so that the mean is kept. In evaluation
     the input passes unchanged. Random numbers come from torch's global state.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> drop = plstm_torch.build(plstm_config.DropPathConfig(drop_prob=0.5))
         >>> torch.unique(drop(torch.ones(64, 3))).tolist()  # whole samples vanish, the others are scaled up
@@ -137,7 +137,7 @@ class SigmoidFunctionLayer(Module):
 class ExpExpFunctionLayer(Module):
     """exp(-c exp(-x)) with the config's scale c.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> decay = plstm_torch.build(plstm_config.ExpExpFunctionConfig())
         >>> decay(torch.tensor([-30.0, 30.0])).tolist()
@@ -155,7 +155,7 @@ class ExpExpFunctionLayer(Module):
 class SoftCapFunctionLayer(Module):
     """c tanh(x / c) with the config's scale c: near the identity for small x, never beyond c in magnitude.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> cap = plstm_torch.build(plstm_config.SoftCapFunctionConfig(scale=15.0))
         >>> cap(torch.tensor([0.0, 1e4])).tolist()

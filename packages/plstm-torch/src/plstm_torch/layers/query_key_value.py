@@ -65,7 +65,7 @@ class QueryLayer(_HeadLinear):
 
     Parameters: `weight` [max(1, H/s), DK / max(1, s/H), JQ, s, D / s], `bias` [H, DK, JQ].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> query = plstm_torch.build(plstm_config.QueryLayerConfig(input_dim=8, num_heads=2, sub_heads=2, DK=4, JQ=1))
         >>> query(torch.rand(5, 8)).shape  # [..., H, DK, JQ]

@@ -35,7 +35,7 @@ class LongRangeTransitionLayer(Module):
     [H, J, J], `inproj_weight` [H / s, s, J, J, D / s] and, unless symmetric, `outproj_bias`, `outproj_weight` alike.
     No weights if the config's `weight` is False.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.LongRangeTransitionLayerConfig(input_dim=8, num_heads=2, transition_dim=3)
         >>> transition = plstm_torch.build(config)(torch.rand(5, 8))  # [..., H, JT, JT]

@@ -28,7 +28,7 @@ class pLSTMGraphModel(Module):
     Submodules: `encoder`, `degree_encoding`, `block_stack`, `norm`, `head`. Parameters of `degree_encoding`:
     `in_degree`, `out_degree` [max_degree + 1, dim]; higher degrees share the last row.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.pLSTMGraphModelConfig(input_dim=4, dim=16, output_dim=2, num_blocks=2, num_heads=2)
         >>> graph = plstm_config.topology.DagTopology.from_edges(3, [(0, 1), (1, 2)])

@@ -68,7 +68,7 @@ class pLSTMLMModel(ContextModule):
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.pLSTMLMModelConfig(vocab_size=50, embedding_dim=16, num_blocks=2)
         >>> model = plstm_torch.build(config)

@@ -25,7 +25,7 @@ class PatchEmbed(Module):
     Raises:
         ValueError: the config leaves a size open.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> embed = plstm_torch.build(plstm_config.PatchEmbedConfig(dim=8, num_channels=3, patch_size=4))
         >>> embed(torch.rand(2, 32, 20, 3)).shape

@@ -45,7 +45,7 @@ class PosEmbed2D(Module):
     Raises:
         ValueError: the config leaves grid or width open.
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> embed = plstm_torch.build(plstm_config.PosEmbed2DConfig(dim=8, seqlens=(4, 4)))
         >>> embed(torch.rand(2, 6, 3, 8)).shape  # resampled to the grid that comes

@@ -28,7 +28,7 @@ class pLSTMVisionModel(Module):
 
     Submodules: `patch_embed`, `pos_embed`, `block_stack`, `norm`, `head`; parameters: `cls_token` [dim].
 
-    Example:
+    Examples:
         >>> import plstm_config, plstm_torch, torch
         >>> config = plstm_config.preset("plstm_vis_tiny", num_classes=10, num_blocks=2)
         >>> model = plstm_torch.build(config)

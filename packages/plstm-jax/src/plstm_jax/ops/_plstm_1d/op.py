@@ -111,7 +111,7 @@ def plstm_1d(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape, a boundary or the name of the implementation is wrong.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.ops import plstm_1d
         >>> keys, shape = jax.random.split(jax.random.key(0), 7), (4, 100)

@@ -49,7 +49,7 @@ def plstm_1d_step(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape is wrong.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_jax.ops import plstm_1d_step
         >>> vector, source, transition, direct = (jnp.ones((4, *s)) for s in ((16, 1), (1, 1, 1), (1, 1), (1, 1, 1, 1)))

@@ -87,7 +87,7 @@ def plstm_2d(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.ops import plstm_2d
         >>> query = key = value = jax.random.normal(jax.random.key(0), (2, 5, 7, 4, 1))
@@ -175,7 +175,7 @@ def plstm_2d_oriented(
         TypeError: if an argument is no array, or no array of floats.
         ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from plstm_jax.ops import plstm_2d_oriented
         >>> query = key = value = jax.random.normal(jax.random.key(0), (2, 5, 7, 4, 1))

@@ -83,7 +83,7 @@ def plstm_graph(
         ValueError: if a shape, an index or the name of the implementation is wrong, or the edges are not in
             topological order.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_config.topology import DagTopology
         >>> from plstm_jax.ops import plstm_graph

@@ -39,7 +39,7 @@ class GraphPlan:
         max_nodes: nodes of the largest graph, static.
         max_edges: edges of the largest graph, static.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from plstm_config.topology import DagTopology
         >>> from plstm_jax.ops import plan_graph
@@ -95,7 +95,7 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
         TypeError: if the indices are no integers.
         ValueError: if the number of nodes is missing, or the indices are no DAG in topological order.
 
-    Example:
+    Examples:
         >>> from plstm_config.topology import DagTopology
         >>> from plstm_jax.ops import plan_graph
         >>> plan = plan_graph(DagTopology.from_edges(5, [(0, 1), (1, 2), (1, 3)]))

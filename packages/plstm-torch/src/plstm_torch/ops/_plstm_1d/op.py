@@ -78,7 +78,7 @@ def plstm_1d(
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape, a device, a boundary or a name is wrong, or "triton" has no kernel for the call.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.ops import plstm_1d
         >>> B, T, DK, DV = 4, 100, 16, 8

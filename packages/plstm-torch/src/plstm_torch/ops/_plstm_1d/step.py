@@ -49,7 +49,7 @@ def plstm_1d_step(
         TypeError: if an argument is no tensor, or has no floating dtype.
         ValueError: if a shape or a device is wrong.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.ops import plstm_1d_step
         >>> query, key, value = torch.randn(4, 16, 1), torch.randn(4, 16, 1), torch.randn(4, 8, 1)

@@ -99,7 +99,7 @@ def plstm_2d(
         ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
             for the call.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.ops import plstm_2d
         >>> query, key, value = (torch.randn(2, 5, 7, 4, 1) for _ in range(3))
@@ -189,7 +189,7 @@ def plstm_2d_oriented(
         ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
             for the call.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_torch.ops import plstm_2d_oriented
         >>> query, key, value = (torch.randn(2, 5, 7, 4, 1) for _ in range(3))

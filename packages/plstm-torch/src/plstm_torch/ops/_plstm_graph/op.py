@@ -80,7 +80,7 @@ def plstm_graph(
         TypeError: if an argument is no tensor, has no floating dtype, or `topology` lacks an attribute.
         ValueError: if a shape, a device, an index or a name is wrong, or the edges are not in topological order.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from plstm_config.topology import DagTopology
         >>> from plstm_torch.ops import plstm_graph
