@@ -49,6 +49,9 @@ FRAMEWORKS_OF = {
     "plstm-nnx": {"jax", "flax"},
     "plstm-linen": {"jax", "flax"},
 }
+# Their modules hold parameters and call the formulas of plstm-jax, whose own session sees every option of every layer:
+# these are asked for all that holding and passing on could get wrong, in golden modules, models, steps, packs and files.
+SHELLS = {"plstm-nnx", "plstm-linen"}
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 # The first is where everything else runs, too.
@@ -130,6 +133,7 @@ def run_suite(session: nox.Session, package: str) -> None:
     session.run(
         *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
         *("--conformance-adapter", str(folder / "adapter.py"), "--conformance-xfail", str(folder / "xfail.toml")),
+        *(("-k", "not test_layers") if package in SHELLS else ()),
         *("--numprocesses", "2", *session.posargs),
         env=ONE_THREAD,
     )
@@ -140,7 +144,7 @@ def portability(session: nox.Session) -> None:
     """Hand weights from backend to backend, with all of them in one environment."""
     packages = ["plstm-golden", *REQUIRES["plstm-nnx"], "plstm-torch", "plstm-nnx", "plstm-linen"]
     install(session, *group("test"), *editable(*packages))
-    session.run("pytest", "tests/portability", *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "tests/portability", "--numprocesses", "2", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
