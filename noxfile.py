@@ -50,7 +50,7 @@ FRAMEWORKS_OF = {
     "plstm-linen": {"jax", "flax"},
 }
 # Their modules hold parameters and call the formulas of plstm-jax, whose own session sees every option of every layer:
-# these are asked for all that holding and passing on could get wrong, in golden modules, models, steps, packs and files.
+# these are asked for what holding and passing on could get wrong, in golden modules, models, steps, packs and files.
 SHELLS = {"plstm-nnx", "plstm-linen"}
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
