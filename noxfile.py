@@ -4,6 +4,7 @@
     nox -s "tests(plstm-torch)"      one package
     nox -s "conformance(torch)"      one backend against the shared suite
     nox -s train -- digits           the README's first command
+    nox -s fuzz -- --minutes 20      drawn inputs, for as long as asked; no default session either
 
 Every session has an environment of its own; a conformance environment holds one backend only.
 """
