@@ -7,6 +7,7 @@
     nox -s triton                    the Triton kernels, without a GPU
     nox -s gpu                       the same on a GPU: not part of the default set
     nox -s train -- digits           the README's first command
+    nox -s fuzz -- --minutes 20      drawn inputs, for as long as asked; no default session either
 
 Every session has an environment of its own; a conformance environment holds one backend only.
 """

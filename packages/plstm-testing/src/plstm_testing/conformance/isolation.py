@@ -85,7 +85,7 @@ def check_isolation(adapter: Adapter, spoilt: Spoilt, implementation: str) -> No
     call = truth.call(spoilt.case, implementation, "float64", adapter.devices[0])
     with np.errstate(all="ignore"):
         expected = truth.evaluate(call)
-    result: Result = adapter.run_op(call)
+        result: Result = adapter.run_op(call)
     leading = 3 if spoilt.case.op.startswith("plstm_2d") else 2
     _compare_reached(result.output, expected.output, leading, "output", spoilt.lost)
     if isinstance(expected.last_state, tuple) and isinstance(result.last_state, tuple):
@@ -167,8 +167,8 @@ def _spoil_grid(name: str, mode: str, *, initial: bool, oriented: bool, **option
             _spoil_place(arguments[argument][row], place, value)
     if initial:
         state = [np.array(side) for side in case.arguments["initial_state"]]
-        for row, side, position in zip((-2, -1), state, _PLACE[::-1], strict=True):
-            side[row, ..., position, :, :, :] = np.nan
+        for row, side, along in zip((-2, -1), state, _PLACE[::-1], strict=True):
+            side[row, ..., along, :, :, :] = np.nan
         arguments["initial_state"] = tuple(state)
     spoilt = np.arange(batch) > 0
     own = dict.fromkeys((*PLSTM_2D, "initial_state"), spoilt)

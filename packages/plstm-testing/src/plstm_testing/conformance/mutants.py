@@ -377,4 +377,6 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("spreads_what_is_not_finite", "plstm_1d", WrongResults("plstm_1d", spread)),
     Mutant("hides_what_is_not_finite", "plstm_1d", WrongResults("plstm_1d", healed)),
     Mutant("spreads_what_is_not_finite", "plstm_graph", WrongResults("plstm_graph", spread)),
+    Mutant("spreads_what_is_not_finite", "plstm_2d", WrongResults("plstm_2d", spread)),
+    Mutant("spreads_what_is_not_finite", "plstm_2d_oriented", WrongResults("plstm_2d_oriented", spread)),
 )

@@ -24,6 +24,7 @@ CASES = (
     "-transition_ru_with_mode",
     "-spoilt_value_scalar",
     "-spoilt_value_states_scalar",
+    "-spoilt_states_P",
 )
 
 
