@@ -180,7 +180,7 @@ def triton(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Test the Triton kernels on this machine's GPU; needs the CUDA toolkit's compute-sanitizer for the last step."""
     install_kernels(session)
-    kernel_conformance(session, "triton", "0")
+    kernel_conformance(session, "triton", "0", CUBLAS_WORKSPACE_CONFIG=":4096:8")
     session.run("pytest", str(KERNEL_TESTS / "on_gpu.py"), env={"OMP_NUM_THREADS": "1"})
     smallest = ("python", str(KERNEL_TESTS / "smallest.py"))
     session.run("compute-sanitizer", "--error-exitcode", "1", *smallest, external=True)
