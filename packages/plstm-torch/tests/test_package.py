@@ -18,6 +18,18 @@ def test_importing_brings_no_foreign_package() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_nothing_needs_triton_but_a_launch() -> None:
+    code = """
+import sys
+sys.modules["triton"] = None  # as if it were not installed; torch itself asks for it
+import torch, plstm_torch.ops, plstm_torch.check
+from plstm_torch.ops._triton import support
+print(support.no_machine("cuda", 0))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "the package triton is not installed" in result.stdout
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     assert plstm_torch.__version__ == metadata.version("plstm-torch")
 

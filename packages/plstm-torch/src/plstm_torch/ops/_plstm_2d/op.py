@@ -87,7 +87,7 @@ def plstm_2d(
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
             "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "triton"
-            ("parallel" in kernels for CUDA devices: D-mode, J dimensions of 1, no states), or "auto".
+            ("parallel" in kernels for CUDA devices: D- and P-mode, J dimensions of 1, no states), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 HEAD_DIM = 256  # largest DK and DV
 _CAPABILITY = (8, 0)  # the first with bfloat16 and tf32 in tensor cores
+
+
+def _constant_while_traced(function: Function) -> Function:
+    """What `torch.compiler.assume_constant_result` does, which would import the compiler together with this package."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def unsupported(
@@ -57,13 +64,20 @@ def taken_by_auto(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda" and not interpreted()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_while_traced
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on any device and without a compiler."""
     return os.environ.get("TRITON_INTERPRET", "") == "1"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _installed() -> bool:
+    try:
+        return importlib.util.find_spec("triton") is not None
+    except ValueError:  # what stands in its place in sys.modules is no module
+        return False
+
+
+@_constant_while_traced
 def no_machine(kind: str, index: int | None) -> str | None:
     """Why this machine cannot run kernels on a device, None if it can.
 
@@ -71,7 +85,7 @@ def no_machine(kind: str, index: int | None) -> str | None:
         kind: "cuda" or another type of device.
         index: which of them, None for the current one.
     """
-    if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "the package triton is not installed (pip install 'plstm-torch[triton]')"
     if interpreted():
         return None

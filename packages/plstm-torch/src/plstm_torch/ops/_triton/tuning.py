@@ -78,13 +78,13 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_output", "float16"): (Row(32, 32, 8, 1, 16_384),),
     ("grid_directed_output", "float32"): (Row(32, 32, 8, 1, 16_384),),
     ("grid_directed_output", "float64"): (Row(16, 16, 8, 1, 16_384),),
-    ("grid_directed_targets", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
-    ("grid_directed_targets", "float16"): (Row(32, 32, 8, 1, 16_384),),
-    ("grid_directed_targets", "float32"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_targets", "bfloat16"): (Row(64, 64, 8, 1, 16_384, spill=128),),
+    ("grid_directed_targets", "float16"): (Row(32, 32, 8, 1, 16_384, spill=256),),
+    ("grid_directed_targets", "float32"): (Row(32, 32, 8, 1, 16_384, spill=256),),
     ("grid_directed_targets", "float64"): (Row(16, 16, 8, 1, 16_384),),
     ("grid_directed_sources", "bfloat16"): (Row(64, 64, 8, 1, 16_384),),
-    ("grid_directed_sources", "float16"): (Row(32, 32, 8, 1, 16_384),),
-    ("grid_directed_sources", "float32"): (Row(32, 32, 8, 1, 16_384),),
+    ("grid_directed_sources", "float16"): (Row(32, 32, 8, 1, 16_384, spill=128),),
+    ("grid_directed_sources", "float32"): (Row(32, 32, 8, 1, 16_384, spill=128),),
     ("grid_directed_sources", "float64"): (Row(16, 16, 8, 1, 16_384),),
 }
 # small enough that a test of a few dozen steps has several tiles, and head dimensions several blocks; on grids larger
