@@ -11,9 +11,6 @@ from pathlib import Path
 
 import torch
 
-# torch drops the schemas again with the library that defined them
-_libraries: list[torch.library.Library] = []
-
 
 def define_missing_operators() -> None:
     spec = find_spec("torchvision")
@@ -21,7 +18,5 @@ def define_missing_operators() -> None:
         return
     source = Path(spec.origin).with_name("_meta_registrations.py").read_text(encoding="utf-8")
     names = set(re.findall(r"register_meta\(\"(\w+)\"|torchvision::(\w+)", source))
-    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in sorted(first or second for first, second in names):
-        library.define(f"{name}() -> ()")
-    _libraries.append(library)
+        torch.library.define(f"torchvision::{name}", "() -> ()")

@@ -21,8 +21,10 @@ class PlstmCache:
         length: Number of positions that were read, padding included.
     """
 
+    # what transformers asks of caches
     is_compileable = False
     is_croppable = False
+    is_linear = (True,)
 
     def __init__(self) -> None:
         self.states: Cache | None = None

@@ -165,7 +165,8 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
-        updated["cache"] = outputs.get("cache")
+        if outputs.get("cache") is not None:  # versions before 5.12 know it under other names only
+            updated["cache"] = outputs["cache"]
         return updated
 
     @classmethod
