@@ -21,7 +21,10 @@ import plstm_torch
 from plstm_testing import tolerances
 from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
 
-SIDES = {"left": [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]], "right": [[1, 1, 0, 0, 0], [1] * 5, [1] * 4 + [0]]}
+SIDES = {
+    "left": [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
+    "right": [[1, 1, 0, 0, 0], [1] * 5, [1] * 4 + [0]],
+}
 
 
 def assert_close(actual, reference, kind="output", dtype="float64"):
@@ -174,21 +177,19 @@ def test_greedy_generation_is_that_of_the_plain_model(language_model, language_c
 
 
 def test_generation_keeps_a_state_of_constant_size(language_model):
-    def size(cache):
-        tensors, pending = [], [cache.states]
-        while pending:
-            part = pending.pop()
-            pending += part.values() if isinstance(part, dict) else []
-            tensors += [] if isinstance(part, dict) else [part.numel()]
-        return sum(tensors)
+    def cache_of(output):
+        return output.cache if "cache" in output else output.past_key_values  # its name in transformers 5.0
+
+    def size(part):
+        return sum(map(size, part.values())) if isinstance(part, dict) else part.numel()
 
     options = {"do_sample": False, "return_dict_in_generate": True}
     tokens = torch.randint(0, 23, (1, 3))
     short, long = (language_model.generate(tokens, max_new_tokens=count, **options) for count in (2, 40))
-    assert size(short.cache) == size(long.cache) > 0
+    assert size(cache_of(short).states) == size(cache_of(long).states) > 0
     # what was kept serves for the next turn of a conversation
     longer = torch.cat([short.sequences, torch.randint(0, 23, (1, 2))], 1)
-    again = language_model.generate(longer, cache=short.cache, max_new_tokens=4, do_sample=False)
+    again = language_model.generate(longer, cache=cache_of(short), max_new_tokens=4, do_sample=False)
     assert torch.equal(again, language_model.generate(longer, max_new_tokens=4, do_sample=False))
 
 

@@ -45,12 +45,12 @@ class PlstmPreTrainedModel(PreTrainedModel):
         if not isinstance(config, PlstmConfig):
             raise TypeError(f"config: expected a PlstmConfig, got {type(config).__name__}")
         super().__init__(config)
-        wrapped = config.plstm
+        wrapped: Any = config.plstm
         if not isinstance(wrapped, self.plain_config):
             expected = self.plain_config.__dataclass_fields__["class_name"].default
             raise ValueError(f"config: expected a {expected} for {type(self).__name__}, got a {wrapped.class_name}")
         plain = build(wrapped)
-        if config.dtype is not None and torch_dtype(wrapped.param_dtype) != config.dtype:
+        if config.dtype is not None and torch_dtype(config.plstm.param_dtype) != config.dtype:
             plain.to(config.dtype)
         # set past nn.Module, which would make `plain` a submodule with every name twice
         self.__dict__.update(plain=plain, _modules=plain._modules, _parameters=plain._parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -51,7 +51,7 @@ class PlstmForImageClassification(PlstmPreTrainedModel):
     def forward(
         self,
         pixel_values: Float[Tensor, "B C height width"],
-        labels: Shaped[Tensor, "B *classes"] | None = None,
+        labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 from transformers import GenerationMixin
+from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import ModelOutput
 
 from plstm_config import pLSTMLMModelConfig
@@ -15,6 +16,9 @@ from plstm_torch.context import Cache, Context
 from plstm_torch.hf.base import PlstmPreTrainedModel
 from plstm_torch.hf.cache import PlstmCache
 from plstm_torch.models.language import pLSTMLMModel
+
+# The name under which `generate` hands the cache around; another one in transformers 5.0
+_CACHE = "cache" if "cache" in ALL_CACHE_NAMES else "past_key_values"
 
 
 @dataclass
@@ -131,6 +135,7 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: PlstmCache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Choose what the next forward pass of `generate` reads: what the cache has not seen.
@@ -141,11 +146,13 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
             attention_mask: Of all positions so far [B, T].
             inputs_embeds: In place of the first tokens, read in the first pass.
             use_cache: Whether to keep the cache.
+            past_key_values: The cache under the name of transformers 5.0.
             **kwargs: What `generate` hands to every model.
 
         Returns:
             Arguments of `forward`.
         """
+        cache = past_key_values if cache is None else cache
         inputs: dict[str, Any] = {"use_cache": use_cache, "cache": cache}
         for name in ("logits_to_keep", "output_hidden_states"):
             if name in kwargs:
@@ -165,8 +172,8 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
-        if outputs.get("cache") is not None:  # versions before 5.12 know it under other names only
-            updated["cache"] = outputs["cache"]
+        if outputs.get("cache") is not None:
+            updated[_CACHE] = outputs["cache"]
         return updated
 
     @classmethod

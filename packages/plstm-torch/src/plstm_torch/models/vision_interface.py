@@ -195,11 +195,37 @@ class VisionInterface(Module):
         return_prefix_tokens: bool = False,
         norm: bool = False,
     ) -> list[Any]:
-        """Compute the features after the last n, or the given, blocks [B, X * Y, dim], with `reshape` [B, dim, X, Y]."""
+        """Compute the features after the last n, or the given, blocks [B, X * Y, dim], reshaped [B, dim, X, Y]."""
         shown = "NCHW" if reshape else "NLC"
         options: dict[str, Any] = {"return_prefix_tokens": return_prefix_tokens, "norm": norm, "output_fmt": shown}
         found: list[Any] = self.forward_intermediates(x, n, intermediates_only=True, **options)
         return found
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove the blocks after the last one asked for, for good.
+
+        Args:
+            indices: As in `forward_intermediates`.
+            prune_norm: Has no effect: the norm stays, with few parameters.
+            prune_head: Whether to remove the head, too.
+
+        Returns:
+            The numbers of the blocks asked for.
+
+        Raises:
+            ValueError: A block that there is not.
+        """
+        taken = block_indices(indices, self.config.num_blocks)
+        if prune_head:
+            self.reset_classifier(0)
+        plain = plstm_config.to_dict(self.config)
+        plain["num_blocks"] = plain["block_stack"]["num_blocks"] = max(taken) + 1
+        config: Any = plstm_config.from_dict(plain)
+        self.block_stack.blocks = self.block_stack.blocks[: max(taken) + 1]  # type: ignore[assignment]
+        self.config, self.block_stack.config = config, config.block_stack
+        return taken
 
     def _normed(self, grid: Any, token: Any) -> tuple[Tensor, Tensor | None]:
         return self.norm(grid), None if token is None else self.norm(token)
