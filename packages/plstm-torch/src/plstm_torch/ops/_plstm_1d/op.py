@@ -9,8 +9,10 @@ from torch import Tensor
 from plstm_config.shapes import check_implementation, check_plstm_1d, check_size
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
+from plstm_torch.ops._plstm_1d.exported import plstm_1d_exported
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
 
@@ -91,6 +93,8 @@ def plstm_1d(
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
         name = resolve_implementation(implementation, sizes["T"])
         bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
+        if is_exporting() and implementation == "auto" and bounds is None:
+            name = "exported"
         borders = q.new_zeros(q.shape[0], 0)
         if name == "chunkwise" and bounds is not None and not given and not return_last_state:
             inputs, borders, bounds = _separate(inputs, bounds), constant_positions(bounds[:-1], q), None
@@ -109,6 +113,8 @@ def resolve_implementation(implementation: str, length: int) -> str:
     """The implementation that "auto" stands for at this length; any other name is returned as it is."""
     if implementation != "auto":
         return implementation
+    if is_exporting():  # lengths may vary, and are not to be compared
+        return "chunkwise"
     return "recurrent" if length <= _FEW_STEPS else "chunkwise"
 
 
@@ -119,6 +125,9 @@ def _run(
     if query.shape[0] == 0 or query.shape[1] == 0:  # no step to take, but gradients there are
         output = query.new_zeros(*value.shape[:3], mark.shape[2])
         return attach(output, *inputs, states), attach(states.clone(), *inputs)
+    if name == "exported":
+        output, last = plstm_1d_exported(inputs, states.squeeze(1))
+        return output, last.unsqueeze(1)
     if name == "recurrent":
         starts = query.new_zeros(1) if bounds is None else bounds[:-1]
         return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))
