@@ -1,6 +1,6 @@
 """The language model: token embedding, blocks, head."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
 from plstm_torch.padding import packing
+from plstm_torch.streaming import stream
 
 
 @register(TokenEmbeddingConfig)
@@ -239,3 +240,21 @@ class pLSTMLMModel(ContextModule):
     ) -> Int[Tensor, "B T2"]:
         """Continue sequences; see `plstm_torch.generation.generate`."""
         return generate(self, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+    def stream(
+        self, token_ids: Int[Tensor, "B T"], max_new_tokens: int, **options: Any
+    ) -> Iterator[Int[Tensor, " B"]]:
+        """Continue sequences and hand out tokens as they are drawn, until `eos` or `stop`; see `plstm_torch.streaming`.
+
+        Args:
+            token_ids: Prompt [B, T] with T >= 1.
+            max_new_tokens: Largest number of tokens.
+            **options: `eos`, `stop`, `temperature`, `top_k`, `top_p` and `seed` of `plstm_torch.streaming.stream`.
+
+        Returns:
+            An iterator over the next tokens [B].
+
+        Raises:
+            ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+        """
+        return stream(self, token_ids, max_new_tokens, **options)
