@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 
-# Doublings that are written down where a size may vary: enough for 2**12 rows of a grid and 2**16 steps of a sequence
-GRID_DOUBLINGS = 12
-SEQUENCE_DOUBLINGS = 16
+# Doublings that are written down where a size may vary: enough for 2**8 rows of a grid and 2**12 steps of a line, whose
+# masks would not fit beyond anyway
+GRID_DOUBLINGS = 8
+SEQUENCE_DOUBLINGS = 12
 
 
 def is_exporting() -> bool:
