@@ -125,6 +125,8 @@ def test_jit_traces_are_right_for_other_inputs(randomize) -> None:
 
 
 def test_the_exponential_in_products() -> None:
-    matrix = torch.randn(50, 4, 4, dtype=torch.float64) * torch.logspace(-3, 1.3, 50, dtype=torch.float64)[:, None, None]
+    matrix = (
+        torch.randn(50, 4, 4, dtype=torch.float64) * torch.logspace(-3, 1.3, 50, dtype=torch.float64)[:, None, None]
+    )
     skew = matrix - matrix.mT
     assert_close(_exponential_by_squaring(skew), torch.linalg.matrix_exp(skew), "float64")

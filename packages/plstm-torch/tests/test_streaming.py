@@ -34,9 +34,7 @@ def test_sequences_end_each_on_its_own(model) -> None:
         lengths = []
         for row, tokens in zip(found.tolist(), whole.tolist(), strict=True):
             reached = [
-                place
-                for place in range(1, 13)
-                if any(tokens[max(0, place - len(end)) : place] == end for end in ends)
+                place for place in range(1, 13) if any(tokens[max(0, place - len(end)) : place] == end for end in ends)
             ]
             length = reached[0] if reached else 12
             lengths.append(length)

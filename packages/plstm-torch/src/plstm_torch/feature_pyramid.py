@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from plstm_torch.models.vision import pLSTMVisionModel
 
+
 class FeaturePyramid(nn.Module):
     r"""Feature maps of a vision model at several strides, or several maps at one.
 

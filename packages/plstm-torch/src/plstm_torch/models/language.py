@@ -241,9 +241,7 @@ class pLSTMLMModel(ContextModule):
         """Continue sequences; see `plstm_torch.generation.generate`."""
         return generate(self, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
-    def stream(
-        self, token_ids: Int[Tensor, "B T"], max_new_tokens: int, **options: Any
-    ) -> Iterator[Int[Tensor, " B"]]:
+    def stream(self, token_ids: Int[Tensor, "B T"], max_new_tokens: int, **options: Any) -> Iterator[Int[Tensor, " B"]]:
         """Continue sequences and hand out tokens as they are drawn, until `eos` or `stop`; see `plstm_torch.streaming`.
 
         Args:
