@@ -53,7 +53,10 @@ FRAMEWORKS_OF = {
 # Their modules hold parameters and call the formulas of plstm-jax, whose own session sees every option of every layer:
 # these are asked for what holding and passing on could get wrong, in golden modules, models, steps, packs and files.
 SHELLS = {"plstm-nnx", "plstm-linen"}
-EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
+EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg,hf,onnx]"}
+# timm asks for torchvision, whose wheels pin one build of torch, on registries one with CUDA: both are installed
+# without what they depend on, which is there (timm needs torch, huggingface_hub, safetensors and pyyaml of it).
+WITHOUT_DEPENDENCIES = {"plstm-torch": ["timm>=1.0.26", "torchvision"]}
 PROJECT = nox.project.load_toml("pyproject.toml")
 # The first is where everything else runs, too.
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -70,6 +73,12 @@ if "PIP_FIND_LINKS" in os.environ:
 def install(session: nox.Session, *arguments: str) -> None:
     # compiled once here rather than in each of the many processes that the tests start
     session.install("--constraint", str(ROOT / "constraints.txt"), "--compile-bytecode", *arguments)
+
+
+def install_alone(session: nox.Session, package: str) -> None:
+    """Install what the tests of a package use, and whose own dependencies cannot be met."""
+    if package in WITHOUT_DEPENDENCIES:
+        install(session, "--no-deps", *WITHOUT_DEPENDENCIES[package])
 
 
 def editable(*packages: str, extras: dict[str, str] | None = None) -> list[str]:
@@ -109,6 +118,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Run one package's own tests."""
     install(session, *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
+    install_alone(session, package)
     run_tests(session, package)
 
 
@@ -198,6 +208,7 @@ def lowest(session: nox.Session, package: str) -> None:
     can_install_torch(session, package, resolution="lowest-direct")
     session.install("--resolution", "lowest-direct", *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
     session.install(*group("test"))  # leaves what is installed as it is
+    install_alone(session, package)
     run_all_tests(session, package)
 
 
@@ -207,6 +218,7 @@ def newest(session: nox.Session, package: str) -> None:
     """Run one package's tests, and the suite, with the newest versions of everything on a newer Python."""
     can_install_torch(session, package, resolution="highest")
     session.install("--upgrade", *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
+    install_alone(session, package)
     run_all_tests(session, package)
 
 
@@ -295,7 +307,10 @@ def environment(session: nox.Session, place: Path, wheels: list[Path], extras: d
     wanted = [f"{name}{extras.get(name, '')} @ {wheel.as_uri()}" for name, wheel in names.items()]
     wanted += group("test") if extras else []
     constraint = ("--constraint", str(ROOT / "constraints.txt"))
-    session.run("uv", "pip", "install", "--quiet", "--python", python, *constraint, *wanted)
+    pip = ("uv", "pip", "install", "--quiet", "--python", python, *constraint)
+    session.run(*pip, *wanted)
+    for name in names.keys() & WITHOUT_DEPENDENCIES.keys() if extras else ():
+        session.run(*pip, "--no-deps", *WITHOUT_DEPENDENCIES[name])
     return python
 
 

@@ -62,7 +62,7 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: Any) -> None:
 
 def test_the_files_are_plain(saved: Path) -> None:
     description = json.loads((saved / CONFIG_FILE).read_text())
-    assert list(description) == ["schema_version", "package", "package_version", "config", DIGEST]
+    assert list(description) == ["schema_version", "model_type", "package", "package_version", "config", DIGEST]
     assert (description["package"], description["package_version"]) == ("plstm-test", "9")
     assert load_file(saved / WEIGHTS_FILE).keys() == {"bias", "weight"}
     assert names_in(saved) == [CONFIG_FILE, WEIGHTS_FILE]

@@ -1,10 +1,28 @@
 """Shared fixtures of the torch package's tests."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
+
+_HERE = Path(__file__).parent
+
+
+def _load_helper(name: str) -> ModuleType:
+    """A module beside this file; pytest's import mode puts no folder on the path."""
+    spec = spec_from_file_location(name, _HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_load_helper("torchvision_operators").define_missing_operators()
 
 
 @pytest.fixture(autouse=True)

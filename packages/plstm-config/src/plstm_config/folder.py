@@ -33,6 +33,8 @@ SCHEMA_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 DIGEST = "weights_sha256"
+# by which the Auto classes of Hugging Face's transformers know the config; nothing here reads it
+MODEL_TYPE = "plstm"
 # A positional embedding is interpolated to at most this many times the stored positions: strangers' configs allocate
 # no more than a multiple of what their files hold.
 RESIZE_LIMIT = 64
@@ -73,7 +75,7 @@ def write_folder(
         raise NotADirectoryError(f"folder: expected a folder or a new path, got the file {folder}")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    head = {"schema_version": SCHEMA_VERSION, "package": package, "package_version": version}
+    head = {"schema_version": SCHEMA_VERSION, "model_type": MODEL_TYPE, "package": package, "package_version": version}
     try:
         with _locked(folder, exclusive=True):
             _clean_up(folder)

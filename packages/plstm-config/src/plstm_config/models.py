@@ -121,7 +121,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         dim: width.
         patch_size: side of a patch; patches are `stride` apart, by default side by side.
         num_blocks: blocks of the stack; a pLSTMVisionBlock is a pair and counts as one.
-        output_shape: (number of classes,).
+        output_shape: (number of classes,); (0,): no head, outputs are the pooled features.
         pooling: corners, center, cls (blocks on sequences only), mean, sum, or without a head to_image, features.
         num_heads: heads of blocks that are made here.
         seqlens: grid (X, Y); None: from the resolution.
@@ -165,8 +165,8 @@ class pLSTMVisionModelConfig(_ModelConfig):
 
     def _complete(self) -> None:
         require_positive(self, "dim", "num_channels", "patch_size", "num_blocks", "num_heads")
-        one_positive = len(self.output_shape) == 1 and self.output_shape[0] >= 1
-        require(one_positive, f"output_shape: expected (number of classes,), got {self.output_shape}")
+        one_size = len(self.output_shape) == 1 and self.output_shape[0] >= 0
+        require(one_size, f"output_shape: expected (number of classes,), or (0,) for no head, got {self.output_shape}")
         grid = self._grid()
         require(
             self.seqlens in (None, grid), f"seqlens: expected {grid} by resolution and patch_size, got {self.seqlens}"
@@ -186,8 +186,8 @@ class pLSTMVisionModelConfig(_ModelConfig):
 
     @property
     def has_head(self) -> bool:
-        """Whether the pooling has a head behind it."""
-        return self.pooling not in ("to_image", "features")
+        """Whether there are classes, and the pooling has a head behind it."""
+        return self.pooling not in ("to_image", "features") and self.output_shape[0] > 0
 
     def children(self) -> dict[str, Child]:
         """Patch and positional embedding, blocks, norm, head and soft cap, where there are such."""

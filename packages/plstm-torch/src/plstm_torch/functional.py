@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plstm_config.options import unknown
+from plstm_torch.ops._exporting import is_exporting
 
 _EXPONENT_LIMIT = 80.0  # exp(80) is finite in float32; an exponential decay of more is exactly zero anyway
 _ORTHONORMAL_STABILIZER = 1e-5
+_SQUARINGS, _TERMS = 5, 18  # of a matrix exponential in exported programs
 _ITERATION_STABILIZER = 1e-3
 
 
@@ -135,12 +137,26 @@ def exponential_orthogonalization(
         True
     """
     skew = factor * (matrix - matrix.mT)
+    if terms is None and is_exporting():
+        return _exponential_by_squaring(skew)
     if terms is None:
         return torch.linalg.matrix_exp(skew.contiguous())  # torch views small matrices flat, and fails if it cannot
+    return _exponential_series(skew, terms)
+
+
+def _exponential_series(matrix: Tensor, terms: int) -> Tensor:
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     result = identity.expand(matrix.shape)
     for power in range(terms - 1, 0, -1):
-        result = identity + skew @ result / power
+        result = identity + matrix @ result / power
+    return result
+
+
+def _exponential_by_squaring(matrix: Tensor) -> Tensor:
+    """The exponential in products alone, for runtimes that have no other; right for norms up to about 100."""
+    result = _exponential_series(matrix / 2**_SQUARINGS, _TERMS)
+    for _ in range(_SQUARINGS):
+        result = result @ result
     return result
 
 

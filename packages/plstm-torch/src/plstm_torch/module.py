@@ -65,9 +65,12 @@ class Module(nn.Module):
     def _reset_own_parameters(self) -> None:
         for name, parameter in self.config.parameters().items():
             if parameter is not None:
-                tensor: Tensor = getattr(self, name)
-                drawn = tensor.view(parameter.view or parameter.shape)
-                initialize_(drawn if parameter.order is None else drawn.permute(parameter.order), parameter.init)
+                self._reset_parameter(name, parameter)
+
+    def _reset_parameter(self, name: str, parameter: Parameter) -> None:
+        tensor: Tensor = getattr(self, name)
+        drawn = tensor.view(parameter.view or parameter.shape)
+        initialize_(drawn if parameter.order is None else drawn.permute(parameter.order), parameter.init)
 
 
 class ParameterGroup(Module):

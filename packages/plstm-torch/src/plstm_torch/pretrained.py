@@ -75,6 +75,7 @@ def from_pretrained(
     device: torch.device | str | None = None,
     *,
     num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
 ) -> nn.Module:
     """Build the module that a folder describes and give it the folder's weights.
 
@@ -86,6 +87,8 @@ def from_pretrained(
         device: where the module lives; default: torch's default device.
         num_classes: number of outputs of a vision or graph model. Another one than the folder's gives the model a new
             head, drawn from torch's global random state.
+        img_size: Size of the images that a vision model is made for, one number or (height, width). The positional
+            embedding is resampled once, now; without, it is at every call with images of another size.
 
     Returns:
         The module, in evaluation mode.
@@ -93,7 +96,7 @@ def from_pretrained(
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or
-            `num_classes` is given for a model without a head for classes.
+            `num_classes` is given for a model without a head for classes, or `img_size` for one without images.
 
     Examples:
         >>> import tempfile
@@ -105,7 +108,8 @@ def from_pretrained(
         torch.Size([3, 192])
     """
     config, arrays = read_folder(folder)
-    changed = config if num_classes is None else _with_classes(config, num_classes)
+    sized = config if img_size is None else _with_images(config, img_size)
+    changed = sized if num_classes is None else _with_classes(sized, num_classes)
     place = torch.device(device) if device is not None else torch.get_default_device()
     # drawing initial weights that are overwritten must not shift the caller's random numbers
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
@@ -115,7 +119,7 @@ def from_pretrained(
             raise ValueError(
                 f"{folder}: expected a config that this backend can build, got one with {error}"
             ) from error
-    ignored = () if changed == config else ("head",)
+    ignored = () if changed == sized else ("head",)
     load_arrays(module, arrays, source=str(folder), ignore=ignored)
     for name in ignored:
         module.get_submodule(name).reset_parameters()  # type: ignore[operator]
@@ -261,6 +265,22 @@ def _with_classes(config: Any, num_classes: int) -> Any:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
     return plstm_config.change(config, {field: (num_classes,) if field == "output_shape" else num_classes})
+
+
+def _with_images(config: Any, img_size: int | tuple[int, int]) -> Any:
+    """The config of the same model for images of another size."""
+    if config.class_name != "pLSTMVisionModel":
+        raise ValueError(f"img_size: expected None for a {config.class_name}, which is not on images")
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    plain = plstm_config.to_dict(config)
+    plain |= {"resolution": sides, "seqlens": None}
+    plain["patch_embed"] |= {"resolution": sides}
+    if plain["pos_embed"] is not None:
+        plain["pos_embed"] |= {"seqlens": None}
+    try:
+        return plstm_config.from_dict(plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"img_size: expected a size that the patches tile, got {img_size!r}: {error}") from error
 
 
 def _resizable(module: nn.Module) -> dict[str, Callable[[tuple[int, ...]], bool]]:

@@ -1,5 +1,7 @@
 """Equal blocks one after the other."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -53,9 +55,15 @@ class BlockStack(Block):
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run all blocks; see `Block.forward`."""
         caches: Cache = {}
-        for name, block in self._parts():
-            x, caches[name] = self.run_block(block, x, context.of(name))
+        for name, output, cache in self.iterate(x, context):
+            x, caches[name] = output, cache
         return x, caches
+
+    def iterate(self, x: Tensor, context: Context) -> Iterator[tuple[str, Tensor, Cache]]:
+        """Run the blocks one by one, for callers that look in between: name, output and new cache of each."""
+        for name, block in self._parts():
+            x, cache = self.run_block(block, x, context.of(name))
+            yield name, x, cache
 
     def run_block(self, block: nn.Module, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run one block, recomputed in the backward pass if `gradient_checkpointing` is set.

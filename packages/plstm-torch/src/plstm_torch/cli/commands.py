@@ -53,6 +53,12 @@ def _check(options: Any, words: Sequence[str]) -> int:
     return check(settings_of(CheckSettings, options.what))
 
 
+def _info(options: Any, words: Sequence[str]) -> int:
+    from plstm_torch.cli.info import info
+
+    return info(settings_of(commands.InfoSettings, options.what))
+
+
 def _receptive_field(options: Any, words: Sequence[str]) -> int:
     from plstm_torch.cli.show import receptive_field
 
@@ -75,6 +81,11 @@ _USE: dict[str, Command] = {
         "Continue a prompt with a trained language model, byte by byte.",
         {"what": Part(commands.GenerateSettings), "machine": _PLACE},
         _generate,
+    ),
+    "info": Command(
+        "Describe a saved model: parameters, memory, FLOPs per image or token, config.",
+        {"what": Part(commands.InfoSettings)},
+        _info,
     ),
     "check": Command(
         "Compare every op on this machine's devices and dtypes with the numpy reference; exit code 1 if one is wrong.",

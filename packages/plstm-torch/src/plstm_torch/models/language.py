@@ -1,10 +1,11 @@
 """The language model: token embedding, blocks, head."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +17,8 @@ from plstm_torch.context import Cache, Context, ContextModule, call
 from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
+from plstm_torch.padding import packing
+from plstm_torch.streaming import stream
 
 
 @register(TokenEmbeddingConfig)
@@ -53,6 +56,34 @@ class TokenEmbedding(Module):
             raise
 
 
+class Encoded(NamedTuple):
+    """What `pLSTMLMModel.encode` returns.
+
+    Attributes:
+        hidden: normed features after the last block [B, T, D].
+        cache: the cache after the last token; without meaning unless it was asked for.
+        layers: embedding, outputs of all blocks but the last, and `hidden`, each [B, T, D]; None unless asked for.
+    """
+
+    hidden: Tensor
+    cache: Cache
+    layers: tuple[Tensor, ...] | None
+
+
+def _check_inputs(token_ids: Tensor | None, inputs_embeds: Tensor | None, width: int) -> Tensor:
+    """The one of both that is given."""
+    if (token_ids is None) == (inputs_embeds is None):
+        both = "neither" if token_ids is None else "both"
+        raise ValueError(f"token_ids: expected either token_ids or inputs_embeds, got {both}")
+    if token_ids is not None:
+        check_rank("token_ids", token_ids, "B, T")
+        return token_ids
+    embeds = cast(Tensor, inputs_embeds)
+    if embeds.ndim != 3 or embeds.shape[2] != width:
+        raise ValueError(f"inputs_embeds: expected shape [B, T, {width}], got {tuple(embeds.shape)}")
+    return embeds
+
+
 @register(pLSTMLMModelConfig)
 class pLSTMLMModel(ContextModule):
     r"""Next-token logits for token sequences.
@@ -62,9 +93,9 @@ class pLSTMLMModel(ContextModule):
     With `tie_weights` the head is the embedding table. The state after a sequence is a cache, so that text can be
     continued token by token at constant cost.
 
-    There is no mask: every token is read, so padding changes logits on its right, and the cache.
-    Sequences of different lengths are packed instead, one after the other along T with their borders in `cu_seqlens`,
-    which is exact; `generate` does so with a list of prompts.
+    Every token is read, so padding changes logits on its right, and the cache, unless `attention_mask` says where it
+    is: the tokens are then packed, which is exact. Sequences may also come packed, one after the other along T with their
+    borders in `cu_seqlens`; `generate` does so with a list of prompts.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
 
@@ -92,8 +123,10 @@ class pLSTMLMModel(ContextModule):
 
     def forward(
         self,
-        token_ids: Int[Tensor, "B T"],
+        token_ids: Int[Tensor, "B T"] | None = None,
         *,
+        inputs_embeds: Float[Tensor, "B T D"] | None = None,
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
         cache: Mapping[str, Any] | None = None,
         return_cache: bool = False,
         cu_seqlens: Int[Tensor, " S1"] | None = None,
@@ -101,7 +134,11 @@ class pLSTMLMModel(ContextModule):
         """Compute the logits of the token after each position.
 
         Args:
-            token_ids: tokens [B, T], integers in [0, vocab_size).
+            token_ids: tokens [B, T], integers in [0, vocab_size); in padding anything.
+            inputs_embeds: in their place the rows of the embedding, or what stands for them [B, T, embedding_dim].
+            attention_mask: one where there is a token, zero where there is padding [B, T], on either side. The tokens
+                are packed inside: padding costs nothing, and neither outputs nor cache depend on what it holds. There
+                the logits are zero.
             cache: where the sequences stood before `token_ids`.
             return_cache: whether to return the cache after the last token.
             cu_seqlens: borders [S+1] of sequences that are packed one after the other along T, the same for all rows.
@@ -111,16 +148,73 @@ class pLSTMLMModel(ContextModule):
 
         Raises:
             TypeError: the tokens are no integers.
-            ValueError: wrong rank, a token outside the vocabulary, or a cache of another model.
+            ValueError: wrong rank, a token outside the vocabulary, a cache of another model, both or neither of
+                `token_ids` and `inputs_embeds`, or both of `attention_mask` and `cu_seqlens`.
         """
-        check_rank("token_ids", token_ids, "B, T")
-        logits, new_cache = self.run(token_ids, Context(cache, return_cache, cu_seqlens))
-        return (logits, new_cache) if return_cache else logits
+        context = Context(cache, return_cache, cu_seqlens)
+        encoded = self.encode(token_ids, inputs_embeds, attention_mask, context)
+        logits = self.logits(encoded.hidden)
+        return (logits, encoded.cache) if return_cache else logits
+
+    def encode(
+        self,
+        token_ids: Int[Tensor, "B T"] | None,
+        inputs_embeds: Float[Tensor, "B T D"] | None = None,
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        context: Context | None = None,
+        *,
+        all_layers: bool = False,
+    ) -> Encoded:
+        """Compute the features that the head reads.
+
+        Args:
+            token_ids: as in `forward`.
+            inputs_embeds: as in `forward`.
+            attention_mask: as in `forward`.
+            context: cache and borders of packed sequences.
+            all_layers: whether to keep the features between the blocks, too.
+
+        Returns:
+            The features, the new cache and the features between the blocks.
+
+        Raises:
+            TypeError: the tokens are no integers.
+            ValueError: as in `forward`.
+        """
+        given = _check_inputs(token_ids, inputs_embeds, self.config.embedding_dim)
+        context, packed = context or Context(), None
+        if attention_mask is not None:
+            if context.cu_seqlens is not None:
+                raise ValueError("cu_seqlens: expected None beside attention_mask, which is packed here")
+            packed = packing(attention_mask, (given.shape[0], given.shape[1]))
+        if packed is not None:
+            given, context = packed.pack(given), replace(context, cu_seqlens=packed.cu_seqlens)
+        x = given.to(self.dtype) if token_ids is None else self.token_embedding(given)
+        cache: Cache = {}
+        layers = [x] if all_layers else None
+        for name, output, own in self.block_stack.iterate(x, context.of("block_stack")):
+            x, cache[name] = output, own
+            if layers is not None:
+                layers.append(x)
+        x = self.post_blocks_norm(x)
+        if layers is not None:
+            layers[-1] = x
+        if packed is not None:
+            x, layers = packed.unpack(x), None if layers is None else [packed.unpack(layer) for layer in layers]
+        return Encoded(x, {"block_stack": cache}, None if layers is None else tuple(layers))
+
+    def logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+        """Apply the head to features of `encode` [..., embedding_dim]: logits [..., vocab_size]."""
+        if self.lm_head is None:
+            logits = functional.linear(hidden.to(self.dtype), self.token_embedding.weight.to(self.dtype))
+        else:
+            logits = self.lm_head(hidden)
+        return logits if self.logit_soft_cap is None else self.logit_soft_cap(logits)
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """From tokens to logits; see `forward` and `step`."""
         hidden, cache = call(self.block_stack, self.token_embedding(x), context.of("block_stack"))
-        return self._logits(hidden), {"block_stack": cache}
+        return self.logits(self.post_blocks_norm(hidden)), {"block_stack": cache}
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
         return [("block_stack", self.block_stack)]
@@ -157,10 +251,18 @@ class pLSTMLMModel(ContextModule):
         """Continue prompts of one length [B, T], or a list of any lengths; see `plstm_torch.generation.generate`."""
         return generate(self, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        x = self.post_blocks_norm(x)
-        if self.lm_head is None:
-            logits = functional.linear(x.to(self.dtype), self.token_embedding.weight.to(self.dtype))
-        else:
-            logits = self.lm_head(x)
-        return logits if self.logit_soft_cap is None else self.logit_soft_cap(logits)
+    def stream(self, token_ids: Int[Tensor, "B T"], max_new_tokens: int, **options: Any) -> Iterator[Int[Tensor, " B"]]:
+        """Continue sequences and hand out tokens as they are drawn, until `eos` or `stop`; see `plstm_torch.streaming`.
+
+        Args:
+            token_ids: prompt [B, T] with T >= 1.
+            max_new_tokens: largest number of tokens.
+            **options: `eos`, `stop`, `temperature`, `top_k`, `top_p` and `seed` of `plstm_torch.streaming.stream`.
+
+        Returns:
+            An iterator over the next tokens [B].
+
+        Raises:
+            ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+        """
+        return stream(self, token_ids, max_new_tokens, **options)

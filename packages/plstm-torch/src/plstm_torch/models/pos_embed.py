@@ -24,7 +24,8 @@ def resize_pos_embed(embed: Float[Tensor, "1 X Y D"], grid: tuple[int, int]) -> 
     Returns:
         Embedding [1, X2, Y2, D] in the dtype of `embed`; `embed` itself if the grid is the same.
     """
-    if tuple(embed.shape[1:3]) == tuple(grid):
+    # sizes that may vary in an exported program are not compared: resampled to its own grid the embedding is the same
+    if all(isinstance(size, int) for size in grid) and tuple(embed.shape[1:3]) == tuple(grid):
         return embed
     wide = embed.permute(0, 3, 1, 2).to(torch.promote_types(embed.dtype, torch.float32))
     resized = functional.interpolate(wide, size=tuple(grid), mode="bicubic", align_corners=False, antialias=False)

@@ -1,5 +1,7 @@
 """The vision model: patches, positional embedding, blocks, pooling, head."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,15 +9,15 @@ from torch import Tensor, nn
 from plstm_config import pLSTMVisionModelConfig
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
+from plstm_torch.context import Context
 from plstm_torch.layers.linear import Linear
 from plstm_torch.models.patch_embed import PatchEmbed
-from plstm_torch.models.pooling import pool_grid
 from plstm_torch.models.pos_embed import PosEmbed2D
-from plstm_torch.module import Module
+from plstm_torch.models.vision_interface import VisionInterface
 
 
 @register(pLSTMVisionModelConfig)
-class pLSTMVisionModel(Module):
+class pLSTMVisionModel(VisionInterface):
     """Image classifier or feature extractor on a grid of patches.
 
     Images of every size that the patches tile are welcome: the positional embedding interpolates. X is the image
@@ -25,6 +27,8 @@ class pLSTMVisionModel(Module):
     all patches, "cls" reads a learned token that stands before the patch sequence (blocks on sequences only; useful
     with attention, since a causal layer shows the first position nothing else), "to_image" [B, dim, sx, sy] and
     "features" [B, sx, sy, dim] return the normed grid without a head.
+
+    It has the interface of timm's models, see [VisionInterface][plstm_torch.models.vision_interface.VisionInterface].
 
     Submodules: `patch_embed`, `pos_embed`, `block_stack`, `norm`, `head`; parameters: `cls_token` [dim].
 
@@ -45,10 +49,6 @@ class pLSTMVisionModel(Module):
     logit_softcap: nn.Module | None
     cls_token: nn.Parameter | None
 
-    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
-        self.block_stack.gradient_checkpointing = enabled
-
     def features(
         self, pixels: Float[Tensor, "B height width C"]
     ) -> tuple[Float[Tensor, "B X Y D"], Float[Tensor, "B D"] | None]:
@@ -64,18 +64,28 @@ class pLSTMVisionModel(Module):
             TypeError: the pixels are integers.
             ValueError: wrong rank or number of channels, or a size that the patches do not tile.
         """
-        x = self.patch_embed(pixels)
-        if self.pos_embed is not None:
-            x = self.pos_embed(x)
-        if self.config.pooling != "cls" and self.block_stack.kind != "sequence":
-            return self.norm(self.block_stack(x)), None
-        grid = x.shape[1:3]
-        x = x.flatten(1, 2)
-        if self.cls_token is None:
-            return self.norm(self.block_stack(x)).unflatten(1, grid), None
-        token = self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1)
-        x = self.norm(self.block_stack(torch.cat([token, x], dim=1)))
-        return x[:, 1:].unflatten(1, grid), x[:, 0]
+        x, grid = self._embed(pixels)
+        return self._as_grid(self.norm(self.block_stack(x)), grid)
+
+    def encode(
+        self, pixels: Float[Tensor, "B height width C"]
+    ) -> Iterator[tuple[Float[Tensor, "B X Y D"], Float[Tensor, "B D"] | None]]:
+        """Compute the features before the first block and after each, none of them normed, as the caller asks for them.
+
+        Args:
+            pixels: Images as in `forward`.
+
+        Yields:
+            Grid [B, X, Y, dim] and, with pooling "cls", the token [B, dim].
+
+        Raises:
+            TypeError: the pixels are integers.
+            ValueError: wrong rank or number of channels, or a size that the patches do not tile.
+        """
+        x, grid = self._embed(pixels)
+        yield self._as_grid(x, grid)
+        for _, output, _ in self.block_stack.iterate(x, Context()):
+            yield self._as_grid(output, grid)
 
     def forward(self, pixels: Float[Tensor, "B height width C"]) -> Tensor:
         """Classify images, or compute their features.
@@ -85,14 +95,38 @@ class pLSTMVisionModel(Module):
                 floating point.
 
         Returns:
-            Logits [B, classes]; for the poolings "to_image" and "features" the grid.
+            Logits [B, classes], or without a head what the pooling gives: with "to_image" and "features" the grid.
 
         Raises:
             TypeError: the pixels are integers.
             ValueError: wrong rank or number of channels, or a size that the patches do not tile.
         """
-        grid, token = self.features(pixels)
-        pooled = pool_grid(grid, self.config.pooling) if token is None else token
+        return self._classify(*self.features(pixels))
+
+    def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What the first block reads [B, X, Y, D] or [B, T, D], and the sizes of the grid."""
+        x = self.patch_embed(pixels)
+        if self.pos_embed is not None:
+            x = self.pos_embed(x)
+        grid = (x.shape[1], x.shape[2])
+        if self.config.pooling != "cls" and self.block_stack.kind != "sequence":
+            return x, grid
+        x = x.flatten(1, 2)
+        if self.cls_token is not None:
+            token = self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1)
+            x = torch.cat([token, x], dim=1)
+        return x, grid
+
+    def _as_grid(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Grid and token of what a block reads or returns."""
+        if x.ndim == 4:
+            return x, None
+        if self.cls_token is None:
+            return x.unflatten(1, grid), None
+        return x[:, 1:].unflatten(1, grid), x[:, 0]
+
+    def _classify(self, grid: Tensor, token: Tensor | None) -> Tensor:
+        pooled = self._pool(grid, token)
         if self.head is None:
             return pooled
         logits = self.head(pooled)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from plstm_torch.dtypes import without_autocast
+from plstm_torch.ops._exporting import is_exporting
 
 
 def contract(equation: str, left: Tensor, right: Tensor) -> Tensor:
@@ -26,6 +27,8 @@ def contract(equation: str, left: Tensor, right: Tensor) -> Tensor:
     Returns:
         The product.
     """
+    if is_exporting():
+        return torch.einsum(equation, left, right)
     if torch.compiler.is_compiling():
         return _contract_op(equation, left, right)
     if not torch.is_grad_enabled():

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from plstm_torch.dtypes import without_autocast
+from plstm_torch.ops._exporting import is_exporting
 
 Tensors = tuple[Tensor, ...]
 
@@ -71,6 +72,8 @@ class FastForm:
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """The outputs."""
+        if is_exporting():
+            return self.formula(*inputs)
         if torch.compiler.is_compiling():
             results = self.operator(list(inputs))
         else:

@@ -91,6 +91,19 @@ class GenerateSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InfoSettings(Settings):
+    """Which model is described.
+
+    Attributes:
+        folder: folder of save_pretrained, or run folder of `plstm-torch train`.
+        json: print one line of JSON instead of a table.
+    """
+
+    folder: str = setting()
+    json: bool = setting(False, switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FieldSettings(Settings):
     """What the picture of the receptive field shows.
 

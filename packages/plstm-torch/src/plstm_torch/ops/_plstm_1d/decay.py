@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
+
+from plstm_torch.ops._exporting import SEQUENCE_DOUBLINGS, doublings, is_exporting
 
 
 def line_decay(transition: Float[Tensor, "*batch L"]) -> Float[Tensor, "*batch L L"]:
@@ -38,6 +41,8 @@ def line_decay_and_ends(
     Returns:
         decay [..., L, L]; prefix [..., L], ``prod_{k < i} T_k``; suffix [..., L], ``prod_{k > j} T_k``; total [...].
     """
+    if is_exporting():
+        return _decay_and_ends_of_any_length(transition)
     length = transition.shape[-1]
     padding = (1 << (length - 1).bit_length()) - length
     total = torch.nn.functional.pad(transition, (0, padding), value=1.0)
@@ -54,6 +59,23 @@ def line_decay_and_ends(
         total = total_left * total_right
     inside = slice(0, length)  # padding is the identity: it leaves suffix and total as they are
     return decay[..., 0, inside, inside], prefix[..., 0, inside], suffix[..., 0, inside], total[..., 0]
+
+
+def _decay_and_ends_of_any_length(transition: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`line_decay_and_ends` without a loop over the line: running products by doubling, of the same shape throughout.
+
+    All results are places of one matrix, L[i, j] = prod_{j <= k < i} T_k for 0 <= j <= i <= length.
+    """
+    length = transition.shape[-1]
+    places = torch.arange(length + 1, device=transition.device)
+    # column j starts with ones and takes in T_{i-1} at row i > j
+    factors = pad(transition, (1, 0), value=1.0).unsqueeze(-1)
+    products = torch.where(places[:, None] > places, factors, 1.0)
+    for step in range(doublings(length, SEQUENCE_DOUBLINGS) + 1):
+        products = products * pad(products, (0, 0, 1 << step, 0), value=1.0)[..., : length + 1, :]
+    strictly = places[:length, None] > places[:length]
+    decay = torch.where(strictly, products[..., :-1, 1:], 0.0)
+    return decay, products[..., :-1, 0], products[..., -1, 1:], products[..., -1, 0]
 
 
 def compute_line_decay(transition: Float[Tensor, "N L"]) -> Float[Tensor, "N L L"]:

@@ -12,8 +12,10 @@ from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import check_plstm_1d
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
+from plstm_torch.ops._plstm_1d.exported import plstm_1d_exported
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
 from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_triton
@@ -110,6 +112,8 @@ def plstm_1d(
         s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors[3:])
         factor = scale_factor(scale, sizes["DK"] ** -0.5)
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
+        if is_exporting() and implementation == "auto" and bounds is None:
+            name = "exported"
         borders = q.new_zeros(q.shape[0], 0)
         if name == "chunkwise" and bounds is not None and not given and not return_last_state:
             inputs, borders, bounds = _separate(inputs, bounds), constant_positions(bounds[:-1], q), None
@@ -139,6 +143,8 @@ def resolve_implementation(implementation: str, length: int, kernels: Callable[[
         kernels()
     if implementation != "auto":
         return implementation
+    if is_exporting():  # lengths may vary, and are not to be compared
+        return "chunkwise"
     if length <= _FEW_STEPS:
         return "recurrent"
     return "triton" if kernels() else "chunkwise"
@@ -167,6 +173,9 @@ def _run(
         return attach(output, *inputs, states), attach(states.clone(), *inputs)
     if name == "triton":
         return plstm_1d_triton(inputs, states, bounds)
+    if name == "exported":
+        output, last = plstm_1d_exported(inputs, states.squeeze(1))
+        return output, last.unsqueeze(1)
     if name == "recurrent":
         starts = query.new_zeros(1) if bounds is None else bounds[:-1]
         return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))

@@ -14,6 +14,7 @@ from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
 from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
@@ -223,6 +224,8 @@ def resolve_implementation(implementation: str, problem: Problem) -> str:
     """The implementation that "auto" stands for in this call; any other name is returned as it is."""
     if implementation != "auto":
         return implementation
+    if is_exporting() and problem.gates.is_scalar and problem.gates.mode != "general":
+        return "parallel"  # sizes may vary, and are not to be compared
     x, y = problem.query.shape[1:3]
     limit = QUADRATIC_NODES[problem.gates.mode] if problem.gates.is_scalar else QUADRATIC_NODES_MATRIX
     return "parallel" if x * y <= limit else "chunkwise"

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from plstm_torch.ops._contract import contract
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._plstm_2d.attention import masked_attention
 from plstm_torch.ops._plstm_2d.columns import column_systems, diagonal
+from plstm_torch.ops._plstm_2d.exported import directed_gating
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, exchange_axes, map_gates
 from plstm_torch.ops._plstm_2d.separable import separable_gating
 from plstm_torch.ops._plstm_2d.strips import System, follow
@@ -22,10 +24,13 @@ def parallel(problem: Problem) -> Tensor:
     if gates.is_scalar and gates.mode == "L":
         gating = separable_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])
         rows = [gating[:, :, None, None, :, None, None]]
+    elif is_exporting() and gates.is_scalar and gates.mode == "P":
+        gating = directed_gating(gates, flips, problem.direct[..., 0, 0, 0, 0])
+        rows = [gating[:, :, None, None, :, None, None]]
     else:
         rows = strip_gating(gates, flips, problem.direct)
     q, k, v = (tensor.flatten(1, 2) for tensor in (problem.query, problem.key, problem.value))
-    queries = q.split([row.shape[1] for row in rows], 1)
+    queries = [q] if len(rows) == 1 else q.split([row.shape[1] for row in rows], 1)
     outputs = [masked_attention(query, k, v, row) for query, row in zip(queries, rows, strict=True)]
     return torch.cat(outputs, 1).unflatten(1, problem.query.shape[1:3])
 

@@ -33,8 +33,9 @@ def _turning(reading: Tensor, turning: Tensor, staying: Tensor) -> Tensors:
     """G[x, y, u, v] = sum over o of reading[o, y, x, u] turning[o, u, y, v], and staying[u, y, v] where x = u."""
     factors = reading.permute(0, 4, 2, 3, 1).flatten(0, 2), turning.permute(0, 2, 3, 1, 4).flatten(0, 2)
     gating = torch.bmm(*factors).unflatten(0, staying.shape[:3]).permute(0, 3, 2, 1, 4)
-    gating = gating.contiguous()
-    gating.diagonal(dim1=1, dim2=3).add_(staying.permute(0, 2, 3, 1))
+    columns = torch.arange(staying.shape[1], device=staying.device)
+    same = (columns[:, None] == columns)[:, None, :, None]
+    gating = gating + torch.where(same, staying.transpose(1, 2).unsqueeze(1), 0.0)
     return (gating.flatten(3, 4).flatten(1, 2),)
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import has_numbers, rows_that_are_not_finite
 from plstm_torch.ops._plstm_2d.problem import Problem, Result, States, flip_each, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
@@ -33,6 +34,8 @@ def isolated(problem: Problem, fast: Callable[[Problem], Result]) -> Result:
     Returns:
         Output [B,X,Y,DV,JO], and the leaving states if the problem asks for them.
     """
+    if is_exporting():  # other runtimes get the plain form
+        return fast(problem)
     if torch.compiler.is_compiling() or _is_transformed() or not has_numbers(problem.query):
         return _marked(fast(_only_finite(problem)), problem)
     output, states = fast(problem)

@@ -1,0 +1,36 @@
+"""Whether a program is being written down for other runtimes.
+
+Programs of `torch.export`, `torch.onnx.export` and `torch.jit.trace` hold operators of torch alone, since what reads
+them does not know those of this package; and no loop whose length depends on sizes that may vary, since a loop is
+unrolled. The ops then take forms of masked products and of doubling, which are slower here and the same anywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# Doublings that are written down where a size may vary: enough for 2**8 rows of a grid and 2**12 steps of a line, whose
+# masks would not fit beyond anyway
+GRID_DOUBLINGS = 8
+SEQUENCE_DOUBLINGS = 12
+
+
+def is_exporting() -> bool:
+    """Whether torch.export, the ONNX exporter or torch.jit.trace is tracing."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def doublings(size: int | torch.SymInt, at_most: int) -> int:
+    """Number of doublings that reach along an axis.
+
+    Args:
+        size: Size of the axis; one that may vary is limited to 2**at_most.
+        at_most: Doublings where it may vary.
+
+    Returns:
+        Their number.
+    """
+    if isinstance(size, int):
+        return (size - 1).bit_length()
+    torch._check(size <= 1 << at_most)
+    return at_most

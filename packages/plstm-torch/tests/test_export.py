@@ -1,0 +1,132 @@
+"""Programs for other runtimes: sizes that vary, operators of torch alone, the same numbers."""
+
+import io
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import plstm_config
+from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
+from plstm_testing.tolerances import assert_close
+from plstm_torch import build
+from plstm_torch.functional import _exponential_by_squaring
+
+pytestmark = [
+    # of the exporters themselves
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+PIXELS = [(2, 16, 20, 3), (1, 8, 32, 3), (3, 36, 12, 3)]
+TOKENS = [(2, 7), (3, 2), (1, 40)]
+
+
+def vision(randomize) -> nn.Module:
+    config = pLSTMVisionModelConfig(
+        dim=8, num_heads=2, num_blocks=1, patch_size=4, resolution=(16, 20), output_shape=(3,)
+    )
+    return randomize(build(config)).eval()
+
+
+def language(randomize, state_size: int) -> nn.Module:
+    config = plstm_config.preset(
+        "plstm_lm_small", vocab_size=11, embedding_dim=16, num_blocks=1, num_heads=2, state_size=state_size
+    )
+    assert isinstance(config, pLSTMLMModelConfig)
+    return randomize(build(config)).eval()
+
+
+def own_operators(program) -> set[str]:
+    return {str(node.target) for node in program.graph.nodes if "plstm" in str(node.target)}
+
+
+def run_onnx(program, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    buffer = io.BytesIO()
+    torch.onnx.export(program, dynamo=True, verbose=False, optimize=False).save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*given: torch.Tensor) -> list[torch.Tensor]:
+        feeds = {name: value.numpy() for name, value in zip(names, given, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, feeds)]
+
+    return run
+
+
+@torch.no_grad()
+def test_vision_model_with_images_of_any_size(randomize) -> None:
+    model = vision(randomize)
+    batch, x, y = Dim("batch", max=64), Dim("x", min=2, max=64), Dim("y", min=2, max=64)
+    program = torch.export.export(model, (torch.rand(PIXELS[0]),), dynamic_shapes=({0: batch, 1: 4 * x, 2: 4 * y},))
+    assert not own_operators(program)
+    run = run_onnx(program)
+    for shape in PIXELS:
+        pixels = torch.rand(shape)
+        expected = model(pixels)
+        if shape[0] > 1:  # torch.export sees batches of one as such
+            assert_close(program.module()(pixels), expected, "float32")
+        assert_close(run(pixels)[0], expected, "float32")
+
+
+@pytest.mark.parametrize("state_size", [1, 2])
+@torch.no_grad()
+def test_language_model_with_texts_of_any_length(randomize, state_size) -> None:
+    model = language(randomize, state_size)
+    shapes = ({0: Dim("batch", max=64), 1: Dim("time", min=2, max=4096)},)
+    program = torch.export.export(model, (torch.randint(0, 11, TOKENS[0]),), dynamic_shapes=shapes)
+    assert not own_operators(program)
+    run = run_onnx(program)
+    for shape in TOKENS:
+        tokens = torch.randint(0, 11, shape)
+        expected = model(tokens)
+        assert_close(program.module()(tokens), expected, "float32")
+        assert_close(run(tokens)[0], expected, "float32")
+
+
+class Step(nn.Module):
+    """A step with its cache as flat tensors, which is what ONNX has."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids, state, window):
+        cache = {"block_stack": {"0": {"interaction_module": {"state": state, "window": window}}}}
+        logits, cache = self.model.step(token_ids, cache)
+        inner = cache["block_stack"]["0"]["interaction_module"]
+        return logits, inner["state"], inner["window"]
+
+
+@torch.no_grad()
+def test_step_of_the_language_model(randomize) -> None:
+    model = language(randomize, 2)
+    tokens = torch.randint(0, 11, (3, 6))
+    inner = model.init_cache(3)["block_stack"]["0"]["interaction_module"]
+    state = [inner["state"], inner["window"]]
+    batch = Dim("batch", max=64)
+    program = torch.export.export(Step(model), (tokens[:, 0], *state), dynamic_shapes=({0: batch},) * 3)
+    assert not own_operators(program)
+    run = run_onnx(program)
+    expected = model(tokens)
+    for time in range(6):
+        logits, *state = run(tokens[:, time], *state)
+        assert_close(logits, expected[:, time], "float32")
+
+
+@torch.no_grad()
+def test_jit_traces_are_right_for_other_inputs(randomize) -> None:
+    model = vision(randomize)
+    traced = torch.jit.trace(model, torch.rand(2, 16, 20, 3), check_trace=False)
+    pixels = torch.rand(2, 16, 20, 3)
+    assert_close(traced(pixels), model(pixels), "float32")
+
+
+def test_the_exponential_in_products() -> None:
+    matrix = (
+        torch.randn(50, 4, 4, dtype=torch.float64) * torch.logspace(-3, 1.3, 50, dtype=torch.float64)[:, None, None]
+    )
+    skew = matrix - matrix.mT
+    assert_close(_exponential_by_squaring(skew), torch.linalg.matrix_exp(skew), "float64")
