@@ -25,17 +25,17 @@ class FeaturePyramid(nn.Module):
     smaller patch size. With `strides` all alike there is no resampling, and the maps differ in depth alone.
 
     Args:
-        model: A vision model; its head is not used.
-        strides: Distance of the maps' places in pixels, one for each map.
-        channels: Width of the maps; None: that of the model, without a projection.
-        blocks: Number of the block that each map is taken from, negative ones from the end; None: spread evenly over
+        model: a vision model; its head is not used.
+        strides: distance of the maps' places in pixels, one for each map.
+        channels: width of the maps; None: that of the model, without a projection.
+        blocks: number of the block that each map is taken from, negative ones from the end; None: spread evenly over
             the model, the last map from the last block.
 
     Raises:
         TypeError: `model` is no vision model.
-        ValueError: A stride or width that is not positive, or a block that there is not.
+        ValueError: a stride or width that is not positive, or a block that there is not.
 
-    Example:
+    Examples:
         >>> import torch, plstm_config, plstm_torch
         >>> from plstm_torch.feature_pyramid import FeaturePyramid
         >>> model = plstm_torch.build(plstm_config.pLSTMVisionModelConfig(dim=16, num_heads=2, num_blocks=4))
@@ -77,7 +77,7 @@ class FeaturePyramid(nn.Module):
         """Compute the maps.
 
         Args:
-            pixels: Images as the model takes them, of any size that the patches tile.
+            pixels: images as the model takes them, of any size that the patches tile.
 
         Returns:
             Maps [B, channels, X, Y] by the name of their level, "0" for the first stride; X is the image's height

@@ -22,13 +22,13 @@ class Info:
     """Numbers of a model.
 
     Attributes:
-        class_name: Of its config.
-        parameters: Number of parameters.
-        bytes: Memory that they take.
-        unit: What the other numbers are of: "image", "token", or None where a call's cost depends on its input alone.
-        flops: Floating point operations of the products in a forward pass for one image or token, a multiplication and
+        class_name: of its config.
+        parameters: number of parameters.
+        bytes: memory that they take.
+        unit: what the other numbers are of: "image", "token", or None where a call's cost depends on its input alone.
+        flops: floating point operations of the products in a forward pass for one image or token, a multiplication and
             an addition counted as two; None without a unit.
-        state_bytes: Memory of what a language model keeps of one sequence, however long; None for other models.
+        state_bytes: memory of what a language model keeps of one sequence, however long; None for other models.
     """
 
     class_name: str
@@ -44,14 +44,14 @@ def describe(folder: str | os.PathLike[str]) -> Info:
     """Read a folder and measure its model on the CPU.
 
     Args:
-        folder: A folder written by `save_pretrained` of any backend.
+        folder: a folder written by `save_pretrained` of any backend.
 
     Returns:
         The numbers.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: A file is damaged, or the weights do not fit the config.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or the weights do not fit the config.
     """
     model: Any = from_pretrained(folder, device="cpu")
     config = model.config
@@ -90,9 +90,9 @@ def config_tree(config: plstm_config.Config, name: str = "config", indent: str =
     """Draw a config as a tree: a line for each part, with those of its fields that are no parts and no initialisers.
 
     Args:
-        config: Any config.
-        name: Name of its line.
-        indent: What its lines start with.
+        config: any config.
+        name: name of its line.
+        indent: what its lines start with.
 
     Returns:
         The lines.

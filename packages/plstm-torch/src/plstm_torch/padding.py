@@ -18,9 +18,9 @@ class Packing:
     """Where the tokens of a padded batch are.
 
     Attributes:
-        places: Positions of the N tokens in the batch laid out row after row [N].
-        cu_seqlens: Borders of the rows among them [B + 1]; a row without tokens is an empty sequence.
-        shape: Sizes (B, T) of the batch.
+        places: positions of the N tokens in the batch laid out row after row [N].
+        cu_seqlens: borders of the rows among them [B + 1]; a row without tokens is an empty sequence.
+        shape: sizes (B, T) of the batch.
     """
 
     places: Int[Tensor, " N"]
@@ -43,15 +43,15 @@ def packing(attention_mask: Shaped[Tensor, "B T"], shape: tuple[int, int]) -> Pa
     Waits for the device once, since the number of tokens is needed.
 
     Args:
-        attention_mask: One or True where there is a token, zero or False where there is padding [B, T]; on either side
+        attention_mask: one or True where there is a token, zero or False where there is padding [B, T]; on either side
             or in between.
-        shape: Sizes (B, T) that it must have.
+        shape: sizes (B, T) that it must have.
 
     Returns:
         The packing; None where nothing is padded.
 
     Raises:
-        ValueError: The mask has another shape.
+        ValueError: the mask has another shape.
     """
     if tuple(attention_mask.shape) != tuple(shape):
         raise ValueError(f"attention_mask: expected shape {tuple(shape)}, got {tuple(attention_mask.shape)}")

@@ -87,7 +87,7 @@ def from_pretrained(
         device: where the module lives; default: torch's default device.
         num_classes: number of outputs of a vision or graph model. Another one than the folder's gives the model a new
             head, drawn from torch's global random state.
-        img_size: Size of the images that a vision model is made for, one number or (height, width). The positional
+        img_size: size of the images that a vision model is made for, one number or (height, width). The positional
             embedding is resampled once, now; without, it is at every call with images of another size.
 
     Returns:
@@ -270,7 +270,7 @@ def _with_classes(config: Any, num_classes: int) -> Any:
 def _with_images(config: Any, img_size: int | tuple[int, int]) -> Any:
     """The config of the same model for images of another size."""
     if config.class_name != "pLSTMVisionModel":
-        raise ValueError(f"img_size: expected None for a {config.class_name}, which is not on images")
+        raise ValueError(f"img_size: expected None for {config.class_name}, which is not on images, got {img_size}")
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     plain = plstm_config.to_dict(config)
     plain |= {"resolution": sides, "seqlens": None}

@@ -16,12 +16,12 @@ class Endings:
     """Which sequences have ended: by a token, or by a sequence of tokens.
 
     Args:
-        eos: Token that ends a sequence, or None.
-        stop: Sequences of tokens that do.
-        rows: Number of sequences B.
+        eos: token that ends a sequence, or None.
+        stop: sequences of tokens that do.
+        rows: number of sequences B.
 
     Raises:
-        ValueError: A negative token, or a stop without tokens.
+        ValueError: a negative token, or a stop without tokens.
     """
 
     def __init__(self, eos: int | None, stop: Sequence[Sequence[int]], rows: int) -> None:
@@ -70,15 +70,15 @@ def stream(
     mode while a token is computed, and as it was in between.
 
     Args:
-        model: A model with `__call__(token_ids, return_cache=True)` and `step`.
-        token_ids: Prompt [B, T] with T >= 1.
-        max_new_tokens: Largest number of tokens.
-        eos: Token that ends a sequence; it is handed out.
-        stop: Sequences of tokens that end a sequence; they are handed out. The prompt does not count.
-        temperature: As in `generate`.
-        top_k: As in `generate`.
-        top_p: As in `generate`.
-        seed: As in `generate`.
+        model: a model with `__call__(token_ids, return_cache=True)` and `step`.
+        token_ids: prompt [B, T] with T >= 1.
+        max_new_tokens: largest number of tokens.
+        eos: token that ends a sequence; it is handed out.
+        stop: sequences of tokens that end a sequence; they are handed out. The prompt does not count.
+        temperature: as in `generate`.
+        top_k: as in `generate`.
+        top_p: as in `generate`.
+        seed: as in `generate`.
 
     Yields:
         The next token of each sequence [B]; `eos`, or 0 without one, for those that have ended. There is no next one

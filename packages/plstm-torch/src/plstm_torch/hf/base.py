@@ -28,11 +28,11 @@ class PlstmPreTrainedModel(PreTrainedModel):
     `plain.to(dtype)`; where that is the config's `param_dtype`, the config's `dtype` counts.
 
     Args:
-        config: Config of the model.
+        config: config of the model.
 
     Raises:
-        TypeError: The config is none of plstm_torch.hf.
-        ValueError: It describes another kind of model.
+        TypeError: the config is none of plstm_torch.hf.
+        ValueError: it describes another kind of model.
     """
 
     config_class = PlstmConfig

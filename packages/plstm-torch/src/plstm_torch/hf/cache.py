@@ -17,8 +17,8 @@ class PlstmCache:
     continuations.
 
     Attributes:
-        states: Cache of the model, None before the first token.
-        length: Number of positions that were read, padding included.
+        states: cache of the model, None before the first token.
+        length: number of positions that were read, padding included.
     """
 
     # what transformers asks of caches

@@ -20,10 +20,10 @@ class PlstmConfig(PretrainedConfig):
     reads the folders of the other. Only the digest of the weights is left out, which nobody updates here.
 
     Args:
-        config: A language or vision model as plain data, as `plstm_config.to_dict` makes it. None only for the empty
+        config: a language or vision model as plain data, as `plstm_config.to_dict` makes it. None only for the empty
             config that transformers makes to compare with.
-        schema_version: Of the file; must be the one of this version.
-        **kwargs: Fields of every config of transformers. `num_labels` or `id2label` of another number than the
+        schema_version: of the file; must be the one of this version.
+        **kwargs: fields of every config of transformers. `num_labels` or `id2label` of another number than the
             vision model has classes gives it another head.
 
     Raises:
@@ -52,15 +52,15 @@ class PlstmConfig(PretrainedConfig):
         """Wrap a config.
 
         Args:
-            config: Of a language model or a vision model.
-            **kwargs: As in the constructor.
+            config: of a language model or a vision model.
+            **kwargs: as in the constructor.
 
         Returns:
             The config for transformers.
 
         Raises:
             TypeError: `config` is no config.
-            ValueError: It is one of another kind of module.
+            ValueError: it is one of another kind of module.
         """
         return cls(config=plstm_config.to_dict(config), **kwargs)
 
@@ -69,10 +69,10 @@ class PlstmConfig(PretrainedConfig):
         """The config of plstm_config, with as many classes as there are labels.
 
         Raises:
-            ValueError: There is none.
+            ValueError: there is none.
         """
         if self.config is None:
-            raise ValueError("config: expected a model's config, make one by PlstmConfig.from_plstm")
+            raise ValueError("config: expected a model's config, as PlstmConfig.from_plstm makes one, got None")
         config: Any = plstm_config.from_dict(self.config)
         if isinstance(config, pLSTMVisionModelConfig) and config.output_shape != (self.num_labels,):
             config = plstm_config.change(config, {"output_shape": (self.num_labels,)})

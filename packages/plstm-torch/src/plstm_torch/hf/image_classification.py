@@ -20,9 +20,9 @@ class PlstmImageClassifierOutput(ModelOutput):
     """What `PlstmForImageClassification` returns.
 
     Attributes:
-        loss: Loss, where labels were given.
-        logits: Logits [B, classes].
-        hidden_states: Patch features [B, X, Y, dim] before the first block and after each, the last ones normed, with
+        loss: loss, where labels were given.
+        logits: logits [B, classes].
+        hidden_states: patch features [B, X, Y, dim] before the first block and after each, the last ones normed, with
             `output_hidden_states`.
     """
 
@@ -37,7 +37,7 @@ class PlstmForImageClassification(PlstmPreTrainedModel):
     Images are [B, channels, height, width] as everywhere there, whatever the wrapped config says.
 
     Raises:
-        ValueError: The config's pooling leaves no head for classes.
+        ValueError: the config's pooling leaves no head for classes.
     """
 
     plain_config = pLSTMVisionModelConfig
@@ -59,18 +59,18 @@ class PlstmForImageClassification(PlstmPreTrainedModel):
         """Classify images.
 
         Args:
-            pixel_values: Images [B, channels, height, width] of any size that the patches tile.
-            labels: Classes [B]; with `problem_type` "multi_label_classification" or "regression" values [B, classes].
-            output_hidden_states: Whether to return the features between the blocks.
-            return_dict: False for a tuple.
-            **kwargs: Arguments of the loss; others have no effect.
+            pixel_values: images [B, channels, height, width] of any size that the patches tile.
+            labels: classes [B]; with `problem_type` "multi_label_classification" or "regression" values [B, classes].
+            output_hidden_states: whether to return the features between the blocks.
+            return_dict: false for a tuple.
+            **kwargs: arguments of the loss; others have no effect.
 
         Returns:
             The outputs by name, or those that are not None as a tuple.
 
         Raises:
-            TypeError: The pixels are integers.
-            ValueError: Wrong rank or number of channels, or a size that the patches do not tile.
+            TypeError: the pixels are integers.
+            ValueError: wrong rank or number of channels, or a size that the patches do not tile.
         """
         plain: pLSTMVisionModel = self.__dict__["plain"]
         if output_hidden_states is None:

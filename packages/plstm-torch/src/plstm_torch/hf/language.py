@@ -26,10 +26,10 @@ class PlstmCausalLMOutput(ModelOutput):
     """What `PlstmForCausalLM` returns.
 
     Attributes:
-        loss: Mean cross entropy of the next tokens, where labels were given.
-        logits: Logits of the token after each position [B, T, vocab_size].
-        cache: The cache after the last token, with `use_cache`.
-        hidden_states: Embedding, outputs of the blocks, and in place of the last block's the normed features, each
+        loss: mean cross entropy of the next tokens, where labels were given.
+        logits: logits of the token after each position [B, T, vocab_size].
+        cache: the cache after the last token, with `use_cache`.
+        hidden_states: embedding, outputs of the blocks, and in place of the last block's the normed features, each
             [B, T, embedding_dim], with `output_hidden_states`.
     """
 
@@ -42,7 +42,7 @@ class PlstmCausalLMOutput(ModelOutput):
 class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
     """[pLSTMLMModel][plstm_torch.models.pLSTMLMModel] for `generate`, pipelines and the Trainer of transformers.
 
-    Example:
+    Examples:
         >>> from plstm_config import pLSTMLMModelConfig
         >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
         >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
@@ -63,10 +63,10 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         """Refuse another number of tokens, of which the config would not know.
 
         Raises:
-            ValueError: Always.
+            ValueError: always.
         """
         raise ValueError(
-            f"vocab_size: expected {self.config.vocab_size} as the config says; build a model from "
+            f"vocab_size: expected {self.config.vocab_size} as the config says, got another one; build a model from "
             "plstm_config.change(config, {'vocab_size': ...}) and move the weights"
         )
 
@@ -86,24 +86,24 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         """Compute logits, and the loss where labels are given.
 
         Args:
-            input_ids: Tokens [B, T]; in padding anything.
-            attention_mask: One where there is a token, zero where there is padding [B, T], on either side; with a
+            input_ids: tokens [B, T]; in padding anything.
+            attention_mask: one where there is a token, zero where there is padding [B, T], on either side; with a
                 cache also those of the positions before. Neither logits nor cache depend on what padding holds.
-            inputs_embeds: In place of the tokens what the table would give [B, T, embedding_dim].
-            cache: Where the sequences stood; updated.
-            labels: Tokens [B, T], -100 where none counts; position t predicts label t + 1, as in every model there.
-            use_cache: Whether to return the cache; default: only where one is given.
-            output_hidden_states: Whether to return the features between the blocks.
-            return_dict: False for a tuple.
-            logits_to_keep: Number of last positions whose logits are wanted, 0 for all, or their indices.
-            **kwargs: Arguments of the loss; others have no effect.
+            inputs_embeds: in place of the tokens what the table would give [B, T, embedding_dim].
+            cache: where the sequences stood; updated.
+            labels: tokens [B, T], -100 where none counts; position t predicts label t + 1, as in every model there.
+            use_cache: whether to return the cache; default: only where one is given.
+            output_hidden_states: whether to return the features between the blocks.
+            return_dict: false for a tuple.
+            logits_to_keep: number of last positions whose logits are wanted, 0 for all, or their indices.
+            **kwargs: arguments of the loss; others have no effect.
 
         Returns:
             The outputs by name, or those that are not None as a tuple.
 
         Raises:
-            TypeError: The tokens are no integers.
-            ValueError: Shapes do not fit, or a token is outside the vocabulary.
+            TypeError: the tokens are no integers.
+            ValueError: shapes do not fit, or a token is outside the vocabulary.
         """
         plain: pLSTMLMModel = self.__dict__["plain"]
         keep = use_cache if use_cache is not None else cache is not None
@@ -141,13 +141,13 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         """Choose what the next forward pass of `generate` reads: what the cache has not seen.
 
         Args:
-            input_ids: All tokens so far [B, T].
-            cache: Where the sequences stand.
-            attention_mask: Of all positions so far [B, T].
-            inputs_embeds: In place of the first tokens, read in the first pass.
-            use_cache: Whether to keep the cache.
-            past_key_values: The cache under the name of transformers 5.0.
-            **kwargs: What `generate` hands to every model.
+            input_ids: all tokens so far [B, T].
+            cache: where the sequences stand.
+            attention_mask: of all positions so far [B, T].
+            inputs_embeds: in place of the first tokens, read in the first pass [B, T, embedding_dim].
+            use_cache: whether to keep the cache.
+            past_key_values: the cache under the name of transformers 5.0.
+            **kwargs: what `generate` hands to every model.
 
         Returns:
             Arguments of `forward`.

@@ -94,7 +94,7 @@ class pLSTMLMModel(ContextModule):
     continued token by token at constant cost.
 
     Every token is read, so padding changes logits on its right, and the cache, unless `attention_mask` says where it
-    is: the tokens are then packed, which is exact. Sequences may also come packed, one after the other along T with their
+    is: the tokens are then packed, which is exact. Sequences may also come packed along T with their
     borders in `cu_seqlens`; `generate` does so with a list of prompts.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
@@ -185,7 +185,7 @@ class pLSTMLMModel(ContextModule):
         context, packed = context or Context(), None
         if attention_mask is not None:
             if context.cu_seqlens is not None:
-                raise ValueError("cu_seqlens: expected None beside attention_mask, which is packed here")
+                raise ValueError("cu_seqlens: expected None beside attention_mask, which is packed here, got borders")
             packed = packing(attention_mask, (given.shape[0], given.shape[1]))
         if packed is not None:
             given, context = packed.pack(given), replace(context, cu_seqlens=packed.cu_seqlens)

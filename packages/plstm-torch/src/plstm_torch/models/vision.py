@@ -73,7 +73,7 @@ class pLSTMVisionModel(VisionInterface):
         """Compute the features before the first block and after each, none of them normed, as the caller asks for them.
 
         Args:
-            pixels: Images as in `forward`.
+            pixels: images as in `forward`.
 
         Yields:
             Grid [B, X, Y, dim] and, with pooling "cls", the token [B, dim].

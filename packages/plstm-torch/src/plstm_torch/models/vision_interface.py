@@ -99,11 +99,11 @@ class VisionInterface(Module):
         """Put a new head in place of the old one, drawn from torch's global random state.
 
         Args:
-            num_classes: Its number of outputs; 0 for no head: outputs are then the pooled features.
-            global_pool: Another pooling, if given; not to or from "cls", which has a token.
+            num_classes: its number of outputs; 0 for no head: outputs are then the pooled features.
+            global_pool: another pooling, if given; not to or from "cls", which has a token.
 
         Raises:
-            ValueError: A negative number of classes, or a pooling that the model cannot have.
+            ValueError: a negative number of classes, or a pooling that the model cannot have.
         """
         pooling = self.config.pooling if global_pool is None else global_pool
         if (pooling == "cls") != (self.config.pooling == "cls"):
@@ -118,7 +118,7 @@ class VisionInterface(Module):
         """Compute the normed features that `forward_head` reads.
 
         Args:
-            x: Images as in `forward`.
+            x: images as in `forward`.
 
         Returns:
             Patch features [B, X, Y, dim]; with pooling "cls" token and patches [B, 1 + X * Y, dim].
@@ -133,8 +133,8 @@ class VisionInterface(Module):
         """Pool features and apply the head.
 
         Args:
-            x: Features as `forward_features` makes them.
-            pre_logits: Whether to leave the head out.
+            x: features as `forward_features` makes them.
+            pre_logits: whether to leave the head out.
 
         Returns:
             Logits [B, classes], or what the pooling gives.
@@ -155,13 +155,13 @@ class VisionInterface(Module):
         """Compute the features after some of the blocks.
 
         Args:
-            x: Images as in `forward`.
-            indices: Number of last blocks, or numbers of blocks, negative ones from the end; None for all.
-            return_prefix_tokens: Whether to return pairs with the token of pooling "cls" [B, 1, dim].
-            norm: Whether the norm before the head is applied to all of them.
-            stop_early: Whether to leave out the blocks after the last one asked for.
+            x: images as in `forward`.
+            indices: number of last blocks, or numbers of blocks, negative ones from the end; None for all.
+            return_prefix_tokens: whether to return pairs with the token of pooling "cls" [B, 1, dim].
+            norm: whether the norm before the head is applied to all of them.
+            stop_early: whether to leave out the blocks after the last one asked for.
             output_fmt: "NCHW" [B, dim, X, Y], "NHWC" [B, X, Y, dim] or "NLC" [B, X * Y, dim].
-            intermediates_only: Whether to leave out the features that `forward_features` returns.
+            intermediates_only: whether to leave out the features that `forward_features` returns.
 
         Returns:
             The final features and the list of those in between, or the list alone. With `stop_early` the final
@@ -195,7 +195,18 @@ class VisionInterface(Module):
         return_prefix_tokens: bool = False,
         norm: bool = False,
     ) -> list[Any]:
-        """Compute the features after the last n, or the given, blocks [B, X * Y, dim], reshaped [B, dim, X, Y]."""
+        """Compute the features after the last n, or the given, blocks.
+
+        Args:
+            x: images, as the model takes them [B, height, width, C] or [B, C, height, width].
+            n: how many of the last blocks, or the numbers of blocks.
+            reshape: whether to return maps [B, dim, X, Y] instead of sequences [B, X * Y, dim].
+            return_prefix_tokens: whether to return the class token beside each.
+            norm: whether to apply the last norm to each.
+
+        Returns:
+            A list with the features of each block.
+        """
         shown = "NCHW" if reshape else "NLC"
         options: dict[str, Any] = {"return_prefix_tokens": return_prefix_tokens, "norm": norm, "output_fmt": shown}
         found: list[Any] = self.forward_intermediates(x, n, intermediates_only=True, **options)
@@ -207,15 +218,15 @@ class VisionInterface(Module):
         """Remove the blocks after the last one asked for, for good.
 
         Args:
-            indices: As in `forward_intermediates`.
-            prune_norm: Has no effect: the norm stays, with few parameters.
-            prune_head: Whether to remove the head, too.
+            indices: as in `forward_intermediates`.
+            prune_norm: has no effect: the norm stays, with few parameters.
+            prune_head: whether to remove the head, too.
 
         Returns:
             The numbers of the blocks asked for.
 
         Raises:
-            ValueError: A block that there is not.
+            ValueError: a block that there is not.
         """
         taken = block_indices(indices, self.config.num_blocks)
         if prune_head:
@@ -235,14 +246,14 @@ def block_indices(indices: int | Iterable[int] | None, count: int) -> list[int]:
     """The numbers of the blocks that are asked for.
 
     Args:
-        indices: Number of last blocks, or numbers, negative ones from the end; None for all.
-        count: Number of blocks.
+        indices: number of last blocks, or numbers, negative ones from the end; None for all.
+        count: number of blocks.
 
     Returns:
         Numbers from 0 to `count` - 1, in the order asked for.
 
     Raises:
-        ValueError: A number out of range, or none at all.
+        ValueError: a number out of range, or none at all.
     """
     if indices is None:
         return list(range(count))

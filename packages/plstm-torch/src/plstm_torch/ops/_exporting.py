@@ -24,8 +24,8 @@ def doublings(size: int | torch.SymInt, at_most: int) -> int:
     """Number of doublings that reach along an axis.
 
     Args:
-        size: Size of the axis; one that may vary is limited to 2**at_most.
-        at_most: Doublings where it may vary.
+        size: size of the axis; one that may vary is limited to 2**at_most.
+        at_most: doublings where it may vary.
 
     Returns:
         Their number.

@@ -56,7 +56,7 @@ def require(op: str, reason: str | None) -> None:
         ValueError: if there is a reason why they cannot take it.
     """
     if reason is not None:
-        raise ValueError(f"implementation: expected another one than 'triton' for this call of {op}: {reason}")
+        raise ValueError(f"implementation: expected another one for this call of {op}, got 'triton': {reason}")
 
 
 def taken_by_auto(tensor: Tensor) -> bool:
@@ -84,6 +84,9 @@ def no_machine(kind: str, index: int | None) -> str | None:
     Args:
         kind: "cuda" or another type of device.
         index: which of them, None for the current one.
+
+    Returns:
+        The reason, or None.
     """
     if not _installed():
         return "the package triton is not installed (pip install 'plstm-torch[triton]')"

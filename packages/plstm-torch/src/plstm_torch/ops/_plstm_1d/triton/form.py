@@ -92,6 +92,9 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     Args:
         inputs: query, key [B,T,DK], value [B,T,DV] of one dtype; source, transition, mark, direct [B,T] in the dtype of
             states; initial states [B,S,DK,DV]; boundaries of the sequences [B,S+1], the same for all of B.
+
+    Returns:
+        Both, and an empty tuple.
     """
     from plstm_torch.ops._plstm_1d.triton import chunks
 

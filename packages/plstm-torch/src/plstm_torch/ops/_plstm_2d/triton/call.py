@@ -84,6 +84,9 @@ def problem_of(inputs: Tensors, names: tuple[str, ...]) -> Problem:
     Args:
         inputs: query, key, value [B,X,Y,D], gates [B,O,X,Y], direct [B,X,Y].
         names: names of the gates.
+
+    Returns:
+        The problem, without states.
     """
     query, key, value = (tensor.to(inputs[-1].dtype).unsqueeze(-1) for tensor in inputs[:3])
     gates: dict[str, Tensor | None] = {"transition_dl": None, "transition_ru": None, "mark_u": None}

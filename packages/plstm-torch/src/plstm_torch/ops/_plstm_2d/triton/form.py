@@ -24,6 +24,9 @@ def without_kernels(tensors: Mapping[str, Tensor], mode: str, with_states: bool)
         tensors: the arguments by name; sizes are read off query, value, source_r, mark_l.
         mode: mode of the gates.
         with_states: whether states enter or leave.
+
+    Returns:
+        The reason, or None.
     """
     query, value, source, mark = (tensors[name] for name in ("query", "value", "source_r", "mark_l"))
     names = ("JT", "JK", "JV", "JO", "JQ")
@@ -44,6 +47,9 @@ def plstm_2d_triton(problem: Problem) -> Tensor:
     Args:
         problem: no node is missing; query, key and value have one dtype, gates float32 or everything float64; marks and
             direct are scaled, the query is not.
+
+    Returns:
+        The output, all orientations summed.
     """
     if problem.gates.mode == "R":
         return plstm_2d_triton(exchange_axes(problem)).transpose(1, 2)

@@ -22,6 +22,9 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     Args:
         inputs: query, key [B,X,Y,DK], value [B,X,Y,DV] of one dtype; `GATES` [B,O,X,Y] and direct [B,X,Y] in float32,
             or all in float64.
+
+    Returns:
+        The output in a tuple, and an empty tuple.
     """
     from plstm_torch.ops._plstm_2d.triton import separable
 
