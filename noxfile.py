@@ -43,7 +43,7 @@ FRAMEWORKS_OF = {
 }
 WITH_FLAX = ["plstm-nnx", "plstm-linen"]
 # Their modules hold parameters and call the formulas of plstm-jax, whose own session sees every option of every layer:
-# these are asked for all that holding and passing on could get wrong, in golden modules, models, steps, packs and files.
+# these are asked for what holding and passing on could get wrong, in golden modules, models, steps, packs and files.
 SHELLS = {"nnx", "linen"}
 # The lowest versions that the packages allow, and the Python that the newest ones need: JAX dropped 3.11 with 0.11.
 OLDEST, OLDEST_PYTHON = ["flax==0.12.4", "jax==0.8.1", "jaxlib==0.8.1"], "3.11"
