@@ -3,6 +3,8 @@
     nox                              everything but the demo
     nox -s "tests(plstm-torch)"      one package
     nox -s "conformance(torch)"      one backend against the shared suite
+    nox -s portability               every backend reads what the others write
+    nox -s oldest newest             jax and flax at both ends of what is promised
     nox -s train -- digits           the README's first command
 
 Every session has an environment of its own; a conformance environment holds one backend only.
@@ -16,7 +18,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "portability", "oldest", "newest", "alone"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
@@ -26,10 +28,26 @@ REQUIRES = {
     "plstm-testing": ["plstm-config"],
     "plstm-jax": ["plstm-config", "plstm-testing"],
     "plstm-torch": ["plstm-config", "plstm-testing"],
+    "plstm-nnx": ["plstm-config", "plstm-testing", "plstm-jax"],
+    "plstm-linen": ["plstm-config", "plstm-testing", "plstm-jax"],
 }
-BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax"}
+BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax", "nnx": "plstm-nnx", "linen": "plstm-linen"}
 FRAMEWORKS = {"torch", "jax", "flax"}
-FRAMEWORKS_OF = {"plstm-config": set(), "plstm-testing": set(), "plstm-jax": {"jax"}, "plstm-torch": {"torch"}}
+FRAMEWORKS_OF = {
+    "plstm-config": set(),
+    "plstm-testing": set(),
+    "plstm-jax": {"jax"},
+    "plstm-torch": {"torch"},
+    "plstm-nnx": {"jax", "flax"},
+    "plstm-linen": {"jax", "flax"},
+}
+WITH_FLAX = ["plstm-nnx", "plstm-linen"]
+# Their modules hold parameters and call the formulas of plstm-jax, whose own session sees every option of every layer:
+# these are asked for what holding and passing on could get wrong, in golden modules, models, steps, packs and files.
+SHELLS = {"nnx", "linen"}
+# The lowest versions that the packages allow, and the Python that the newest ones need: JAX dropped 3.11 with 0.11.
+OLDEST, OLDEST_PYTHON = ["flax==0.12.4", "jax==0.8.1", "jaxlib==0.8.1"], "3.11"
+NEWEST, NEWEST_PYTHON = ["flax", "jax", "jaxlib"], "3.13"
 EXTRAS_FOR_TESTS = {"plstm-testing": "[conformance,datasets]", "plstm-torch": "[train,pyg]"}
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -95,7 +113,43 @@ def conformance(session: nox.Session, backend: str) -> None:
     session.run(
         *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
         *("--conformance-adapter", str(folder / "adapter.py"), "--conformance-xfail", str(folder / "xfail.toml")),
+        *(("-k", "not test_layers") if backend in SHELLS else ()),
         *("--numprocesses", "2", *session.posargs),
+        env={"OMP_NUM_THREADS": "1"},
+    )
+
+
+@nox.session
+def portability(session: nox.Session) -> None:
+    """Hand weights from backend to backend, with all of them in one environment."""
+    packages = [*REQUIRES["plstm-nnx"], "plstm-torch", *WITH_FLAX]
+    install(session, *group("test"), *editable(*packages))
+    session.run("pytest", "tests/portability", "--numprocesses", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=OLDEST_PYTHON)
+def oldest(session: nox.Session) -> None:
+    """Run the modules of JAX on the oldest versions that the packages promise."""
+    session.install("--compile-bytecode", *group("test"), *OLDEST, *editable(*REQUIRES["plstm-nnx"], *WITH_FLAX))
+    _test_versions(session)
+
+
+@nox.session(python=NEWEST_PYTHON)
+def newest(session: nox.Session) -> None:
+    """Run the modules of JAX on the newest versions there are."""
+    more = ["--upgrade", "--compile-bytecode"]
+    session.install(*more, *group("test"), *NEWEST, *editable(*REQUIRES["plstm-nnx"], *WITH_FLAX))
+    _test_versions(session)
+
+
+def _test_versions(session: nox.Session) -> None:
+    """What leans on the libraries most: transforms, randomness, steps and generation."""
+    session.run("python", "-c", "import sys, jax, flax; print(sys.version, jax.__version__, flax.__version__)")
+    names = ("test_training", "test_generation", "test_calls")
+    files = [ROOT / "packages" / package / "tests" / f"{name}.py" for package in WITH_FLAX for name in names]
+    found = [str(path) for path in files if path.is_file()]
+    session.run(
+        *("pytest", *found, "--numprocesses", "2", "-k", "not tree_mode", *session.posargs),
         env={"OMP_NUM_THREADS": "1"},
     )
 

@@ -8,6 +8,8 @@ import pytest
 import plstm_config as configs
 import plstm_jax
 from plstm_config.folder import read_folder, write_folder
+from plstm_config.original import MigrationWarning
+from plstm_testing import golden
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -59,3 +61,14 @@ def test_a_table_of_positions_fits_its_grid(tmp_path):
     params = plstm_jax.pretrained.as_params(config, arrays)
     assert params["embed"].shape == (1, 4, 6, 2)
     np.testing.assert_allclose(params["embed"], plstm_jax.models.resize_pos_embed(jnp.asarray(stored), (4, 6)))
+
+
+def test_original_weights_that_are_missing_are_listed():
+    config = {"class_name": "RMSNorm", "input_dim": 3}
+    with pytest.raises(ValueError, match="state_dict: weights do not fit RMSNorm: missing 'scale'"):
+        plstm_jax.load_original(config, {})
+    case = golden.load("model_vision")
+    name = sorted(case.parameters)[-1]
+    weights = {key: array for key, array in case.parameters.items() if key != name} | {"other": np.zeros(1)}
+    with pytest.warns(MigrationWarning), pytest.raises(ValueError, match=f"state_dict: .*missing '{name}'"):
+        plstm_jax.load_original(case.config, weights)

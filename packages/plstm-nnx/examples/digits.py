@@ -55,8 +55,8 @@ def main():
     order, steps_in_epoch = np.random.default_rng(options.seed), len(data.train_labels) // BATCH
     total = options.epochs * steps_in_epoch
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(steps_in_epoch, total - 1), total, 2e-5)
-    adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=0.05, mask=plstm_nnx.weight_decay_mask)
     model = plstm_nnx.build(make_config(), rngs=nnx.Rngs(options.seed))
+    adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=0.05, mask=plstm_nnx.weight_decay_mask(model))
     optimizer = nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adamw), wrt=nnx.Param)
 
     @nnx.jit

@@ -32,7 +32,6 @@ LAYOUTS = {
     "sequence": ({}, P(None, "devices")),
 }
 CONFIG = plstm_config.preset("plstm_lm_small", vocab_size=64, embedding_dim=32, num_blocks=2)
-OPTIMIZER = optax.adamw(3e-3, weight_decay=0.1, mask=plstm_nnx.weight_decay_mask)
 
 
 def batch(step):
@@ -43,6 +42,10 @@ def batch(step):
 
 def build():
     return plstm_nnx.build(CONFIG, rngs=nnx.Rngs(0), scan_blocks=True)
+
+
+SHAPES = nnx.eval_shape(build)  # the model without its numbers
+OPTIMIZER = optax.adamw(3e-3, weight_decay=0.1, mask=plstm_nnx.weight_decay_mask(SHAPES))
 
 
 def start():
@@ -56,7 +59,7 @@ def train_step(state, tokens, labels):
     params, rest, moments = state
 
     def loss(params):
-        model = nnx.merge(nnx.graphdef(nnx.eval_shape(build)), params, nnx.clone(rest))
+        model = nnx.merge(nnx.graphdef(SHAPES), params, nnx.clone(rest))
         value = optax.softmax_cross_entropy_with_integer_labels(model(tokens), labels).mean()
         return value, nnx.split(model, nnx.Param, ...)[2]
 

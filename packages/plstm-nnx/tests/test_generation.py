@@ -67,7 +67,9 @@ def test_the_same_program_serves_new_weights(model):
 
 
 def test_no_path_is_dropped_while_generating():
-    block = configs.PostUpProjectionBlockConfig(drop_path_rate=0.9, dtype="float64", param_dtype="float64")
+    types = {"dtype": "float64", "param_dtype": "float64"}
+    layer = configs.pLSTM1DLayerConfig(num_heads=2, JT=1, JV=1, JO=1, **types)
+    block = configs.PostUpProjectionBlockConfig(drop_path_rate=0.9, interaction_module=layer, **types)
     config = configs.change(CONFIG, {"block_stack.block": block})
     model = plstm_nnx.build(config, rngs=nnx.Rngs(0))
     training = model.generate(PROMPT, 6, temperature=0.0)

@@ -17,6 +17,7 @@ from plstm_nnx import blocks, layers, models
 from plstm_nnx.module import REGISTRY, Fixed, Module
 from plstm_testing import reference
 from plstm_testing.conformance.modules import GROUPS
+from plstm_testing.tolerances import assert_within, tolerance
 
 TYPES = {"dtype": "float64", "param_dtype": "float64"}
 LAYER = configs.pLSTM1DLayerConfig(input_dim=8, num_heads=2, JT=1, JV=1, JO=1, **TYPES)
@@ -92,6 +93,20 @@ def test_stacked_blocks_have_one_more_axis():
         assert found[key].get_metadata("out_sharding") == (LAYERS, *logical_axes(parameter))
 
 
+def test_models_that_drop_no_path_need_no_stream_for_it():
+    module = nnx.eval_shape(lambda: plstm_nnx.build(LANGUAGE, rngs=nnx.Rngs(params=0), scan_blocks=True))
+    assert not nnx.to_flat_state(nnx.state(module, nnx.RngState))
+
+
+def test_a_linen_trainer_takes_a_module_by_the_bridge_of_flax():
+    config = configs.LinearConfig(input_dim=3, output_dim=2, **TYPES)
+    bridged = nnx.bridge.to_linen(layers.Linear, config)
+    x = jax.random.normal(jax.random.key(1), (4, 3), jnp.float64)
+    variables = bridged.init(jax.random.key(0), x)
+    (weight,) = (leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 2)
+    assert_within(bridged.apply(variables, x), x @ weight.T, tolerance("float64", "output"))
+
+
 def test_rules_name_every_axis():
     rules = dict(axis_rules(F="fsdp", layers="pipeline"))
     assert (rules["F"], rules["layers"], rules["D"]) == ("fsdp", "pipeline", None)
@@ -100,8 +115,23 @@ def test_rules_name_every_axis():
         specs = nnx.get_partition_spec(nnx.state(module, nnx.Param))
     named = {axis for _, one in nnx.to_flat_state(specs) for axis in one.get_value() if axis is not None}
     assert named == {"fsdp"}
-    with pytest.raises(ValueError, match="mesh_axes: expected names among D, F, .*, got 'G'"):
+    with pytest.raises(ValueError, match=r"mesh_axes: expected names among D, F, .*, got 'G'"):
         axis_rules(G="fsdp")
+
+
+def test_configs_of_others_get_their_modules():
+    class MineConfig(configs.LinearConfig):
+        pass
+
+    class Linear(layers.Linear, config_class=MineConfig):
+        """Has the name of one of ours, and is none."""
+
+    try:
+        config = MineConfig(input_dim=2, output_dim=3)
+        assert type(plstm_nnx.build(config, rngs=nnx.Rngs(0))) is Linear
+        assert REGISTRY.find(configs.LinearConfig(input_dim=2, output_dim=3)) is layers.Linear
+    finally:
+        del REGISTRY.classes[MineConfig]
 
 
 def test_a_part_may_be_another_module():
@@ -110,7 +140,7 @@ def test_a_part_may_be_another_module():
     model.head = nnx.Linear(32, 5, rngs=nnx.Rngs(1), param_dtype=jnp.float64)
     assert model(pixels).shape == (2, 5)
     with pytest.raises(
-        ValueError, match="module: weights do not fit pLSTMVisionModel: .* Its config does not describe"
+        ValueError, match=r"module: weights do not fit pLSTMVisionModel: .* Its config does not describe"
     ):
         plstm_nnx.save_pretrained(model, "nowhere")
 
@@ -122,7 +152,7 @@ def test_a_module_shows_itself_without_its_arrays():
 GRID = configs.pLSTM2DLayerFusedConfig(input_dim=8, num_heads=2, **TYPES)
 PATH = DagTopology.from_edges(3, [(0, 1), (1, 2)])
 WRONG = {
-    "config": (lambda: built("plstm_vis_tiny"), TypeError, "plstm_config.preset\\('plstm_vis_tiny'\\)"),
+    "config": (lambda: built("plstm_vis_tiny"), TypeError, r"plstm_config\.preset\('plstm_vis_tiny'\)"),
     "params": (lambda: built(LAYER, params={}), ValueError, "params: weights do not fit pLSTM1DLayer"),
     "features": (lambda: run(LAYER, jnp.ones((1, 2, 7))), ValueError, r"x must have shape \[B, T, D\] with D=8"),
     "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache must have the entries"),
@@ -167,5 +197,5 @@ def test_wrong_calls_are_refused_when_traced(name):
 
 def test_modules_of_others_are_no_modules():
     assert issubclass(layers.Linear, Module)
-    with pytest.raises(TypeError, match="module: expected a module made by plstm_nnx.build, got Linear"):
+    with pytest.raises(TypeError, match=r"module: expected a module made by plstm_nnx\.build, got Linear"):
         plstm_nnx.save_pretrained(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), "nowhere")

@@ -55,6 +55,28 @@ def generate(
     return run_generation(_bind, config, params, token_ids, max_new_tokens, temperature, top_k, top_p, key)
 
 
+def generate_from(
+    bind: Callable[[Any, Any], tuple[Read, Advance]],
+    model: Any,
+    arrays: Any,
+    token_ids: Any,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    key: Array | None = None,
+) -> Int[Array, "B T2"]:
+    """What `generate` of every library of modules comes down to: see there, and `run_generation` for the first three.
+
+    Raises:
+        TypeError: the tokens are no integers.
+        ValueError: as in [generate][].
+    """
+    check_generation(token_ids, max_new_tokens, temperature, top_k, top_p, key)
+    return run_generation(bind, model, arrays, token_ids, max_new_tokens, temperature, top_k, top_p, key)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7))
 def run_generation(
     bind: Callable[[Any, Any], tuple[Read, Advance]],

@@ -2,126 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
-import plstm_config as configs
 from plstm_nnx.module import Module
 
 
-class Linear(Module, config_class=configs.LinearConfig):
+class Linear(Module):
     """A linear map: `weight` [out, in], as in every backend, and `bias`."""
 
 
-class SourceLayer(Module, config_class=configs.SourceLayerConfig):
+class SourceLayer(Module):
     """How strongly a node writes into its outgoing edges."""
 
 
-class MarkLayer(Module, config_class=configs.MarkLayerConfig):
+class MarkLayer(Module):
     """How strongly a node reads its incoming edges."""
 
 
-class DirectLayer(Module, config_class=configs.DirectLayerConfig):
+class DirectLayer(Module):
     """How strongly a node reads its own input."""
 
 
-class LongRangeTransitionLayer(Module, config_class=configs.LongRangeTransitionLayerConfig):
+class LongRangeTransitionLayer(Module):
     """What passes from an edge to the next: a number, or a matrix of bounded norm."""
 
 
-class QueryLayer(Module, config_class=configs.QueryLayerConfig):
+class QueryLayer(Module):
     """Queries of all heads."""
 
 
-class KeyLayer(Module, config_class=configs.KeyLayerConfig):
+class KeyLayer(Module):
     """Keys of all heads."""
 
 
-class ValueLayer(Module, config_class=configs.ValueLayerConfig):
+class ValueLayer(Module):
     """Values of all heads."""
 
 
-class RMSNorm(Module, config_class=configs.RMSNormConfig):
+class RMSNorm(Module):
     """Features by their root mean square."""
 
 
-class LayerNorm(Module, config_class=configs.LayerNormConfig):
+class LayerNorm(Module):
     """Features less their mean, by their deviation."""
 
 
-class MultiHeadRMSNorm(Module, config_class=configs.MultiHeadRMSNormConfig):
+class MultiHeadRMSNorm(Module):
     """`RMSNorm` of each head."""
 
 
-class MultiHeadLayerNorm(Module, config_class=configs.MultiHeadLayerNormConfig):
+class MultiHeadLayerNorm(Module):
     """`LayerNorm` of each head."""
 
 
-class Identity(Module, config_class=configs.IdentityConfig):
+class Identity(Module):
     """No norm."""
 
 
-class Convolution1DLayer(Module, config_class=configs.Convolution1DLayerConfig):
+class Convolution1DLayer(Module):
     """Depthwise causal convolution of sequences; its kernel is `_conv.weight` [D, 1, k]."""
 
 
-class Convolution2DLayer(Module, config_class=configs.Convolution2DLayerConfig):
+class Convolution2DLayer(Module):
     """Depthwise convolution of grids; its kernel is `_conv.weight` [D, 1, kx, ky]."""
 
 
-class PassthroughLayer(Module, config_class=configs.PassthroughLayerConfig):
+class PassthroughLayer(Module):
     """The input past a layer, scaled."""
 
 
-class ScaleLayer(Module, config_class=configs.ScaleLayerConfig):
+class ScaleLayer(Module):
     """A branch, scaled."""
 
 
-class DropPath(Module, config_class=configs.DropPathConfig):
+class DropPath(Module):
     """Stochastic depth, with a random stream of its own (`rngs`), made from the stream "dropout"."""
 
     rngs: nnx.RngStream | None
 
-    def __init__(
-        self, config: configs.DropPathConfig, *, rngs: nnx.Rngs, params: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        super().__init__(config, rngs=rngs, params=params, **options)
+    def __init__(self, config: Any, *, rngs: nnx.Rngs, **options: Any) -> None:
+        super().__init__(config, rngs=rngs, **options)
         self.rngs = rngs["dropout"].fork() if config.drop_prob > 0.0 else None
 
 
-class TanhFunctionLayer(Module, config_class=configs.TanhFunctionConfig):
+class TanhFunctionLayer(Module):
     """tanh(x)."""
 
 
-class SigmoidFunctionLayer(Module, config_class=configs.SigmoidFunctionConfig):
+class SigmoidFunctionLayer(Module):
     """1 / (1 + exp(-x))."""
 
 
-class ExpExpFunctionLayer(Module, config_class=configs.ExpExpFunctionConfig):
+class ExpExpFunctionLayer(Module):
     """exp(-c exp(-x))."""
 
 
-class SoftCapFunctionLayer(Module, config_class=configs.SoftCapFunctionConfig):
+class SoftCapFunctionLayer(Module):
     """c tanh(x / c)."""
 
 
-class pLSTM1DLayer(Module, config_class=configs.pLSTM1DLayerConfig):
+class pLSTM1DLayer(Module):
     """Causal pLSTM on sequences, with cache and steps."""
 
 
-class pLSTM2DLayer(Module, config_class=configs.pLSTM2DLayerConfig):
+class pLSTM2DLayer(Module):
     """pLSTM on grids, in any list of orientations."""
 
 
-class pLSTM2DLayerFused(Module, config_class=configs.pLSTM2DLayerFusedConfig):
+class pLSTM2DLayerFused(Module):
     """pLSTM on grids, from all four corners at once."""
 
 
-class pLSTMGraphLayer(Module, config_class=configs.pLSTMGraphLayerConfig):
+class pLSTMGraphLayer(Module):
     """pLSTM on directed acyclic graphs, with gates from nodes."""
 
 
-class pLSTMGraphEdgeLayer(Module, config_class=configs.pLSTMGraphEdgeLayerConfig):
+class pLSTMGraphEdgeLayer(Module):
     """pLSTM on directed acyclic graphs, with gates from nodes and edges."""

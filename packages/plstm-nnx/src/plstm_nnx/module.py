@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
@@ -14,6 +13,7 @@ from jax.typing import ArrayLike
 from plstm_config.base import Config
 from plstm_config.parameters import Child, Parameter, Repeated, Weights
 from plstm_config.registry import Registry
+from plstm_config.serialization import CONFIG_CLASSES
 from plstm_jax.context import Cache, Context
 from plstm_jax.formulas import Result, formula_of
 from plstm_jax.parameters import init, logical_axes
@@ -33,7 +33,8 @@ class Module(nnx.Module):
 
     Parameters lie in the canonical layout, in which all backends save them, and carry the letters of
     `plstm_config.parameters.AXES` as logical axis names (`out_sharding`). As in flax, paths are dropped until
-    `model.eval()` sets the attribute `deterministic`, since a model that trains is what most code makes first.
+    `model.eval()` sets the attribute `deterministic`, since a model that trains is what most code makes first. Outside
+    code registers a module for a config of its own by ``class Mine(Module, config_class=MineConfig)``.
 
     Args:
         config: complete config.
@@ -51,6 +52,8 @@ class Module(nnx.Module):
 
     def __init_subclass__(cls, config_class: type | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        if cls.__module__.startswith(f"{__package__}."):  # these have the names of the configs that they are for
+            config_class = CONFIG_CLASSES.get(cls.__name__)
         if config_class is not None:
             REGISTRY.register(config_class)(cls)
 
@@ -128,14 +131,9 @@ class Module(nnx.Module):
         return self.run(*enter(self.config, x, cache=cache, return_cache=True, stepping=True))
 
     def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Make the cache of sequences that have not begun.
+        """Make the cache of `batch_size` sequences that have not begun, nested like the modules.
 
-        Args:
-            batch_size: number of sequences B.
-            dtype: of cached activations; None: the compute dtype of each layer.
-
-        Returns:
-            The cache, nested like the modules.
+        Activations in it get the dtype, by default the compute dtype of each layer; states at least float32.
 
         Raises:
             ValueError: the module is not on sequences.
@@ -177,20 +175,17 @@ def build(
     return made(config, rngs=rngs, params=params, scan_blocks=scan_blocks, remat=remat)
 
 
-def weight_decay_mask(params: Any) -> Any:
+def weight_decay_mask(module: nnx.Module) -> Any:
     """Which parameters decay, as the `mask` of optimizers of optax: what multiplies an input, not biases and scales.
 
     Args:
-        params: `nnx.state(module, nnx.Param)`, or a part of it.
+        module: a module that `build` made.
 
     Returns:
-        The same with True or False in each variable.
+        True or False in place of each variable of `nnx.state(module, nnx.Param)`.
     """
-
-    def is_variable(node: Any) -> bool:
-        return isinstance(node, nnx.Variable)
-
-    return jax.tree.map(lambda one: one.replace(one.get_metadata("decay")), params, is_leaf=is_variable)
+    params = nnx.state(module, nnx.Param)
+    return nnx.map_state(lambda path, variable: variable.get_metadata("decay"), params)
 
 
 def _submodule(child: Child, params: Any, options: Mapping[str, Any]) -> Any:

@@ -33,8 +33,6 @@ def get_params(module: nnx.Module) -> dict[str, Any]:
 def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
     """Write a module's config and weights into a folder.
 
-    The files replace others of their names both or not at all, whenever the process ends; other files stay.
-
     Args:
         module: anything that `build` made.
         folder: where to write; made if it does not exist.
@@ -50,22 +48,13 @@ def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
     pretrained.save_module(module.config, get_params(module), folder, package=_PACKAGE, version=__version__)
 
 
-def from_pretrained(
-    folder: str | os.PathLike[str],
-    *,
-    rngs: nnx.Rngs | None = None,
-    scan_blocks: bool | None = None,
-    remat: bool = False,
-) -> Any:
+def from_pretrained(folder: str | os.PathLike[str], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:
     """Build the module that a folder describes and give it the folder's weights.
-
-    Values are not looked at: weights that are infinite or NaN are loaded as they are.
 
     Args:
         folder: a folder written by any backend.
         rngs: streams for dropped paths, in case that training goes on; None: `nnx.Rngs(0)`.
-        scan_blocks: whether blocks of a stack are compiled once; None: what the config says.
-        remat: whether they are computed anew in the backward pass.
+        options: `scan_blocks` and `remat` as in `build`.
 
     Returns:
         The module, in evaluation mode, with weights in the dtypes that its config states (float64 only where x64 is
@@ -75,7 +64,7 @@ def from_pretrained(
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, of another schema version, or the weights do not fit the config.
     """
-    return _made(*pretrained.load(folder), rngs=rngs, scan_blocks=scan_blocks, remat=remat)
+    return _made(*pretrained.load(folder), rngs=rngs, **options)
 
 
 def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:

@@ -33,10 +33,12 @@ def hold_repeated(
     if not options["scan_blocks"] or count < 2:
         return nnx.List(make(block_of(params, index), options) for index in range(count))
 
-    def make_one(key: Array, params: Any) -> Any:
-        return make(params, {**options, "rngs": nnx.Rngs(dropout=key)})
+    def make_one(keys: Mapping[str, Array], params: Any) -> Any:
+        return make(params, {**options, "rngs": nnx.Rngs(**keys)})
 
-    keys = jax.random.split(options["rngs"]["dropout"](), count)
+    rngs = options["rngs"]
+    draws = "dropout" in rngs or "default" in rngs  # models that drop no paths need neither
+    keys = {"dropout": jax.random.split(rngs["dropout"](), count)} if draws else {}
     blocks = nnx.vmap(make_one)(keys, stack_blocks({"blocks": params})["blocks"])
     for _, variable in nnx.to_flat_state(nnx.state(blocks)):  # by hand, since nnx.vmap does it in graph mode only
         if "out_sharding" in variable.get_metadata():
