@@ -109,7 +109,8 @@ def test_a_save_killed_between_its_files(
     if not digest:
         test_folders_of_earlier_versions_have_no_digest(saved)
     before = read_folder(saved)
-    replace, done = os.replace, []
+    replace = os.replace
+    done: list[object] = []
 
     def replace_or_die(*paths: Any) -> None:
         if len(done) == step:

@@ -41,7 +41,7 @@ ORIGINALS = [
     {"config_class": "pLSTM1DLayerConfig", "input_dim": 32, "num_heads": 2, "source": {"weight": True}},
     {"_shortname": "pLSTM2D", "input_dim": 8, "num_heads": 2, "source": {"config_class": "SourceLayerConfig"}},
 ]
-ODD = [
+ODD: Any = [
     *(None, True, False, 0, 1, -1, -5, 2, 3, 7, 10**6, 2**61, 2**62, 10**30, -(10**400), 0.0, 0.5, -1.5, 1e308, 1e-320),
     *(float("nan"), float("inf"), "", "x", "P", "PD", "\x1b[31m\n", "float32", "tanh", [], [1], [1, 2], [0, 0]),
     *([-1, 2], [1, 2, 3], ["a"], [[]], [None], {}, {"a": 1}, {"class_name": None}, {"class_name": [1]}),

@@ -109,7 +109,7 @@ def test_checkpointing_changes_no_number(randomize: Callable[[nn.Module], nn.Mod
     graph = DagTopology.from_edges(NUM_NODES, EDGES)
     results = []
     for enabled in (False, True):
-        stack.gradient_checkpointing = enabled
+        stack.gradient_checkpointing = enabled  # type: ignore[assignment]
         stack.zero_grad()
         stack(x, graph, edge_attr).square().sum().backward()
         results.append([parameter.grad.clone() for parameter in stack.parameters()])

@@ -137,7 +137,7 @@ def test_checkpointing_changes_no_number(name: str, randomize: Callable[[nn.Modu
     x = grid(4, 3, 2).requires_grad_()
     results = []
     for enabled in (False, True):
-        stack.gradient_checkpointing = enabled
+        stack.gradient_checkpointing = enabled  # type: ignore[assignment]
         stack.zero_grad()
         x.grad = None
         torch.manual_seed(5)
@@ -152,7 +152,7 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     x = grid(2, 6, 6)
     sizes = []
     for enabled in (False, True):
-        stack.gradient_checkpointing = enabled
+        stack.gradient_checkpointing = enabled  # type: ignore[assignment]
         kept = 0
 
         def pack(tensor: Tensor) -> Tensor:
