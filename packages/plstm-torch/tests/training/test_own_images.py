@@ -78,9 +78,9 @@ def test_augmentation_depends_on_index_and_key_alone() -> None:
 
 
 def test_what_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match="root: expected a folder of images, got .*nowhere"):
+    with pytest.raises(UserError, match=r"root: expected a folder of images, got .*nowhere"):
         load_image_folder(tmp_path / "nowhere", size=8, held_out=0.5)
-    with pytest.raises(UserError, match="root: expected folders of at least two classes in .*, got 0"):
+    with pytest.raises(UserError, match=r"root: expected folders of at least two classes in .*, got 0"):
         load_image_folder(tmp_path, size=8, held_out=0.5)
     write(tmp_path, 1)
     with pytest.raises(UserError, match="root: expected at least two images of each class"):
@@ -91,7 +91,7 @@ def test_what_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match=r"root: expected an image in .*1\.png, got a file that cannot be read"):
         load_image_folder(tmp_path, size=8, held_out=0.5)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="root: expected images in .*empty, got none"):
+    with pytest.raises(UserError, match=r"root: expected images in .*empty, got none"):
         load_image_folder(tmp_path, size=8, held_out=0.5)
     with pytest.raises(ValueError, match="image_size: expected a multiple of patch_size=8, got 12"):
         ImagesSettings(root="x", image_size=12)
