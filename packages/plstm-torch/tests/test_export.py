@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 PIXELS = [(2, 16, 20, 3), (1, 8, 32, 3), (3, 36, 12, 3)]
 TOKENS = [(2, 7), (3, 2), (1, 40)]

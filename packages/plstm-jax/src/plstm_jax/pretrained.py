@@ -81,10 +81,11 @@ def save_module(
     try:
         check_weights(config, array_infos(flatten(unstack_blocks(params))), source="module")
     except ValueError as error:
-        raise ValueError(
-            f"{error}. Its config does not describe this module, was a part of it replaced? Build it from a changed "
-            "config (plstm_config.change) and move the weights"
-        ) from error
+        error.add_note(
+            "Its config does not describe this module, was a part of it replaced? Build it from a changed config "
+            "(plstm_config.change) and move the weights"
+        )
+        raise
     save(config, params, folder, package=package, version=version)
 
 

@@ -123,7 +123,7 @@ def scan_blocks(
     Args:
         run: from an input, what a block holds and its cache or None to the output, the new cache, and whatever else
             is to be kept of each block.
-        x: input of the first.
+        x: input of the first [B, ..., D].
         blocks: what they hold: a tree of arrays whose first axis counts the blocks.
         caches: one for each, or None for each.
 

@@ -53,7 +53,7 @@ def run_repeated(
 
     Args:
         blocks: the submodules.
-        x: input of the first.
+        x: input of the first [B, ..., D].
         contexts: one for each; of blocks that are held as one, they differ in their caches only.
         remat: whether each is computed anew in the backward pass.
 

@@ -13,7 +13,7 @@ from plstm_torch.ops._exporting import is_exporting
 
 _EXPONENT_LIMIT = 80.0  # exp(80) is finite in float32; an exponential decay of more is exactly zero anyway
 _ORTHONORMAL_STABILIZER = 1e-5
-_SQUARINGS, _TERMS = 5, 18  # of a matrix exponential in exported programs
+_SQUARINGS, _TERMS = 6, 20  # of a matrix exponential in exported programs
 _ITERATION_STABILIZER = 1e-3
 
 

@@ -1,4 +1,4 @@
-"""`plstm-torch train`: four tasks, one command each, and how their options become the settings of a run."""
+"""`plstm-torch train`: a command for each task, and how their options become the settings of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +14,7 @@ from plstm_torch.settings import (
     ARROW_PRESETS,
     DIGITS_TRAINING,
     GRAPHS_TRAINING,
+    IMAGES_TRAINING,
     TASK_SETTINGS,
     TEXT_TRAINING,
     ArrowsSettings,
@@ -83,6 +84,12 @@ _TASKS = (
         FoldsSettings(),
         GRAPHS_TRAINING,
     ),
+    Task(
+        "images",
+        "Your own images: ROOT/train/CLASS/* and ROOT/val/CLASS/*, or ROOT/CLASS/*, of which a share is held out.",
+        FolderSettings(out="runs/images"),
+        IMAGES_TRAINING,
+    ),
 )
 
 
@@ -124,6 +131,8 @@ def _resumed(task: Task, folder: FolderSettings, options: Any, words: Sequence[s
         raise UserError(f"{folder.out} holds a run of {stored.task!r}, not of {task.name!r}")
     cls = TASK_SETTINGS[task.name]
     place = {cls.location: getattr(options.data, cls.location)} if cls.location else {}
+    if "init_from" in stored.data:  # a resumed run begins with its checkpoint
+        place["init_from"] = None
     try:
         data = from_mapping(cls, {**stored.data, **place})
     except (TypeError, ValueError) as error:

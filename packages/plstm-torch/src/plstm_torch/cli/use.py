@@ -52,9 +52,10 @@ def _data(stored: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
     """The stored settings of the data, with what the command line says; only it says which files are read."""
     data = dict(stored.data)
     cls = TASK_SETTINGS.get(stored.task)
-    for name, task in (("size", "arrows"), ("file", "text"), ("root", "graphs")):
-        if getattr(settings, name) and stored.task != task:
-            raise UserError(f"--{name}: expected a run of {task}, {settings.folder} holds {stored.task}")
+    for name, tasks in (("size", ("arrows",)), ("file", ("text",)), ("root", ("graphs", "images"))):
+        if getattr(settings, name) and stored.task not in tasks:
+            expected = " or ".join(tasks)
+            raise UserError(f"--{name}: expected a run of {expected}, {settings.folder} holds {stored.task}")
     if cls is not None and cls.location is not None:
         place = getattr(settings, cls.location)
         if place is None:

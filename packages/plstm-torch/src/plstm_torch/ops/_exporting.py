@@ -24,13 +24,13 @@ def doublings(size: int | torch.SymInt, at_most: int) -> int:
     """Number of doublings that reach along an axis.
 
     Args:
-        size: size of the axis; one that may vary is limited to 2**at_most.
+        size: size of the axis; a symbolic one, which may vary, is limited to 2**at_most.
         at_most: doublings where it may vary.
 
     Returns:
         Their number.
     """
-    if isinstance(size, int):
-        return (size - 1).bit_length()
-    torch._check(size <= 1 << at_most)
-    return at_most
+    if isinstance(size, torch.SymInt):
+        torch._check(size <= 1 << at_most)
+        return at_most
+    return (int(size) - 1).bit_length()  # in torch.jit.trace sizes are tensors, and hold for the trace

@@ -56,7 +56,7 @@ class EvaluateSettings(Settings):
         folder: run folder of `plstm-torch train`.
         size: arrows: test at this size too; may be repeated.
         file: text: the file whose tail is measured; a run folder does not choose what is read.
-        root: graphs: folder of the datasets; a run folder does not choose what is read.
+        root: graphs, images: folder of the data; a run folder does not choose what is read.
         json: print one line of JSON instead of a table.
     """
 

@@ -67,7 +67,7 @@ class RunSettings:
     """Everything that defines a run.
 
     Attributes:
-        task: "digits", "arrows", "text" or "graphs".
+        task: "digits", "arrows", "text", "graphs" or "images".
         data: the task's own settings.
         training: how the weights are trained.
         machine: where and how it is computed.

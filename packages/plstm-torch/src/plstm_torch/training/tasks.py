@@ -7,10 +7,17 @@ from plstm_torch.optional import UserError
 from plstm_torch.settings import TASK_SETTINGS, from_mapping
 from plstm_torch.training.graph_task import GraphsTask
 from plstm_torch.training.image_tasks import ArrowsTask, DigitsTask
+from plstm_torch.training.own_images_task import ImagesTask
 from plstm_torch.training.task import Task
 from plstm_torch.training.text_task import TextTask
 
-_TASKS: dict[str, Any] = {"digits": DigitsTask, "arrows": ArrowsTask, "text": TextTask, "graphs": GraphsTask}
+_TASKS: dict[str, Any] = {
+    "digits": DigitsTask,
+    "arrows": ArrowsTask,
+    "text": TextTask,
+    "graphs": GraphsTask,
+    "images": ImagesTask,
+}
 
 
 def open_task(name: str, data: Mapping[str, Any], seed: int) -> Task:

@@ -1,0 +1,13 @@
+"""Docstrings: one dialect, and examples that run."""
+
+from plstm_testing.conformance import docstrings
+
+BRIEF = {"scope.py": "plstm_jax.formulas.Scope describes its methods"}
+
+
+def test_dialect():
+    assert docstrings.run("plstm_nnx", BRIEF) == []
+
+
+def test_examples_run():
+    assert docstrings.run_examples("plstm_nnx", lambda: None) == []  # their random numbers have keys

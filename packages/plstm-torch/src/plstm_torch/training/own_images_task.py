@@ -1,0 +1,118 @@
+"""Image classification on a folder of one's own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import nn
+
+from plstm_config.folder import read_config
+from plstm_torch.optional import UserError
+from plstm_torch.pretrained import load_weights
+from plstm_torch.settings.images import ImagesSettings
+from plstm_torch.training import plots
+from plstm_torch.training.distributed import World
+from plstm_torch.training.image_folder import augmented, load_image_folder
+from plstm_torch.training.image_tasks import ImageTask, predict, tensors
+from plstm_torch.training.model_configs import vision_config
+from plstm_torch.training.model_task import score_logits
+from plstm_torch.training.order import Batch
+from plstm_torch.training.run_folder import EXAMPLES_FILE, RunFolder
+from plstm_torch.training.task import Score
+
+_SHOWN = 40
+
+
+class ImagesTask(ImageTask):
+    """Images in folders by class."""
+
+    name = "images"
+    settings: ImagesSettings
+
+    def __init__(self, settings: ImagesSettings, seed: int) -> None:
+        """Read the images.
+
+        Args:
+            settings: images and model.
+            seed: of the run.
+
+        Raises:
+            UserError: if the images cannot be read, or are no longer those that the run began with.
+        """
+        self.images = load_image_folder(settings.root, size=settings.image_size, held_out=settings.held_out)
+        if settings.digest and settings.digest != self.images.digest:
+            raise UserError(f"{settings.root} does not hold the images that this run began with (they have changed)")
+        place = str(Path(settings.root).resolve())
+        self.settings, self.seed = replace(settings, digest=self.images.digest, root=place), seed
+        self.model_config("float32")
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in an epoch."""
+        return len(self.images.train_labels)
+
+    def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
+        """Return training images, mirrored and shifted if the settings say so, and labels."""
+        chosen = np.asarray(indices, np.int64)
+        images = self.images.train_images[chosen]
+        if self.settings.augment:
+            images = augmented(images, indices, key=(self.seed, epoch))
+        return tensors((_scaled(images), self.images.train_labels[chosen]))
+
+    def score(self, model: nn.Module, batch: Batch) -> Score:
+        """Run the model on a batch; the targets are smoothed in training only."""
+        smoothing = self.settings.label_smoothing if model.training else 0.0
+        return score_logits(model(batch[0]), batch[1], label_smoothing=smoothing)
+
+    def model_config(self, dtype: str) -> Any:
+        """Return the model's config."""
+        sizes = {"size": self.settings.image_size, "num_classes": len(self.images.classes), "num_channels": 3}
+        return vision_config(self.settings, **sizes, dtype=dtype)
+
+    def build_model(self, dtype: str) -> nn.Module:
+        """Make the model, with the weights of `init_from` if it is given.
+
+        Raises:
+            UserError: if that folder cannot be read, or holds another model.
+        """
+        model = super().build_model(dtype)
+        if self.settings.init_from is None:
+            return model
+        try:
+            given: Any = read_config(self.settings.init_from)
+            same_head = getattr(given, "output_shape", None) == (len(self.images.classes),)
+            load_weights(model, self.settings.init_from, ignore=() if same_head else ("head",))
+        except (FileNotFoundError, ValueError) as error:
+            raise UserError(f"init_from: expected a folder of a model like this one: {error}") from error
+        return model
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """Return loss and accuracy on the images that are held out."""
+        number = len(self.images.test_labels)
+        loss, accuracy = self.evaluate_images(model, world, self._test_images, number)
+        return {"test_loss": loss, "test_accuracy": accuracy}
+
+    def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
+        """Draw images that were held out with the model's answers, evenly chosen."""
+        model.eval()
+        count = len(self.images.test_labels)
+        chosen = np.linspace(0, count - 1, min(_SHOWN, count)).astype(np.int64)
+        images, labels = self._test_images(chosen)
+        answers = predict(model, torch.from_numpy(images), device).numpy()
+        names = self.images.classes
+        figure = plots.image_grid(
+            images, [names[answer] for answer in answers], [names[label] for label in labels], columns=8
+        )
+        folder.save_picture(EXAMPLES_FILE, figure.savefig)
+
+    def _test_images(self, indices: Sequence[int] | ndarray) -> tuple[ndarray, ndarray]:
+        chosen = np.asarray(indices, np.int64)
+        return _scaled(self.images.test_images[chosen]), self.images.test_labels[chosen]
+
+
+def _scaled(images: ndarray) -> ndarray:
+    return images.astype(np.float32) / 255.0

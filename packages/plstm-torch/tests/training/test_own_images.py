@@ -1,0 +1,134 @@
+"""Images of one's own: folders, splits, augmentation, and runs from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from plstm_torch.cli.app import app
+from plstm_torch.optional import UserError
+from plstm_torch.pretrained import from_pretrained
+from plstm_torch.settings import ImagesSettings
+from plstm_torch.training.image_folder import augmented, load_image_folder
+from plstm_torch.training.tasks import open_task
+
+CLASSES = ("blue", "green", "red")
+
+
+def write(folder, count: int, classes=CLASSES) -> None:
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = random.integers(0, 80, (*random.integers(9, 30, 2), 3), dtype=np.uint8)
+            pixels[..., channel % 3] += 150
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+def test_a_share_of_each_class_is_held_out(tmp_path) -> None:
+    write(tmp_path, 10)
+    found = load_image_folder(tmp_path, size=16, held_out=0.3)
+    assert found.classes == CLASSES
+    assert np.bincount(found.train_labels).tolist() == [7, 7, 7]
+    assert np.bincount(found.test_labels).tolist() == [3, 3, 3]
+    again = load_image_folder(tmp_path, size=16, held_out=0.3)
+    assert np.array_equal(found.test_images, again.test_images)
+    assert found.digest == again.digest
+    both = {image.tobytes() for images in (found.train_images, found.test_images) for image in images}
+    assert len(both) == 30
+
+
+def test_folders_that_are_split(tmp_path) -> None:
+    write(tmp_path / "train", 3)
+    write(tmp_path / "val", 2)
+    found = load_image_folder(tmp_path, size=8, held_out=0.5)
+    assert (len(found.train_labels), len(found.test_labels)) == (9, 6)
+
+
+def test_images_keep_their_shape(tmp_path) -> None:
+    for name in ("wide", "high"):
+        (tmp_path / name).mkdir()
+        size = (40, 10) if name == "wide" else (10, 40)
+        for index in range(2):
+            Image.new("L", size, 255).save(tmp_path / name / f"{index}.jpg")
+    found = load_image_folder(tmp_path, size=16, held_out=0.5)
+    wide, high = found.train_images[found.train_labels == 1][0], found.train_images[found.train_labels == 0][0]
+    assert (wide[6:10] > 200).all()
+    assert not wide[:6].any()
+    assert (high[:, 6:10] > 200).all()
+    assert not high[:, :6].any()
+
+
+def test_augmentation_depends_on_index_and_key_alone() -> None:
+    images = np.random.default_rng(0).integers(1, 255, (6, 16, 16, 3), dtype=np.uint8)
+    whole = augmented(images, range(6), key=(0, 1))
+    assert np.array_equal(augmented(images[3:], range(3, 6), key=(0, 1)), whole[3:])
+    assert not np.array_equal(augmented(images, range(6), key=(0, 2)), whole)
+    for image, result in zip(images, whole, strict=True):
+        inside = result[2:-2, 2:-2]
+        moved = [
+            shown[down : down + 12, right : right + 12]
+            for shown in (image, image[:, ::-1])
+            for down in range(5)
+            for right in range(5)
+        ]
+        assert any(np.array_equal(inside, one) for one in moved)
+
+
+def test_what_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"root: expected a folder of images, got .*nowhere"):
+        load_image_folder(tmp_path / "nowhere", size=8, held_out=0.5)
+    with pytest.raises(UserError, match=r"root: expected folders of at least two classes in .*, got 0"):
+        load_image_folder(tmp_path, size=8, held_out=0.5)
+    write(tmp_path, 1)
+    with pytest.raises(UserError, match="root: expected at least two images of each class"):
+        load_image_folder(tmp_path, size=8, held_out=0.5)
+    (tmp_path / "blue" / "1.png").write_bytes(b"no image")
+    (tmp_path / "red" / "1.png").write_bytes(b"")
+    (tmp_path / "green" / "1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"root: expected an image in .*1\.png, got a file that cannot be read"):
+        load_image_folder(tmp_path, size=8, held_out=0.5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"root: expected images in .*empty, got none"):
+        load_image_folder(tmp_path, size=8, held_out=0.5)
+    with pytest.raises(ValueError, match="image_size: expected a multiple of patch_size=8, got 12"):
+        ImagesSettings(root="x", image_size=12)
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        app([str(word) for word in words])
+    return stopped.value.code
+
+
+def test_a_run_its_measure_and_a_second_run_from_it(tmp_path, capsys) -> None:
+    write(tmp_path / "images", 6)
+    sizes = ["--size", 16, "--dim", 16, "--heads", 2, "--blocks", 2, "--device", "cpu", "--batch-size", 8]
+    first = tmp_path / "first"
+    assert run("train", "images", tmp_path / "images", "--out", first, "--epochs", 2, *sizes) == 0
+    capsys.readouterr()
+    assert run("eval", first, "--root", tmp_path / "images", "--device", "cpu", "--json") == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["test_accuracy"] <= 1
+    assert run("eval", first, "--device", "cpu") == 2
+    assert "--root: expected the data to measure on" in capsys.readouterr().err
+
+    write(tmp_path / "others", 4, classes=("a", "b"))
+    second = tmp_path / "second"
+    task = open_task(
+        "images", {**_stored(first), "root": str(tmp_path / "others"), "init_from": str(first), "digest": ""}, 0
+    )
+    model, trained = task.build_model("float32"), from_pretrained(first)
+    kept = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in kept.items())
+    assert model.head.weight.shape[0] == 2
+    words = ["train", "images", tmp_path / "others", "--out", second, "--init-from", first, *sizes]
+    assert run(*words, "--epochs", 1) == 0
+    assert run("train", "images", tmp_path / "others", "--out", second, "--resume") == 0
+    assert run(*words[:5], "--init-from", tmp_path / "nowhere", *sizes, "--overwrite") == 2
+    assert "init_from: expected a folder of a model like this one" in capsys.readouterr().err
+
+
+def _stored(folder) -> dict:
+    return json.loads((folder / "training.json").read_text())["data"]
