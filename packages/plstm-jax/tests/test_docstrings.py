@@ -2,7 +2,6 @@
 
 from plstm_testing.conformance import docstrings
 
-
 # Methods that fill in what the suite's adapter asks for, and are described there.
 BRIEF = {"conformance.py": "plstm_testing.conformance.Adapter describes what is asked for"}
 

@@ -131,7 +131,7 @@ def test_modules_stand_in_modules_of_others(vision, pixels, jit):
 
 
 def test_what_is_no_config_is_refused():
-    with pytest.raises(TypeError, match="config must be an instance of one of BlockStackConfig"):
+    with pytest.raises(TypeError, match="config: expected an instance of one of BlockStackConfig"):
         plstm_linen.build(3)
     with pytest.raises(TypeError, match=r"plstm_config\.preset"):
         plstm_linen.build("plstm_vis_tiny")

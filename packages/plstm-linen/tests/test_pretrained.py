@@ -71,7 +71,7 @@ def test_numbers_get_the_dtypes_of_the_config(tmp_path):
 def test_wrong_calls_are_refused_and_nothing_is_written(tmp_path):
     config = configs.LinearConfig(input_dim=3, output_dim=2)
     module, place = plstm_linen.build(config), tmp_path / "folder"
-    with pytest.raises(ValueError, match="module: weights do not fit Linear: missing 'bias'"):
+    with pytest.raises(ValueError, match="module: expected the weights of Linear, got others: missing 'bias'"):
         plstm_linen.save_pretrained(module, {"params": {"weight": jnp.zeros((2, 3))}}, place)
     with pytest.raises(ValueError, match=r"variables: expected the collection 'params', got \['weight'\]"):
         plstm_linen.save_pretrained(module, {"weight": jnp.zeros((2, 3))}, place)

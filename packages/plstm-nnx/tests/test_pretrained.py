@@ -80,7 +80,7 @@ def test_a_table_of_positions_fits_its_grid(tmp_path):
 def test_other_parameters_than_the_configs_are_not_saved(tmp_path):
     module = plstm_nnx.build(configs.LinearConfig(input_dim=3, output_dim=2), rngs=nnx.Rngs(0))
     module.weight = nnx.Param(jnp.zeros((3, 3)))
-    with pytest.raises(ValueError, match=r"module: .* weight: expected shape \(2, 3\), got \(3, 3\)\. Its config"):
+    with pytest.raises(ValueError, match=r"(?s)module: .*weight.*\(2, 3\).*\(3, 3\).*Its config"):
         plstm_nnx.save_pretrained(module, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

@@ -97,7 +97,7 @@ class ImagesTask(ImageTask):
         return {"test_loss": loss, "test_accuracy": accuracy}
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw images that were held out with the model's answers, evenly chosen."""
+        """Draw images that were held out with the model's answers, evenly chosen; see `Task.finish`."""
         model.eval()
         count = len(self.images.test_labels)
         chosen = np.linspace(0, count - 1, min(_SHOWN, count)).astype(np.int64)
