@@ -131,7 +131,7 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "command: expected one of train, show, eval, generate, check, got 'fly'"),
+        (["fly"], "command: expected one of train, show, eval, generate, info, check, got 'fly'"),
         (["train"], "command: expected one of plstm-torch train digits"),
         (["train", "digits", "--epochs", "many"], "Error parsing --epochs"),
         (["train", "digits", "--no-such-option"], "Unrecognized options: --no-such-option"),

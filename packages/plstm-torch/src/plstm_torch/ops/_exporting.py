@@ -17,7 +17,7 @@ SEQUENCE_DOUBLINGS = 12
 
 def is_exporting() -> bool:
     """Whether torch.export, the ONNX exporter or torch.jit.trace is tracing."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def doublings(size: int | torch.SymInt, at_most: int) -> int:
