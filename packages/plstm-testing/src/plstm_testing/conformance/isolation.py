@@ -4,6 +4,8 @@ One place of the input is spoilt. Outputs and states that do not depend on it mu
 that do must not look finite, and gradients of other rows of the batch, packed sequences and graphs must be right.
 Where products of finite numbers overflow on a grid, its results depend on the order of products, but on no other grid.
 Within the spoilt sequence, grid or graph, gradients are free: a cotangent of zero times NaN has no agreed value.
+Free is also what a transition or mark of infinity makes of the zero state that everything starts with: loops that
+multiply give NaN, forms that know it to be zero nothing.
 """
 
 from collections.abc import Iterator
