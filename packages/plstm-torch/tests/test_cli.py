@@ -139,7 +139,7 @@ def test_the_module_is_the_command():
         (["train", "digits", "--learning-rate", "-1"], "learning_rate: expected above 0 and at most 1e+30, got -1.0"),
         (["train", "digits", "--dtype", "float8"], "invalid choice 'float8' for argument '--dtype'"),
         (["train", "digits", "--threads", "0"], "threads: expected at least 1 and at most 1024, got 0"),
-        (["train", "digits", "--patch-size", "3"], "resolution=(8, 8) is not divisible by patch_size=3"),
+        (["train", "digits", "--patch-size", "3"], "resolution: expected sides that patches of 3 tile, got (8, 8)"),
         (["train", "digits", "--heads", "5"], "dim: expected a multiple of num_heads=5, got 64"),
         (["train", "digits", "--blocks", "1"], "num_blocks: expected an even number (P and D take turns), got 1"),
         (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, cuda or cuda:N"),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -176,7 +177,9 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(digits, tmp_path):
 
 def start(out, *words):
     command = [*COMMAND, "train", "digits", *MODEL, "--checkpoint-every", "1", "--out", str(out), *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # what a shell starts in its background ignores interrupts, and so would this child
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -70,5 +70,5 @@ def test_folders_are_read_for_images_of_another_size(model, tmp_path) -> None:
         from_pretrained(tmp_path, img_size=30)
     layer = build(pLSTM1DLayerConfig(input_dim=8, num_heads=2))
     save_pretrained(layer, tmp_path / "layer")
-    with pytest.raises(ValueError, match="img_size: expected None for a pLSTM1DLayer"):
+    with pytest.raises(ValueError, match="img_size: expected None for pLSTM1DLayer"):
         from_pretrained(tmp_path / "layer", img_size=32)

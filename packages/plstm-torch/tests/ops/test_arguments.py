@@ -51,7 +51,7 @@ UNUSUAL = {
     ),
     "sparse": (lambda tensor: tensor.to_sparse(), "expected a dense tensor, got layout torch.sparse_coo"),
     "nested": (nested, "expected a dense tensor, got a nested tensor"),
-    "float8": (lambda tensor: tensor.to(torch.float8_e5m2), "expected a dtype of at least 16 bits, got torch.float8"),
+    "float8": (lambda tensor: tensor.to(torch.float8_e5m2), "expected a dtype of 16 to 64 bits, got torch.float8"),
     "complex": (lambda tensor: tensor.cfloat(), "expected a floating-point dtype, got torch.complex64"),
     "flags": (lambda tensor: tensor > 0, "expected a floating-point dtype, got torch.bool"),
 }

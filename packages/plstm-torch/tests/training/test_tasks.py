@@ -243,7 +243,7 @@ def test_a_text_that_changed_is_noticed(text_file):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("chess", {}, "task: expected one of digits, arrows, text, graphs, got 'chess'"),
+        ("chess", {}, "task: expected one of digits, arrows, text, graphs, images, got 'chess'"),
         ("digits", {"dim": 0}, "dim: expected at least 1 .*, got 0"),
         ("digits", {"num_blocks": 3}, r"num_blocks: expected an even number \(P and D take turns\), got 3"),
         ("digits", {"dim": 30, "num_heads": 4}, "dim: expected a multiple of num_heads=4, got 30"),
