@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 
+
 import pytest
 
 from plstm_torch.cli import app

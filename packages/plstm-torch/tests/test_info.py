@@ -57,5 +57,5 @@ def test_the_command(folder, capsys, tmp_path) -> None:
     assert "FLOPs per image" in out
     assert config_tree(VISION) in out
     assert "\n  block_stack: BlockStack input_dim=16" in out
-    with pytest.raises(UserError, match="expected a folder with config.json and model.safetensors, got none"):
+    with pytest.raises(UserError, match=r"expected a folder with config.json and model.safetensors, got none"):
         info(InfoSettings(folder=str(tmp_path / "nowhere")))
