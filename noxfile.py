@@ -51,7 +51,7 @@ FRAMEWORKS_OF = {
     "plstm-linen": {"jax", "flax"},
 }
 # The three JAX packages compute with the same formulas, and most of a check is compiling them. plstm-jax is asked for
-# every option of every layer; nnx and linen, which hold parameters and hand on what stands beside the input, for the rest.
+# every option of every layer; nnx and linen, which hold parameters and hand on what comes with the input, for the rest.
 LEFT_TO_SIBLINGS = {
     "plstm-jax": "not (test_models or test_stepped_layers or test_packed_layers)",
     "plstm-nnx": "not test_layers",

@@ -11,7 +11,6 @@ import sys
 import time
 from functools import partial
 
-
 import pytest
 
 from plstm_torch.cli import app
