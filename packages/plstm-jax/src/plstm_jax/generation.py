@@ -136,7 +136,7 @@ def _continue_list(
 ) -> list[Array]:
     """Prompts of any lengths, packed."""
     for number, prompt in enumerate(prompts):
-        _check_integers(f"token_ids[{number}]", prompt)
+        _check_integers(f"token_ids[{number}]", prompt, "an array of integers [T]")
     borders = check_prompts(prompts, max_new_tokens)
     _check_key(temperature, options[-1], len(prompts))
     found = [jnp.asarray(prompt) for prompt in prompts]
@@ -171,9 +171,9 @@ def _bind(config: Any, params: Any) -> tuple[Read, Advance]:
     return partial(apply, config, params, return_cache=True), partial(step, config, params)
 
 
-def _check_integers(name: str, tokens: Any) -> None:
+def _check_integers(name: str, tokens: Any, what: str = "integers") -> None:
     if not hasattr(tokens, "shape") or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"{name}: expected integers, got {getattr(tokens, 'dtype', type(tokens).__name__)}")
+        raise TypeError(f"{name}: expected {what}, got {getattr(tokens, 'dtype', type(tokens).__name__)}")
 
 
 def _check_key(temperature: float, key: Array | None, count: int) -> None:
