@@ -91,8 +91,8 @@ def test_blocks_of_a_graph_model_stay_apart(cases, jit):
 
 
 WRONG = {
-    "features": (LAYER, (jnp.ones((1, 2, 7)),), {}, ValueError, r"x must have shape \[B, T, D\] with D=8"),
-    "cache entries": (LAYER, (jnp.ones((1, 2, 8)),), {"cache": {}}, ValueError, "cache must have the entries"),
+    "features": (LAYER, (jnp.ones((1, 2, 7)),), {}, ValueError, r"x: expected \[B, T, D\] with D=8"),
+    "cache entries": (LAYER, (jnp.ones((1, 2, 8)),), {"cache": {}}, ValueError, "cache: expected the entries"),
     "borders": (LAYER, (jnp.ones((1, 2, 8)),), {"cu_seqlens": [0, 3]}, ValueError, "cu_seqlens"),
     "cache on grids": (
         GRID,

@@ -154,9 +154,9 @@ GRID = configs.pLSTM2DLayerFusedConfig(input_dim=8, num_heads=2, **TYPES)
 PATH = DagTopology.from_edges(3, [(0, 1), (1, 2)])
 WRONG = {
     "config": (lambda: built("plstm_vis_tiny"), TypeError, r"plstm_config\.preset\('plstm_vis_tiny'\)"),
-    "params": (lambda: built(LAYER, params={}), ValueError, "params: weights do not fit pLSTM1DLayer"),
-    "features": (lambda: run(LAYER, jnp.ones((1, 2, 7))), ValueError, r"x must have shape \[B, T, D\] with D=8"),
-    "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache must have the entries"),
+    "params": (lambda: built(LAYER, params={}), ValueError, "params: expected the weights of pLSTM1DLayer"),
+    "features": (lambda: run(LAYER, jnp.ones((1, 2, 7))), ValueError, r"x: expected \[B, T, D\] with D=8"),
+    "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache: expected the entries"),
     "borders": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cu_seqlens=[0, 3]), ValueError, "cu_seqlens"),
     "cache on grids": (
         lambda: run(GRID, jnp.ones((1, 2, 2, 8)), return_cache=True),

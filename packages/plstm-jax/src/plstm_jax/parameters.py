@@ -74,7 +74,7 @@ def logical_axes(parameter: Parameter) -> tuple[str | None, ...]:
     return tuple(None if name == "1" or name in axes[:place] else name for place, name in enumerate(axes))
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Arrays by dotted name from nested mappings.
 
     Args:
