@@ -8,7 +8,6 @@ from typing import Any
 
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike
 
 from plstm_jax.generation import generate_from
 from plstm_nnx.module import Module
@@ -33,9 +32,7 @@ class pLSTMVisionModel(Module):
 class pLSTMLMModel(Module):
     """Tokens to logits of the next ones: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`."""
 
-    def generate(
-        self, token_ids: ArrayLike | Sequence[ArrayLike], max_new_tokens: int, **options: Any
-    ) -> Array | list[Array]:
+    def generate(self, token_ids: Array | Sequence[Array], max_new_tokens: int, **options: Any) -> Array | list[Array]:
         """Continue token sequences: the prompt in one parallel pass, then one step per new token, as one program.
 
         No path is dropped, whatever the mode of the model.
