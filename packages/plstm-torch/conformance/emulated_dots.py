@@ -7,6 +7,8 @@ nearest, so that a kernel with the wrong precision fails the tolerances without 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import triton.language as tl
 from triton._C.libtriton import ir
@@ -15,7 +17,7 @@ from triton.runtime import interpreter
 _TF32_BITS, _BFLOAT16_BITS = 10, 7
 
 
-def _rounded(array, bits):
+def _rounded(array: Any, bits: int) -> Any:
     """Float32 numbers rounded to so many bits behind the point, to nearest with ties to even."""
     pattern, drop = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64), 23 - bits
     up = (1 << (drop - 1)) - 1 + ((pattern >> np.uint64(drop)) & np.uint64(1))
@@ -23,13 +25,13 @@ def _rounded(array, bits):
     return np.where(np.isfinite(array), kept, array).astype(np.float32)
 
 
-def _operand(handle):
+def _operand(handle: Any) -> Any:
     if handle.dtype.scalar == tl.bfloat16:
         return (handle.data.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return handle.data
 
 
-def _create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
+def _create_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
     left, right, single = _operand(a), _operand(b), a.dtype.scalar == tl.float32
     with np.errstate(all="ignore"):
         if single and input_precision == ir.INPUT_PRECISION.TF32:
@@ -43,7 +45,7 @@ def _create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
         return interpreter.TensorHandle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
 
 
-def _cast(self, source, target, *mode):
+def _cast(self: Any, source: Any, target: Any, *mode: Any) -> Any:
     """Float32 to bfloat16 by rounding; everything else as it was."""
     if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
         pattern = _rounded(source.data, _BFLOAT16_BITS).view(np.uint32) >> np.uint32(16)

@@ -9,15 +9,16 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _load(name):
+def _load(name: str) -> Any:
     """A file of this folder, which is no package."""
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    spec: Any = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -28,7 +29,7 @@ if INTERPRETED:
 torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
 
 
-class TritonAdapter(_load("adapter").TorchAdapter):
+class TritonAdapter(_load("adapter").TorchAdapter):  # type: ignore[misc]
     """The ops that have kernels."""
 
     name: str = "torch with Triton"
