@@ -88,9 +88,13 @@ def test_parameters_are_checked():
     config = language_model(vocab_size=5)
     parameters = random_parameters(config, np.random.default_rng(0))
     head = parameters.pop("lm_head.weight")
-    with pytest.raises(ValueError, match=r"parameters: missing 'lm_head.weight'"):
+    with pytest.raises(
+        ValueError, match=r"parameters: expected those of the config, got others: missing 'lm_head.weight'"
+    ):
         reference.apply(config, parameters, np.zeros((1, 2), int))
-    with pytest.raises(ValueError, match=r"parameters: unexpected 'tail.weight'"):
+    with pytest.raises(
+        ValueError, match=r"parameters: expected those of the config, got others: unexpected 'tail.weight'"
+    ):
         reference.apply(config, {**parameters, "lm_head.weight": head, "tail.weight": head}, np.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"lm_head.weight: expected shape \(5, 8\), got \(8, 5\)"):
         reference.apply(config, {**parameters, "lm_head.weight": head.T}, np.zeros((1, 2), int))

@@ -15,10 +15,12 @@ ALONE = {
     ("torch", "_plstm_1d"): {
         "careful": "JAX: ops/arrays.py keeps what is not finite apart inside of its products",
         "decay": "JAX: ops/lines.py, which serves sequences and grids",
+        "exported": "what torch.export hands to other runtimes",
         "matrix_segment": "passes by hand, which JAX has no need of",
     },
     ("jax", "_plstm_1d"): {"problem": "torch hands on a tuple of tensors"},
     ("torch", "_plstm_2d"): {
+        "exported": "what torch.export hands to other runtimes",
         "lines": "JAX: ops/lines.py, which serves sequences and grids",
         "attention": "JAX: ops/arrays.py, where sequences and graphs share it",
     },
