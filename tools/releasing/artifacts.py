@@ -56,7 +56,7 @@ def check_contents(package: Package, wheel: Path) -> None:
     for needed in (f"{package.module}/py.typed", f"{info}/licenses/LICENSE", f"{package.module}/version.py"):
         if needed not in members:
             raise ReleaseError(f"{wheel.name}: expected {needed}, got none")
-    data = {".json", ".npz"} if package.name in LIMITS else set()
+    data = {".json", ".npz", ".safetensors"} if package.name in LIMITS else set()
     for name in members:
         inside = name.startswith(f"{package.module}/") and Path(name).suffix in SUFFIXES | data
         if not (inside or name.startswith(f"{info}/")) or re.search(r"(^|/)tests?/", name):
