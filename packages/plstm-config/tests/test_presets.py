@@ -67,7 +67,7 @@ def test_what_the_field_writes_is_understood(name: str, changes: dict[str, Any])
         ({"spam": 3}, r"got 'spam'$"),
         ({"num_classes": 3, "output_shape": 3}, r"^changes: expected output_shape once"),
         ({"img_size": (3, 4, 5)}, r"^resolution: expected \(height, width\)"),
-        ({"num_classes": 0}, r"^output_shape: expected \(number of classes,\)"),
+        ({"num_classes": -1}, r"^output_shape: expected \(number of classes,\)"),
     ],
 )
 def test_wrong_changes_are_refused(changes: dict[str, Any], message: str) -> None:
