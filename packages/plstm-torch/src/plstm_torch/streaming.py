@@ -66,7 +66,7 @@ def stream(
 ) -> Iterator[Int[Tensor, " B"]]:
     """Continue token sequences, and hand out the tokens as they are drawn.
 
-    The draws are those of [generate][plstm_torch.generation.generate] with the same seed. The model is in evaluation
+    The draws are those of `generate` with the same seed. The model is in evaluation
     mode while a token is computed, and as it was in between.
 
     Args:

@@ -1,6 +1,6 @@
 """pLSTM as models of Hugging Face's transformers: `pip install "plstm-torch[hf]"`.
 
-Importing this module registers [PlstmConfig][plstm_torch.hf.PlstmConfig] and the models with the Auto classes.
+Importing this module registers `PlstmConfig` and the models with the Auto classes.
 """
 
 from plstm_torch.optional import require

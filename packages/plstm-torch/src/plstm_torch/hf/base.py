@@ -78,6 +78,6 @@ class PlstmPreTrainedModel(PreTrainedModel):
                 described._reset_parameter(name, parameter)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that should not decay, see [no_weight_decay][plstm_torch.no_weight_decay]."""
+        """Names of the parameters that should not decay, see `no_weight_decay`."""
         plain: Module = self.__dict__["plain"]
         return plain.no_weight_decay()

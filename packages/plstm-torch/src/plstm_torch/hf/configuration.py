@@ -16,7 +16,7 @@ from plstm_torch.version import __version__
 class PlstmConfig(PretrainedConfig):
     """A config of plstm_config as one dict, with what Hugging Face keeps beside it.
 
-    Its `config.json` is that of [save_pretrained][plstm_torch.save_pretrained] with more entries, so that each side
+    Its `config.json` is that of `save_pretrained` with more entries, so that each side
     reads the folders of the other. Only the digest of the weights is left out, which nobody updates here.
 
     Args:

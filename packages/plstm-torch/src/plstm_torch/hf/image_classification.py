@@ -32,7 +32,7 @@ class PlstmImageClassifierOutput(ModelOutput):
 
 
 class PlstmForImageClassification(PlstmPreTrainedModel):
-    """[pLSTMVisionModel][plstm_torch.models.pLSTMVisionModel] for pipelines and the Trainer of transformers.
+    """`pLSTMVisionModel` for pipelines and the Trainer of transformers.
 
     Images are [B, channels, height, width] as everywhere there, whatever the wrapped config says.
 

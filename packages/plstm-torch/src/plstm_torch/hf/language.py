@@ -40,7 +40,7 @@ class PlstmCausalLMOutput(ModelOutput):
 
 
 class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
-    """[pLSTMLMModel][plstm_torch.models.pLSTMLMModel] for `generate`, pipelines and the Trainer of transformers.
+    """`pLSTMLMModel` for `generate`, pipelines and the Trainer of transformers.
 
     Examples:
         >>> from plstm_config import pLSTMLMModelConfig

@@ -28,7 +28,7 @@ class pLSTMVisionModel(VisionInterface):
     with attention, since a causal layer shows the first position nothing else), "to_image" [B, dim, sx, sy] and
     "features" [B, sx, sy, dim] return the normed grid without a head.
 
-    It has the interface of timm's models, see [VisionInterface][plstm_torch.models.vision_interface.VisionInterface].
+    It has the interface of timm's models, see `VisionInterface`.
 
     Submodules: `patch_embed`, `pos_embed`, `block_stack`, `norm`, `head`; parameters: `cls_token` [dim].
 

@@ -31,11 +31,11 @@ class VisionInterface(Module):
     head: nn.Module | None
 
     def encode(self, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """See [pLSTMVisionModel][plstm_torch.models.pLSTMVisionModel]."""
+        """See `pLSTMVisionModel`."""
         raise NotImplementedError
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See [pLSTMVisionModel][plstm_torch.models.pLSTMVisionModel]."""
+        """See `pLSTMVisionModel`."""
         raise NotImplementedError
 
     def _pool(self, grid: Tensor, token: Tensor | None) -> Tensor:
