@@ -24,7 +24,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "portability", "docs", "tooling"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "alone", "portability", "tooling"]
 # interpreters that are missing are listed as skipped: `newest` asks for several
 nox.options.error_on_missing_interpreters = False
 
