@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
 from functools import cache
 from typing import (
@@ -78,9 +78,11 @@ class Config(ConfigInterface):
         self._follows: set[str] = set()  # fields that have the default of the parent
         self._completed: set[str] = set()  # fields that hold children completed by this config
         for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
-            value = _as_tuple(getattr(self, name))
+            given = getattr(self, name)
+            value = _as_tuple(given)
             _check_type(name, value, hint)
-            setattr(self, name, value)
+            if value is not given:
+                setattr(self, name, value)
         self._complete()
         self._check()
         self._finished = True
@@ -245,38 +247,43 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    if not _fits(value, hint):
+    if not _reader(hint)(value):
         allowed = get_args(hint) if get_origin(hint) is Literal else None
         expected = f"one of {', '.join(map(repr, allowed))}" if allowed else _describe(hint)
         error = ValueError if allowed and isinstance(value, str) else TypeError
         raise error(f"{name}: expected {expected}, got {value!r}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
+@cache
+def _reader(hint: Any) -> Callable[[Any], bool]:
+    """What tells whether a value is of a type. Made once for each: configs are made by the hundred."""
+    origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
-        return True
-    if isinstance(value, Draft) and isinstance(hint, type):
-        return issubclass(value.cls, hint)
+        return lambda value: True
     if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
+        options = [_reader(part) for part in parts]
+        return lambda value: any(option(value) for option in options)
     if origin is Literal:
-        return any(value == option and type(value) is type(option) for option in get_args(hint))
+        return lambda value: any(value == part and type(value) is type(part) for part in parts)
     if hint is None or hint is type(None):
-        return value is None
+        return lambda value: value is None
     if origin is tuple:
-        return isinstance(value, tuple) and _fits_tuple(value, get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        return _tuple_reader(parts)
+    if hint is float or hint is int:
+        classes = int | float if hint is float else int
+        return lambda value: isinstance(value, classes) and not isinstance(value, bool)
+    return lambda value: issubclass(value.cls, hint) if isinstance(value, Draft) else isinstance(value, hint)
 
 
-def _fits_tuple(value: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
-    if len(hints) == 2 and hints[1] is Ellipsis:
-        return all(_fits(item, hints[0]) for item in value)
-    return len(value) == len(hints) and all(map(_fits, value, hints))
+def _tuple_reader(hints: tuple[Any, ...]) -> Callable[[Any], bool]:
+    readers = [_reader(hint) for hint in hints if hint is not Ellipsis]
+    if hints[1:] == (Ellipsis,):
+        return lambda value: isinstance(value, tuple) and all(map(readers[0], value))
+    return lambda value: (
+        isinstance(value, tuple)
+        and len(value) == len(readers)
+        and all(reader(item) for reader, item in zip(readers, value, strict=True))
+    )
 
 
 def _describe(hint: Any) -> str:
