@@ -217,7 +217,7 @@ WRONG = {
         "return_cache: expected a module with one time axis",
     ),
     "empty cache": (lambda: plstm_jax.init_cache(GRID, 1), ValueError, "init_cache: expected a module with one time"),
-    "no graph": (lambda: run(GRAPH, jnp.ones((3, 8))), ValueError, "graph: expected a DagTopology or an edge_index"),
+    "no graph": (lambda: run(GRAPH, jnp.ones((3, 8))), TypeError, "graph: expected a DagTopology or an edge_index"),
     "graph": (lambda: run(LAYER, jnp.ones((3, 2, 8)), PATH), ValueError, "graph: expected None"),
     "nodes": (lambda: run(GRAPH, jnp.ones((4, 8)), PATH), ValueError, "expected a graph of N=4 nodes"),
     "kind of graph": (lambda: run(GRAPH, jnp.ones((3, 8)), "path"), TypeError, "got str"),

@@ -102,7 +102,7 @@ WRONG = {
         "return_cache: expected a module with one time axis",
     ),
     "step on grids": (GRID, (jnp.ones((1, 8)), {}), {"method": "step"}, ValueError, "step: expected a module with one"),
-    "no graph": (GRAPH, (jnp.ones((3, 8)),), {}, ValueError, "graph: expected a DagTopology or an edge_index"),
+    "no graph": (GRAPH, (jnp.ones((3, 8)),), {}, TypeError, "graph: expected a DagTopology or an edge_index"),
     "graph": (LAYER, (jnp.ones((3, 2, 8)), PATH), {}, ValueError, "graph: expected None"),
     "nodes": (GRAPH, (jnp.ones((4, 8)), PATH), {}, ValueError, "expected a graph of N=4 nodes"),
     "kind of graph": (GRAPH, (jnp.ones((3, 8)), "path"), {}, TypeError, "got str"),

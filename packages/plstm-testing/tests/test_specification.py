@@ -13,7 +13,7 @@ PACKAGES = Path(__file__).parents[2]
 TEXT = (PACKAGES / "plstm-config" / "docs" / "layers.md").read_text(encoding="utf-8")
 FOLDER = Path(reference.__file__).parent
 # those of the ops, whose equations stand in their own docstrings, and the machinery around the formulas
-NOT_FORMULAS = {"__init__", "_activations", "_contractions", "_modules"}
+NOT_FORMULAS = {"__init__", "_activations", "_checks", "_contractions", "_modules"}
 FORMULAS = sorted(
     path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_FORMULAS and not path.stem.startswith("_plstm")
 )

@@ -77,11 +77,12 @@ def check_on_graph(kind: Kind, owner: str, graph: Any, edge_attr: Any) -> None:
         edge_attr: what was given as features of its edges, or None.
 
     Raises:
-        ValueError: if a module on graphs gets none, or another one gets some.
+        TypeError: if a module on graphs gets none.
+        ValueError: if another one gets some.
     """
     if kind == "graph":
         if graph is None:
-            raise ValueError(f"graph: expected a DagTopology or an edge_index for {owner}, got None")
+            raise TypeError("graph: expected a DagTopology or an edge_index [2,E], got NoneType")
     elif graph is not None or edge_attr is not None:
         given, value = ("graph", graph) if graph is not None else ("edge_attr", edge_attr)
         raise ValueError(f"{given}: expected None, since {owner} is not on graphs, got {type(value).__name__}")

@@ -62,8 +62,9 @@ class Context:
             name: its class, for the message.
 
         Raises:
-            ValueError: something for sequences is asked of a module that is not on sequences, a graph is given to one
-                that is not on graphs, or none to one that is.
+            TypeError: no graph is given to a module on graphs.
+            ValueError: something for sequences is asked of a module that is not on sequences, or a graph is given to
+                one that is not on graphs.
         """
         check_sequence(kind, name, self._sequence_requests())
         check_on_graph(kind, name, self.graph, self.edge_attr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import plstm_jax.layers
 import plstm_jax.models  # the three hold the formulas
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.base import Config
-from plstm_config.checks import check_sequence
+from plstm_config.checks import check_features, check_sequence
 from plstm_config.options import check_cu_seqlens
 from plstm_config.parameters import Repeated
 from plstm_config.weights import array_infos, check_weights
@@ -180,10 +181,12 @@ def enter(
         TypeError: if the graph is none.
         ValueError: if the module cannot do what is asked.
     """
-    topology = None if graph is None else as_topology(graph, x.shape[0])
-    context = Context(graph=topology, edge_attr=edge_attr, cu_seqlens=_borders(cu_seqlens, x), **more)
+    context = Context(graph=graph, edge_attr=edge_attr, cu_seqlens=cu_seqlens, **more)
     context.check(kind_of(config), _name(config))
-    return jnp.asarray(x), context
+    if graph is not None:
+        check_features(x, "N D", config.input_dim)  # type: ignore[attr-defined]  # as every module on graphs has it
+        context = replace(context, graph=as_topology(graph, x.shape[0]))
+    return jnp.asarray(x), replace(context, cu_seqlens=_borders(cu_seqlens, x))
 
 
 def _borders(cu_seqlens: Any, x: Array) -> Any:

@@ -63,8 +63,9 @@ class Context:
         """Refuse what a module cannot do.
 
         Raises:
-            ValueError: something for sequences is asked of a module that is not on sequences, a graph is given to one
-                that is not on graphs, or none to one that is.
+            TypeError: no graph is given to a module on graphs.
+            ValueError: something for sequences is asked of a module that is not on sequences, or a graph is given to
+                one that is not on graphs.
         """
         kind, name = kind_of(module), type(module).__name__
         if kind != "sequence":

@@ -11,7 +11,19 @@ from plstm_config.shapes import PLSTM_1D_STEP
 
 from .. import golden
 from ..tolerances import assert_close, assert_within, rms
-from . import composition, errors, files, isolation, long_range, modules, sequences, signatures, steps, truth
+from . import (
+    composition,
+    errors,
+    files,
+    isolation,
+    long_range,
+    module_errors,
+    modules,
+    sequences,
+    signatures,
+    steps,
+    truth,
+)
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
 from .draws import Case
@@ -40,7 +52,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
         "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
-        "stepped_layers", "packed_layers", "files".
+        "stepped_layers", "packed_layers", "module_errors", "files".
 
     Examples:
         >>> from plstm_testing.conformance import all_checks
@@ -71,6 +83,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "models": modules.checks(adapter, "models"),
         "stepped_layers": sequences.step_checks(adapter),
         "packed_layers": sequences.packed_checks(adapter),
+        "module_errors": module_errors.checks(adapter),
         "files": files.checks(adapter),
     }
     return found | {group: [Check(name, run) for name, run in named] for group, named in of_modules.items()}

@@ -83,6 +83,17 @@ class OtherFiles(NumpyAdapter):
             raise ValueError("folder: expected other weights, got these") from error
 
 
+class OtherErrors(NumpyAdapter):
+    """Refuses in words of its own."""
+
+    def run_module(self, call: ModuleCall) -> Result:
+        """The answer, or an error that names nothing."""
+        try:
+            return super().run_module(call)
+        except (TypeError, ValueError) as error:
+            raise ValueError("module: expected another input, got this one") from error
+
+
 def option(name: str, other: Callable[[Any], Any]) -> Rewrite:
     """A module that reads an option wrongly, where it has the option."""
 
@@ -245,6 +256,11 @@ def zeroed_biases(config: Any, arrays: dict[str, Array]) -> tuple[Any, dict[str,
     return config, {name: 0.0 * array if name.endswith("bias") else array for name, array in arrays.items()}
 
 
+def cut_to_fit(call: ModuleCall, x: Array) -> Array:
+    """Features that nothing reads are dropped in silence."""
+    return x[..., : getattr(call.config, "input_dim", None)]
+
+
 def swallow(folder: Path) -> None:
     """The error loses what it named."""
 
@@ -300,6 +316,14 @@ MODULE_MUTANTS: tuple[ModuleMutant, ...] = (
     ModuleMutant("neighbours_seen", "packed_layers", OtherResults(joined)),
     ModuleMutant("neighbours_multiplied_by_zero", "packed_layers", OtherResults(leaky)),
     ModuleMutant("rows_by_sequence", "packed_layers", OtherResults(cache_entry("state", sequence_major))),
+    ModuleMutant("words_of_its_own", "module_errors", OtherErrors()),
+    ModuleMutant("features_dropped", "module_errors", OtherCalls(inputs("x", cut_to_fit))),
+    ModuleMutant(
+        "features_of_edges_unread",
+        "module_errors",
+        OtherCalls(lambda call: replace(call, inputs={n: a for n, a in call.inputs.items() if n != "edge_attr"})),
+        "graph_P",
+    ),
     ModuleMutant("transposed", "files", OtherFiles(transposed_head)),
     ModuleMutant("config_changed", "files", OtherFiles(other_dtype)),
     ModuleMutant("biases_lost", "files", OtherFiles(zeroed_biases)),

@@ -173,12 +173,12 @@ def checks(adapter: Adapter, group: str) -> Iterator[tuple[str, Callable[[], Non
 
 
 def _forward(call: ModuleCall) -> tuple[Array, Mapping[str, Array]]:
-    keywords = {**call.keywords, "return_cache": True}
+    has_cache = reference.kind_of(call.config) == "sequence"
     if call.method == "step":
         (x,) = call.inputs.values()
         return reference.step(call.config, call.parameters, x, call.keywords.get("cache"))
-    output, after = reference.apply(call.config, call.parameters, *call.inputs.values(), **keywords)
-    return output, after
+    run = partial(reference.apply, call.config, call.parameters, *call.inputs.values())
+    return run(**{**call.keywords, "return_cache": True}) if has_cache else (run(**call.keywords), {})
 
 
 def _is_float(array: Any) -> bool:

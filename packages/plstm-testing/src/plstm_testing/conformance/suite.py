@@ -84,6 +84,11 @@ def test_packed_layers(check: Check) -> None:
     check.run()
 
 
+def test_module_errors(check: Check) -> None:
+    """Modules refuse bad input in the same words everywhere."""
+    check.run()
+
+
 def test_files(check: Check) -> None:
     """Folders with config and weights are written and read as the format says, and refused if they are damaged."""
     check.run()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from plstm_config import pLSTM1DLayerConfig
+from plstm_config.checks import check_cache
 
 from ._contractions import Array
 from ._interaction import Reading, finish, merge, normalize_heads, split
@@ -23,6 +24,8 @@ def layer_1d(module: Module, x: Array, context: Context) -> tuple[Array, Cache]:
 
         y = outprojection(mhnorm(plstm_1d(query, key, value, source, transition, mark, direct))) + passthrough
     """
+    if context.cache is not None:
+        check_cache(context.cache, ("state", "window") if module.has("conv") else ("state",), len(x))
     convolved, window = _convolve(module, x, context.cache)
     reading = Reading(module, x, convolved)
     arguments = reading.projections() | {name: reading.part(name, letter) for name, letter in _GATES.items()}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config.checks import check_degrees, check_edge_attr, check_no_edge_attr, check_topology
 from plstm_config.topology import DagTopology
 
 from ._activations import activation
@@ -26,6 +27,8 @@ def layer_graph(module: Module, x: Array, context: Context) -> tuple[Array, Cach
     """
     config, topology = module.config, as_topology(context.graph, len(x), module.config.mode)
     heads, slots = config.num_heads, config.max_edges
+    check_no_edge_attr(context.edge_attr)
+    check_degrees(topology.in_degree, topology.out_degree, slots)
     out_rank, in_rank = _ranks(topology.edges[:, 0]), _ranks(topology.edges[:, 1])
     if config.edge_slots == "swapped":
         out_rank, in_rank = in_rank, out_rank
@@ -47,6 +50,7 @@ def layer_graph_edge(module: Module, x: Array, context: Context) -> tuple[Array,
     A transition reads both edges and the node that they share, or the tail of the incoming edge.
     """
     config, topology = module.config, as_topology(context.graph, len(x), module.config.mode)
+    check_edge_attr(context.edge_attr, topology.num_input_edges, config.edge_input_dim)
     given = np.zeros((topology.num_input_edges, 0)) if context.edge_attr is None else context.edge_attr
     features, edges = given[topology.edge_order], topology.edges.tolist()
     end = {"shared": 1, "tail": 0}[config.transition_node]
@@ -62,9 +66,10 @@ def layer_graph_edge(module: Module, x: Array, context: Context) -> tuple[Array,
 
 def as_topology(graph: Any, num_nodes: int, mode: Any) -> DagTopology:
     """A graph as a topology of the wanted mode: given as such, or as an edge index [2,E]."""
-    if isinstance(graph, DagTopology):
-        return graph.with_mode(mode)
-    return DagTopology.from_edge_index(num_nodes, graph, mode)
+    if isinstance(graph, np.ndarray):
+        return DagTopology.from_edge_index(num_nodes, graph, mode)
+    check_topology(graph, num_nodes, DagTopology)
+    return graph.with_mode(mode)
 
 
 def _run(module: Module, x: Array, topology: DagTopology, source: Array, transition: Array, mark: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from plstm_config.base import Config
 from plstm_config.parameters import Repeated, parameter_tree
 
+from ._checks import check_call
 from ._contractions import Array
 
 # What sequences leave behind, by the dotted names of the layers that hold it: "blocks.0.interaction_module.state".
@@ -155,8 +156,9 @@ def apply(
         The output, or the pair of it and the cache.
 
     Raises:
-        TypeError: if there is no such module.
-        ValueError: if a parameter is missing, unknown or of another shape.
+        TypeError: if there is no such module, or an input has a wrong type.
+        ValueError: if a parameter is missing, unknown or of another shape, if inputs do not fit the config, or if the
+            module cannot do what is asked.
 
     Examples:
         >>> import numpy as np, plstm_config
@@ -172,6 +174,8 @@ def apply(
         raise TypeError(f"config: expected one of {known}, got {type(config).__name__}")
     module = Module(config, _checked(config, parameters))
     x, edge_attr = _input(x), None if edge_attr is None else _input(edge_attr)
+    used = {"cache": cache is not None, "return_cache": return_cache, "cu_seqlens": cu_seqlens is not None}
+    check_call(config, x, graph, edge_attr, cu_seqlens, [name for name, is_used in used.items() if is_used])
     if cu_seqlens is None:
         output, after = module.run(x, Context(cache, graph, edge_attr))
     else:
@@ -203,7 +207,9 @@ def step(
         >>> output.shape, sorted(cache)
         ((2, 8), ['state', 'window'])
     """
-    output, after = apply(config, parameters, np.asarray(x)[:, None], cache=cache, return_cache=True)
+    x = np.asarray(x)
+    check_call(config, x, None, None, None, ["step"])
+    output, after = apply(config, parameters, x[:, None], cache=cache, return_cache=True)
     return output[:, 0], after
 
 
