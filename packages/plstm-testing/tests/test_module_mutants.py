@@ -32,7 +32,9 @@ def test_honest_adapter_passes(group):
 
 
 @pytest.mark.parametrize("mutant", MODULE_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
-def test_mutant_is_caught(mutant):
+def test_mutant_is_caught(mutant, monkeypatch):
+    """By what backends that compile are asked for, which is less than others are."""
+    monkeypatch.setattr(mutant.adapter, "compiles", True, raising=False)
     with_gradients = "gradient" in mutant.name
     checks = [
         check

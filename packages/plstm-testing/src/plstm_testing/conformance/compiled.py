@@ -1,0 +1,59 @@
+"""Which of the checks a backend is asked for where each costs a compilation.
+
+Compiling takes a hundred times what the tiny programs of the suite take, so what one program proves is not asked of a
+second one. Every case is asked for in float64, where faults are easiest to tell from rounding. Lower precision takes
+turns over the cases, except where range and rounding are what a case is about. What "auto" resolves to has been asked
+for by its own name.
+"""
+
+import zlib
+from typing import Any
+
+from .adapter import Adapter
+
+WIDEST = "float64"
+# Parts of the names of cases that are asked for in every dtype.
+ABOUT_NUMBERS = ("special", "huge", "default")
+
+
+class Thorough:
+    """A backend that compiles, asked for everything that any other is asked for.
+
+    Args:
+        adapter: the backend.
+    """
+
+    compiles = False
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
+
+def compiles(adapter: Adapter) -> bool:
+    """Whether a backend is asked for as few programs as prove it right."""
+    return bool(getattr(adapter, "compiles", False))
+
+
+def is_asked(adapter: Adapter, form: str, dtype: str, case: str) -> bool:
+    """Whether a backend is asked for a case in a dtype.
+
+    Args:
+        adapter: the backend.
+        form: the implementation of an op, or the group of a module: turns differ from one to the next.
+        dtype: one of the dtypes of the adapter.
+        case: name of the case.
+
+    Returns:
+        Always true of backends that do not compile.
+    """
+    lower = [one for one in adapter.dtypes if one != WIDEST]
+    if not compiles(adapter) or dtype not in lower or len(lower) == len(adapter.dtypes):
+        return True
+    if form == "auto" and any(adapter.implementations.values()):
+        return False
+    # by name, so that a further case moves no turn
+    turn = zlib.crc32(f"{form}-{case}".encode()) % len(lower)
+    return dtype == lower[turn] or any(part in case for part in ABOUT_NUMBERS)
