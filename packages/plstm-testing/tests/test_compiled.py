@@ -8,10 +8,10 @@ from plstm_testing.conformance.numpy_adapter import NumpyAdapter
 
 
 class Compiling(NumpyAdapter):
-    """Two forms of everything, in three dtypes."""
+    """Three forms of everything, in three dtypes."""
 
     compiles = True
-    implementations = dict.fromkeys(NumpyAdapter.ops, ("recurrent", "chunkwise"))
+    implementations = dict.fromkeys(NumpyAdapter.ops, ("recurrent", "chunkwise", "parallel"))
     dtypes = ("float64", "float32", "bfloat16")
 
 
@@ -22,21 +22,27 @@ def asked(adapter, group="values"):
 EVERYTHING = asked(Thorough(Compiling()))
 
 
-def test_every_case_is_asked_for_in_every_form_in_float64_and_lower_precision():
+FORMS, LOWER = ("recurrent", "chunkwise", "parallel"), ("float32", "bfloat16")
+
+
+def test_every_case_is_asked_for_in_every_form_in_float64_and_in_every_dtype():
     names = set(asked(Compiling()))
     assert names < set(EVERYTHING)
     for name in EVERYTHING:
-        if "-float64-" in name:
+        op, form, dtype, case = name.split("-", 3)
+        if dtype == "float64":
             assert name in names
-            lower = {name.replace("float64", dtype) for dtype in ("float32", "bfloat16")} & names
-            everywhere = any(part in name.split("-", 3)[-1] for part in ABOUT_NUMBERS)
-            assert len(lower) == (0 if "-auto-" in name else 2 if everywhere else 1), name
+        elif form == "auto":
+            assert name not in names
+        else:
+            found = [one for one in FORMS if f"{op}-{one}-{dtype}-{case}" in names]
+            assert len(found) == (len(FORMS) if any(part in case for part in ABOUT_NUMBERS) else 1), name
 
 
-def test_both_lower_dtypes_get_their_share():
-    names = asked(Compiling())
-    shares = [sum(f"-{dtype}-" in name for name in names) for dtype in ("float32", "bfloat16")]
-    assert max(shares) < 1.2 * min(shares)
+@pytest.mark.parametrize("dtype", LOWER)
+def test_every_form_gets_its_share(dtype):
+    shares = [sum(f"-{form}-{dtype}-" in name for name in asked(Compiling())) for form in FORMS]
+    assert max(shares) < 1.5 * min(shares)
 
 
 @pytest.mark.parametrize("group", ["sharing", "layouts", "composition", "isolation", "long_range"])

@@ -131,8 +131,8 @@ class Adapter(Protocol):
         module_classes: config classes of the modules that the backend has.
         golden_kinds: kinds of golden modules that the backend can load from the original's weights.
         compiles: whether each kind of call costs a compilation; may be left out. If so, modules are asked for outputs
-            and derivatives together, instead of once for each, and for sequences in pieces in float64 only; dtypes
-            below float64 take turns over the cases, and "auto" is asked for in float64.
+            and derivatives together, instead of once for each, and for sequences in pieces in float64 only; below
+            float64, forms and modules take turns over the cases, and "auto" is asked for in float64.
     """
 
     name: str

@@ -197,8 +197,9 @@ def _value_checks(adapter: Adapter) -> Iterator[Check]:
         for device in adapter.devices:
             prefix = op if device == adapter.devices[0] else f"{op}-{device}"
             for implementation in implementations(adapter, op):
+                named = tuple(adapter.implementations.get(op, ()))
                 for dtype, case in product(adapter.dtypes, cases(op)):
-                    if is_asked(adapter, implementation, dtype, case.name):
+                    if is_asked(adapter, dtype, case.name, implementation, named):
                         name = f"{prefix}-{implementation}-{dtype}-{case.name}"
                         yield Check(name, partial(check_case, adapter, case, implementation, dtype, device))
 

@@ -1,12 +1,13 @@
 """Which of the checks a backend is asked for where each costs a compilation.
 
 Compiling takes a hundred times what the tiny programs of the suite take, so what one program proves is not asked of a
-second one. Every case is asked for in float64, where faults are easiest to tell from rounding. Lower precision takes
-turns over the cases, except where range and rounding are what a case is about. What "auto" resolves to has been asked
-for by its own name.
+second one. Every case is asked for in float64, where faults are easiest to tell from rounding. In lower precision, the
+forms of an op take turns over its cases, and modules see the dtypes in turn, except where range and rounding are what a
+case is about. What "auto" resolves to has been asked for by its own name.
 """
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from .adapter import Adapter
@@ -37,14 +38,15 @@ def compiles(adapter: Adapter) -> bool:
     return bool(getattr(adapter, "compiles", False))
 
 
-def is_asked(adapter: Adapter, form: str, dtype: str, case: str) -> bool:
+def is_asked(adapter: Adapter, dtype: str, case: str, form: str = "", forms: Sequence[str] = ()) -> bool:
     """Whether a backend is asked for a case in a dtype.
 
     Args:
         adapter: the backend.
-        form: the implementation of an op, or the group of a module: turns differ from one to the next.
         dtype: one of the dtypes of the adapter.
         case: name of the case.
+        form: the implementation, one of `forms` or "auto"; modules have none.
+        forms: the implementations of an op that the backend names.
 
     Returns:
         Always true of backends that do not compile.
@@ -52,8 +54,9 @@ def is_asked(adapter: Adapter, form: str, dtype: str, case: str) -> bool:
     lower = [one for one in adapter.dtypes if one != WIDEST]
     if not compiles(adapter) or dtype not in lower or len(lower) == len(adapter.dtypes):
         return True
-    if form == "auto" and any(adapter.implementations.values()):
+    if forms and form not in forms:
         return False
-    # by name, so that a further case moves no turn
-    turn = zlib.crc32(f"{form}-{case}".encode()) % len(lower)
-    return dtype == lower[turn] or any(part in case for part in ABOUT_NUMBERS)
+    if any(part in case for part in ABOUT_NUMBERS):
+        return True
+    turn = zlib.crc32(case.encode()) + lower.index(dtype)  # by name, so that a further case moves no turn
+    return forms.index(form) == turn % len(forms) if forms else turn % len(lower) == 0

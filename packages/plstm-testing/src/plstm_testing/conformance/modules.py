@@ -161,7 +161,7 @@ def checks(adapter: Adapter, group: str) -> Iterator[tuple[str, Callable[[], Non
             suffix = "" if device == adapter.devices[0] else f"-{device}"
             for dtype in DTYPES:
                 with_derivative = dtype == "float64" and compiles(adapter)
-                if dtype in adapter.dtypes and not with_derivative and is_asked(adapter, group, dtype, case.name):
+                if dtype in adapter.dtypes and not with_derivative and is_asked(adapter, dtype, case.name):
                     yield (
                         f"{case.name}-{dtype}{suffix}",
                         partial(check_output, adapter, group, case.name, dtype, device),

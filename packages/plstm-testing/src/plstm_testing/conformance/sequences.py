@@ -144,7 +144,7 @@ def step_checks(adapter: Adapter) -> Iterator[tuple[str, Callable[[], None]]]:
     """The checks of steps by name."""
     for group, name in _served(adapter):
         for dtype in DTYPES:
-            if dtype in adapter.dtypes and is_asked(adapter, group, dtype, name):
+            if dtype in adapter.dtypes and is_asked(adapter, dtype, name):
                 yield f"{name}-steps-{dtype}", partial(check_steps, adapter, group, name, dtype)
             # every length of a piece is a program of its own; types of caches are seen step by step
             if dtype in adapter.dtypes and (dtype == "float64" or not compiles(adapter)):
