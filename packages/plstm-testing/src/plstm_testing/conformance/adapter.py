@@ -132,7 +132,8 @@ class Adapter(Protocol):
         golden_kinds: kinds of golden modules that the backend can load from the original's weights.
         compiles: whether each kind of call costs a compilation; may be left out. If so, modules are asked for outputs
             and derivatives together, instead of once for each, and for sequences in pieces in float64 only; below
-            float64, forms and modules take turns over the cases, and "auto" is asked for in float64.
+            float64, forms take turns over the cases and modules are asked for in the lowest dtype, and "auto" is asked
+            for in float64.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Which of the checks a backend is asked for where each costs a compilation.
 
 Compiling takes a hundred times what the tiny programs of the suite take, so what one program proves is not asked of a
-second one. Every case is asked for in float64, where faults are easiest to tell from rounding. In lower precision, the
-forms of an op take turns over its cases, and modules see the dtypes in turn, except where range and rounding are what a
-case is about. What "auto" resolves to has been asked for by its own name.
+second one. Every case is asked for in float64, where faults are easiest to tell from rounding. In lower precision the
+forms of an op take turns over its cases, except where range and rounding are what a case is about, and modules are
+asked for in the lowest only. What "auto" resolves to has been asked for by its own name.
 """
 
 import zlib
@@ -38,25 +38,37 @@ def compiles(adapter: Adapter) -> bool:
     return bool(getattr(adapter, "compiles", False))
 
 
-def is_asked(adapter: Adapter, dtype: str, case: str, form: str = "", forms: Sequence[str] = ()) -> bool:
-    """Whether a backend is asked for a case in a dtype.
+def is_asked(adapter: Adapter, dtype: str, case: str, form: str, forms: Sequence[str]) -> bool:
+    """Whether a backend is asked for a case of an op in a dtype.
 
     Args:
         adapter: the backend.
         dtype: one of the dtypes of the adapter.
         case: name of the case.
-        form: the implementation, one of `forms` or "auto"; modules have none.
-        forms: the implementations of an op that the backend names.
+        form: the implementation, one of `forms` or "auto".
+        forms: the implementations of the op that the backend names.
 
     Returns:
         Always true of backends that do not compile.
     """
     lower = [one for one in adapter.dtypes if one != WIDEST]
-    if not compiles(adapter) or dtype not in lower or len(lower) == len(adapter.dtypes):
+    if not (compiles(adapter) and forms) or dtype not in lower or len(lower) == len(adapter.dtypes):
         return True
-    if forms and form not in forms:
+    if form not in forms:
         return False
-    if any(part in case for part in ABOUT_NUMBERS):
-        return True
     turn = zlib.crc32(case.encode()) + lower.index(dtype)  # by name, so that a further case moves no turn
-    return forms.index(form) == turn % len(forms) if forms else turn % len(lower) == 0
+    return forms.index(form) == turn % len(forms) or any(part in case for part in ABOUT_NUMBERS)
+
+
+def module_dtypes(adapter: Adapter, dtypes: Sequence[str]) -> tuple[str, ...]:
+    """The dtypes in which a backend is asked for its modules.
+
+    Args:
+        adapter: the backend.
+        dtypes: from the widest to the lowest; what lies between shows no fault that neither of the two shows.
+
+    Returns:
+        Those that the backend has, or of these the first and the last.
+    """
+    served = tuple(dtype for dtype in dtypes if dtype in adapter.dtypes)
+    return (served[0], served[-1]) if compiles(adapter) and len(served) > 2 else served

@@ -16,7 +16,7 @@ from ..finite_differences import directional_derivative
 from ..tolerances import assert_close, tolerance
 from . import truth
 from .adapter import Adapter, Array, ModuleCall, Result
-from .compiled import compiles, is_asked
+from .compiled import compiles, module_dtypes
 from .layer_cases import layer_cases
 from .model_cases import model_cases
 from .module_draws import ModuleCase, seeded, with_dtype
@@ -159,9 +159,8 @@ def checks(adapter: Adapter, group: str) -> Iterator[tuple[str, Callable[[], Non
             continue
         for device in adapter.devices:
             suffix = "" if device == adapter.devices[0] else f"-{device}"
-            for dtype in DTYPES:
-                with_derivative = dtype == "float64" and compiles(adapter)
-                if dtype in adapter.dtypes and not with_derivative and is_asked(adapter, dtype, case.name):
+            for dtype in module_dtypes(adapter, DTYPES):
+                if not (dtype == "float64" and compiles(adapter)):
                     yield (
                         f"{case.name}-{dtype}{suffix}",
                         partial(check_output, adapter, group, case.name, dtype, device),
