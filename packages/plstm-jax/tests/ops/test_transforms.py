@@ -170,14 +170,14 @@ def test_vmap_is_a_batch(draw, jit, op, implementation, options, sizes):
     assert_same(jit(jax.vmap(single))(arguments), jit(run)(arguments), "output")
 
 
-def test_vmap_of_vmap_compiles(draw):
+def test_vmap_of_vmap_compiles(draw, jit):
     """Optimized and not too small: there the compiler limits the number of axes of a product."""
     arguments = draw("plstm_2d_oriented", dtype="float32", X=6, Y=5, DK=4, DV=4, **MATRICES | {"JQ": 2, "JV": 2})
 
     def gradient(arguments):
         return jax.grad(lambda x: jnp.sum(ops.plstm_2d_oriented(**x, implementation="parallel") ** 2))(arguments)
 
-    single = jax.jit(gradient)(arguments)
+    single = jit(gradient)(arguments)
     several = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, 2, *x.shape)), arguments)
     found = jax.jit(jax.vmap(jax.vmap(gradient)))(several)
     for name, expected in single.items():
