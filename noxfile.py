@@ -304,7 +304,7 @@ def release(session: nox.Session, package: str) -> None:
         wheels = [wheel_of(session, one, scratch) for one in sources]
         python = environment(session, scratch / "environment", [wheel, *wheels], extras=EXTRAS_FOR_TESTS)
         where = ("--root", str(folder.parents[1]), "--out", str(scratch))
-        step("test", folder.name, *where, "--python", python, "--against", against)
+        step("test", folder.name, *where, "--python", python, "--against", against, "--numprocesses", "2")
     step("finish", package, *session.posargs)
 
 

@@ -32,14 +32,13 @@ def test_honest_adapter_passes(group):
 
 
 @pytest.mark.parametrize("mutant", MODULE_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
-def test_mutant_is_caught(mutant):
-    with_gradients = "gradient" in mutant.name
-    checks = [
-        check
-        for check in all_checks(mutant.adapter)[mutant.group]
-        if check.name.startswith(mutant.cases) and check.name.endswith("-derivative") == with_gradients
-    ]
-    found = next(failures(checks), None)
+def test_mutant_is_caught(mutant, monkeypatch):
+    """By what backends that compile are asked for, which is less than others are."""
+    monkeypatch.setattr(mutant.adapter, "compiles", True, raising=False)
+    checks = [check for check in all_checks(mutant.adapter)[mutant.group] if check.name.startswith(mutant.cases)]
+    derivatives = [check for check in checks if check.name.endswith("-derivative")]  # with the outputs in float64
+    outputs = [] if "gradient" in mutant.name else [check for check in checks if check not in derivatives]
+    found = next(failures([*outputs, *derivatives]), None)
     assert found is not None, f"no check of {mutant.group} notices: {mutant.name}"
     assert "AssertionError" in found
 

@@ -45,8 +45,10 @@ def test_honest_adapter_passes_over_long_ranges():
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.op}-{mutant.name}")
-def test_mutant_is_caught(mutant):
-    mutant.adapter.dtypes = ("float64", "bfloat16")
+def test_mutant_is_caught(mutant, monkeypatch):
+    """By what backends that compile are asked for, which is less than others are."""
+    mutant.adapter.dtypes = ("float64", "float32", "bfloat16")
+    monkeypatch.setattr(mutant.adapter, "compiles", True, raising=False)
     checks = [check for group in GROUPS for check in all_checks(mutant.adapter)[group] if is_checked(check.name)]
     found = next(failures([check for check in checks if check.name.startswith((mutant.op, "op_"))]), None)
     assert found is not None, f"no check of {mutant.op} notices: {mutant.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, TextIO
 
@@ -23,9 +23,16 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_graph": ("recurrent", "parallel"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# A test runs each program once, so time spent on making it fast is lost. What users run is compiled otherwise, so the
-# check itself does without these unless asked.
-QUICK_COMPILATION: Mapping[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# A test runs each program once, so time spent on making it fast is lost, and cutting small programs into parts that are
+# compiled side by side costs a third more. What users run is compiled otherwise, so the check itself does without these
+# unless asked.
+QUICK_COMPILATION: Mapping[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_KEPT = 16  # compiled programs
+_programs: dict[Any, Callable[..., Any]] = {}
 
 
 def run_checks(
@@ -113,7 +120,7 @@ def run_op(call: OpCall, *, quick: bool = False) -> Result:
         state_dtype = "float64" if call.dtype == "float64" else "float32"
         arguments = {name: _to_device(value, call.dtype_of(name)) for name, value in call.arguments.items()}
         weights = _to_device(call.cotangent, call.dtype), _to_device(call.cotangent_state, state_dtype)
-        result, gradients = _run(call, arguments, weights, _compiler_options() if quick else None)
+        result, gradients = _run(call, arguments, weights, quick=quick)
         output, state = result if call.returns_state else (result, None)
         return Result(
             output=_array(output),
@@ -124,29 +131,54 @@ def run_op(call: OpCall, *, quick: bool = False) -> Result:
         )
 
 
-def _run(
-    call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any], options: dict[str, Any] | None
-) -> tuple[Any, Any]:
+def _run(call: OpCall, arguments: dict[str, Any], weights: tuple[Any, Any], *, quick: bool) -> tuple[Any, Any]:
     """Result and gradients; None for the gradients where no cotangent is given."""
     # What has no dtype to differentiate by is part of the program, and so are the keywords.
     fixed = {name: value for name, value in arguments.items() if not _is_differentiable(value)}
     leaves = {name: value for name, value in arguments.items() if name not in fixed}
+    program = _program(call, fixed, quick=quick)
+    return (program(leaves), None) if call.cotangent is None else program(leaves, weights)
+
+
+def _program(call: OpCall, fixed: dict[str, Any], *, quick: bool) -> Callable[..., Any]:
+    """A compiled function of the arrays of a call; those of the last calls are kept for other numbers."""
+    places = (sorted(given.items()) for given in (fixed, call.same, call.keywords))
+    key = (call.op, call.cotangent is None, quick, *(_hashable(name, value) for of in places for name, value in of))
+    try:
+        program = _programs.pop(key, None)
+    except TypeError:  # something that no op takes
+        return _compiled(call, fixed, quick=quick)
+    _programs[key] = program = program or _compiled(call, fixed, quick=quick)
+    if len(_programs) > _KEPT:
+        del _programs[next(iter(_programs))]
+    return program
+
+
+def _hashable(name: str, value: Any) -> Any:
+    """What tells a value from any other; True from 1, too."""
+    if isinstance(value, np.ndarray):
+        return name, value.shape, value.dtype, value.tobytes()
+    return name, type(value), value
+
+
+def _compiled(call: OpCall, fixed: dict[str, Any], *, quick: bool) -> Callable[..., Any]:
+    op, same, keywords = getattr(ops, call.op), call.same, call.keywords
+    returns_state = call.returns_state
 
     def function(leaves: dict[str, Any]) -> Any:
         given = {**fixed, **leaves}
-        given |= {name: given[source] for name, source in call.same.items()}
-        return getattr(ops, call.op)(**given, **call.keywords)
+        given |= {name: given[source] for name, source in same.items()}
+        return op(**given, **keywords)
 
     def differentiate(leaves: dict[str, Any], weights: tuple[Any, Any]) -> tuple[Any, Any]:
         result, pull_back = jax.vjp(function, leaves)
-        if not call.returns_state:
+        if not returns_state:
             return result, pull_back(weights[0])[0]
         state_weights = jax.tree.map(jnp.zeros_like, result[1]) if weights[1] is None else weights[1]
         return result, pull_back((weights[0], state_weights))[0]
 
-    if call.cotangent is None:
-        return jax.jit(function, compiler_options=options)(leaves), None
-    return jax.jit(differentiate, compiler_options=options)(leaves, weights)
+    options = _compiler_options() if quick else None
+    return jax.jit(function if call.cotangent is None else differentiate, compiler_options=options)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -27,9 +28,11 @@ _KEPT = 16  # compiled programs of modules
 def set_up() -> None:
     """Keep compiled programs on disk, and let no backend rely on what JAX promotes unasked.
 
-    Most of the time goes into compiling. Many calls lead to the same program ("auto" to that of what it chooses), and
-    several processes may share the work.
+    Most of the time goes into tracing and compiling. Many calls lead to the same program ("auto" to that of what it
+    chooses), and several processes may share the work. What tracing makes and drops without circles the collector of
+    circles need not look through again and again.
     """
+    gc.set_threshold(50_000, 20, 100)
     place = Path(tempfile.gettempdir()) / f"plstm-jax-{jax.__version__}"
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

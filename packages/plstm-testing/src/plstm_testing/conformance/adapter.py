@@ -131,7 +131,9 @@ class Adapter(Protocol):
         module_classes: config classes of the modules that the backend has.
         golden_kinds: kinds of golden modules that the backend can load from the original's weights.
         compiles: whether each kind of call costs a compilation; may be left out. If so, modules are asked for outputs
-            and derivatives together, instead of once for each, and for sequences in pieces in float64 only.
+            and derivatives together, instead of once for each, and for sequences in pieces in float64 only; below
+            float64, forms take turns over the cases and modules are asked for in the lowest dtype, and "auto" is asked
+            for in float64.
     """
 
     name: str

@@ -16,7 +16,7 @@ from jaxtyping import install_import_hook
 
 from .adapter import load_adapter
 from .checks import Check, all_checks
-from .modules import compiles
+from .compiled import compiles
 
 # where every call is compiled, the golden modules alone call all layers and models
 _COMPILED_GROUPS = ("values", "golden_ops", "golden_modules")

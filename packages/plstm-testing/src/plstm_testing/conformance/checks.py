@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from . import (
 )
 from .adapter import Adapter, OpCall, Result, Value
 from .cases import OPS, cases
+from .compiled import compiles, is_asked
 from .draws import Case
 from .sharing import sharing_cases
 
@@ -92,6 +94,12 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
 def implementations(adapter: Adapter, op: str) -> tuple[str, ...]:
     """Implementations of an op, "auto" last."""
     return (*adapter.implementations.get(op, ()), "auto")
+
+
+def named_implementations(adapter: Adapter, op: str) -> tuple[str, ...]:
+    """The same without "auto" for a backend that compiles, where it is one of the others: the same program again."""
+    named = tuple(adapter.implementations.get(op, ()))
+    return named if named and compiles(adapter) else implementations(adapter, op)
 
 
 def compare(result: Result, expected: Result, call: OpCall) -> None:
@@ -202,15 +210,16 @@ def _value_checks(adapter: Adapter) -> Iterator[Check]:
         for device in adapter.devices:
             prefix = op if device == adapter.devices[0] else f"{op}-{device}"
             for implementation in implementations(adapter, op):
-                for dtype in adapter.dtypes:
-                    for case in cases(op):
+                named = tuple(adapter.implementations.get(op, ()))
+                for dtype, case in product(adapter.dtypes, cases(op)):
+                    if is_asked(adapter, dtype, case.name, implementation, named):
                         name = f"{prefix}-{implementation}-{dtype}-{case.name}"
                         yield Check(name, partial(check_case, adapter, case, implementation, dtype, device))
 
 
 def _sharing_checks(adapter: Adapter) -> Iterator[Check]:
     for op in OPS:
-        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+        for implementation in named_implementations(adapter, op) if op in adapter.ops else ():
             for case in sharing_cases(op):
                 run = partial(check_case, adapter, case, implementation, "float64", adapter.devices[0])
                 yield Check(f"{op}-{implementation}-{case.name}", run)
@@ -235,7 +244,7 @@ LAYOUT_CASES = {
 
 def _layout_checks(adapter: Adapter) -> Iterator[Check]:
     for op, chosen in LAYOUT_CASES.items():
-        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+        for implementation in named_implementations(adapter, op) if op in adapter.ops else ():
             for case in cases(op):
                 if case.name in chosen:
                     run = partial(check_layout, adapter, case, implementation, adapter.devices[0])
@@ -244,7 +253,7 @@ def _layout_checks(adapter: Adapter) -> Iterator[Check]:
 
 def _composition_checks(adapter: Adapter) -> Iterator[Check]:
     for op, cut in composition.CUTS.items():
-        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+        for implementation in named_implementations(adapter, op) if op in adapter.ops else ():
             for name in cut.cases:
                 run = partial(cut.check, adapter, name, implementation)
                 yield Check(f"{op}-{implementation}-{name}", run)
@@ -252,7 +261,7 @@ def _composition_checks(adapter: Adapter) -> Iterator[Check]:
 
 def _long_range_checks(adapter: Adapter) -> Iterator[Check]:
     for op, found in long_range.CHECKS.items():
-        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+        for implementation in named_implementations(adapter, op) if op in adapter.ops else ():
             for name, check in found.items():
                 yield Check(f"{op}-{implementation}-{name}", partial(check, adapter, implementation))
 
@@ -267,7 +276,7 @@ def _error_checks(adapter: Adapter) -> Iterator[Check]:
 
 def _isolation_checks(adapter: Adapter) -> Iterator[Check]:
     for op in OPS:
-        for implementation in implementations(adapter, op) if op in adapter.ops else ():
+        for implementation in named_implementations(adapter, op) if op in adapter.ops else ():
             for spoilt in isolation.spoilt_cases(op):
                 run = partial(isolation.check_isolation, adapter, spoilt, implementation)
                 yield Check(f"{op}-{implementation}-{spoilt.case.name}", run)

@@ -16,6 +16,7 @@ from ..finite_differences import directional_derivative
 from ..tolerances import assert_close, tolerance
 from . import truth
 from .adapter import Adapter, Array, ModuleCall, Result
+from .compiled import compiles, module_dtypes
 from .layer_cases import layer_cases
 from .model_cases import model_cases
 from .module_draws import ModuleCase, seeded, with_dtype
@@ -36,11 +37,6 @@ def case_named(group: str, name: str) -> ModuleCase:
 def is_module(adapter: Adapter, config: Config) -> bool:
     """Whether a backend has modules of this config's class."""
     return type(config) in adapter.module_classes
-
-
-def compiles(adapter: Adapter) -> bool:
-    """Whether a backend is better asked for outputs and derivatives together."""
-    return bool(getattr(adapter, "compiles", False))
 
 
 def call(case: ModuleCase, dtype: str = "float64", device: str = "cpu", **more: Any) -> ModuleCall:
@@ -163,8 +159,8 @@ def checks(adapter: Adapter, group: str) -> Iterator[tuple[str, Callable[[], Non
             continue
         for device in adapter.devices:
             suffix = "" if device == adapter.devices[0] else f"-{device}"
-            for dtype in DTYPES:
-                if dtype in adapter.dtypes and not (dtype == "float64" and compiles(adapter)):
+            for dtype in module_dtypes(adapter, DTYPES):
+                if not (dtype == "float64" and compiles(adapter)):
                     yield (
                         f"{case.name}-{dtype}{suffix}",
                         partial(check_output, adapter, group, case.name, dtype, device),

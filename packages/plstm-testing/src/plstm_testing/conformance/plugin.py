@@ -9,6 +9,7 @@ import pytest
 
 from .adapter import load_adapter
 from .checks import Check, all_checks
+from .compiled import Thorough
 
 _CHECKS = pytest.StashKey[dict[str, list[Check]]]()
 _SUITE = "plstm_testing.conformance.suite"
@@ -64,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the options."""
     group = parser.getgroup("conformance", "pLSTM conformance suite")
     group.addoption("--conformance-adapter", help="Python file that defines `adapter`")
+    group.addoption(
+        "--conformance-thorough",
+        action="store_true",
+        help="ask backends that compile for every form and dtype of every case, as others are",
+    )
     group.addoption("--conformance-xfail", help="TOML file of expected failures, each with a reason")
 
 
@@ -73,7 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is None:
         raise pytest.UsageError("the conformance suite needs --conformance-adapter FILE")
     try:
-        config.stash[_CHECKS] = all_checks(load_adapter(path))
+        adapter = load_adapter(path)
+        thorough = config.getoption("--conformance-thorough")
+        config.stash[_CHECKS] = all_checks(Thorough(adapter) if thorough else adapter)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
 

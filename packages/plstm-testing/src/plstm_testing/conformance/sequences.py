@@ -11,6 +11,7 @@ import numpy as np
 from .. import reference
 from ..tolerances import assert_close
 from .adapter import Adapter, Array, ModuleCall, Result
+from .compiled import compiles, module_dtypes
 from .module_draws import seeded
 from .modules import (
     DTYPES,
@@ -19,7 +20,6 @@ from .modules import (
     case_named,
     compare_derivative,
     compare_output,
-    compiles,
     evaluate,
     is_module,
     with_directions,
@@ -143,11 +143,10 @@ def compare_cache(result: Result, expected: Result, dtype: str) -> None:
 def step_checks(adapter: Adapter) -> Iterator[tuple[str, Callable[[], None]]]:
     """The checks of steps by name."""
     for group, name in _served(adapter):
-        for dtype in DTYPES:
-            if dtype in adapter.dtypes:
-                yield f"{name}-steps-{dtype}", partial(check_steps, adapter, group, name, dtype)
+        for dtype in module_dtypes(adapter, DTYPES):
+            yield f"{name}-steps-{dtype}", partial(check_steps, adapter, group, name, dtype)
             # every length of a piece is a program of its own; types of caches are seen step by step
-            if dtype in adapter.dtypes and (dtype == "float64" or not compiles(adapter)):
+            if dtype == "float64" or not compiles(adapter):
                 yield f"{name}-pieces-{dtype}", partial(check_pieces, adapter, group, name, dtype)
 
 

@@ -52,6 +52,7 @@ def _run(words: list[str]) -> int:
 
         return main(words[1:])
     require("tyro", "tyro")
+    require("docstring_parser", "docstring-parser")
     from plstm_torch.cli.commands import run
 
     return run(words)

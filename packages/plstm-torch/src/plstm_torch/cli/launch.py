@@ -98,8 +98,8 @@ def _report(world: World) -> Report:
 
 
 def _check(request: Request) -> RunFolder:
-    for module, package in (("matplotlib", "matplotlib"), ("rich", "rich")):
-        require(module, package)
+    require("matplotlib", "matplotlib")
+    require("rich", "rich")
     folder = RunFolder(request.out)
     if not request.resume:
         folder.check_new(overwrite=request.overwrite)
