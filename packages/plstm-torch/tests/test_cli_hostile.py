@@ -125,7 +125,7 @@ STRANGERS = {
     "pLSTMGraphModel": pc.pLSTMGraphModelConfig(input_dim=3, output_dim=2, dim=8, num_heads=2, num_blocks=1),
     "has_head": pc.preset("plstm_vis_tiny", dim=8, num_heads=2, num_blocks=1, num_channels=1, num_classes=0),
     "num_channels": pc.preset("plstm_vis_tiny", dim=8, num_heads=2, num_blocks=1, num_classes=10),
-    "vocab_size": pc.preset("plstm_lm_small", dim=8, num_heads=2, num_blocks=1, vocab_size=7),
+    "vocab_size": pc.preset("plstm_lm_small", embedding_dim=8, num_heads=2, num_blocks=1, vocab_size=7),
     "Linear": pc.LinearConfig(input_dim=8, output_dim=10),
 }
 

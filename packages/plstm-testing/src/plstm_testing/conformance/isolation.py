@@ -51,11 +51,14 @@ class Spoilt:
         case: the arguments.
         own: for each argument, the places [rows, ...] whose gradient is free, and those of the last state that are.
         lost: rows of the batch of which nothing is compared.
+        also_right: the case whose results are as right as those of `case`: the one with zero in a place that only
+            multiplies the zero state that everything starts with.
     """
 
     case: Case
     own: dict[str, Array]
     lost: Array = field(default_factory=lambda: np.zeros(0, int))
+    also_right: Case | None = None
 
 
 def spoilt_cases(op: str) -> Iterator[Spoilt]:
@@ -90,6 +93,15 @@ def check_isolation(adapter: Adapter, spoilt: Spoilt, implementation: str) -> No
     with np.errstate(all="ignore"):
         expected = truth.evaluate(call)
         result: Result = adapter.run_op(call)
+    try:
+        _compare(result, expected, spoilt)
+    except AssertionError:
+        if spoilt.also_right is None:
+            raise
+        _compare(result, truth.evaluate(replace(call, arguments=spoilt.also_right.arguments)), spoilt)
+
+
+def _compare(result: Result, expected: Result, spoilt: Spoilt) -> None:
     leading = 3 if spoilt.case.op.startswith("plstm_2d") else 2
     _compare_reached(result.output, expected.output, leading, "output", spoilt.lost)
     if isinstance(expected.last_state, tuple) and isinstance(result.last_state, tuple):
