@@ -4,18 +4,26 @@ Each example is a target and a seed, and nothing else: what fails is repeated by
 """
 
 import argparse
+import signal
 import sys
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 from files import TARGETS as FILES
+from neighbours import neighbour_targets
 from operations import operation_targets
 
+LONGEST = 120  # seconds that an example may take
 Target = Callable[[np.random.Generator], None]
+
+
+class TooLongError(Exception):
+    """An example did not end in time; of no class that a target or a package expects."""
 
 
 def main() -> int:
@@ -26,11 +34,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one example instead of many")
     parser.add_argument("--first", type=int, default=None, help="where the seeds begin; drawn if it is left out")
     options = parser.parse_args()
-    targets: dict[str, Target] = {**operation_targets(), **FILES}
+    targets: dict[str, Target] = {**operation_targets(), **neighbour_targets(), **FILES}
+    if find_spec("plstm_torch") is not None:  # which has a command line
+        from runs import TARGETS as RUNS
+
+        targets |= RUNS
     chosen = options.target or list(targets)
     if unknown := set(chosen) - set(targets):
         parser.error(f"--target: expected some of {sorted(targets)}, got {sorted(unknown)}")
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _too_long)
     if options.seed is not None:
         return sum(not _holds(name, targets[name], options.seed) for name in chosen)
     first = int(time.time()) if options.first is None else options.first
@@ -38,9 +51,8 @@ def main() -> int:
     seed = first
     while time.monotonic() < end:
         for name in chosen:
-            # cheap targets get as many examples as expensive ones get seconds
-            started = time.monotonic()
-            while time.monotonic() < min(started + 5.0, end):
+            stop = min(time.monotonic() + _seconds(name), end)
+            while time.monotonic() < stop:
                 counts[name] += 1
                 failed[name] += not _holds(name, targets[name], seed)
                 seed += 1
@@ -49,14 +61,26 @@ def main() -> int:
     return min(1, failed.total())
 
 
+def _seconds(name: str) -> float:
+    """Of a turn: what compiles or trains needs many for one example, and the others get many examples all the same."""
+    return 25.0 if name == "runs" else 8.0 if name.startswith("jax") else 3.0
+
+
 def _holds(name: str, target: Target, seed: int) -> bool:
+    signal.alarm(LONGEST)  # what hangs is a finding, too
     try:
         target(np.random.default_rng(seed))
     except Exception:  # whatever a target did not expect is a finding
         traceback.print_exc(limit=-6)
         print(f"replay: python fuzz --target {name} --seed {seed}", flush=True)
         return False
+    finally:
+        signal.alarm(0)
     return True
+
+
+def _too_long(number: int, frame: object) -> None:
+    raise TooLongError(f"expected an end within {LONGEST} seconds")
 
 
 if __name__ == "__main__":

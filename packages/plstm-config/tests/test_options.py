@@ -15,7 +15,7 @@ def test_scale():
         options.check_scale("big")
     with pytest.raises(ValueError, match=r"scale: expected None or a number, got an array of shape \(2,\)"):
         options.check_scale(np.ones(2))
-    for scale in (10**400, -(10**400), math.inf, -math.inf, math.nan):
+    for scale in (10**400, -(10**400), math.inf, -math.inf, math.nan, np.float32("nan"), np.array(np.inf)):
         with pytest.raises(ValueError, match=r"^scale: expected a (number that a float holds|finite number), got"):
             options.check_scale(scale)
     for scale in (1j, True, [1.0], np.array(1j), np.array(True), np.array("1"), np.array(None)):

@@ -85,6 +85,31 @@ def test_other_parameters_than_the_configs_are_not_saved(tmp_path):
     assert not (tmp_path / "folder").exists()
 
 
+def tie_head(model):
+    model.lm_head.weight = model.token_embedding.weight
+
+
+def use_block_twice(model):
+    model.block_stack.blocks[1] = model.block_stack.blocks[0]
+
+
+def share_part(model):
+    first, second = model.block_stack.blocks
+    second.interaction_module.query = first.interaction_module.query
+
+
+@pytest.mark.parametrize("tie", [tie_head, use_block_twice, share_part])
+def test_what_is_tied_by_hand_is_loaded_apart(tmp_path, tie, jit):
+    config = configs.preset("plstm_lm_small", vocab_size=7, embedding_dim=8, num_blocks=2, num_heads=2)
+    module = plstm_nnx.build(config, rngs=nnx.Rngs(0))
+    tie(module)
+    module.eval()
+    plstm_nnx.save_pretrained(module, tmp_path)
+    loaded = plstm_nnx.from_pretrained(tmp_path)
+    tokens = jnp.arange(5)[None]
+    assert jnp.array_equal(jit(lambda x: loaded(x))(tokens), jit(lambda x: module(x))(tokens))
+
+
 def test_dropped_paths_go_on_after_loading(tmp_path):
     config = configs.DropPathConfig(drop_prob=0.5)
     plstm_nnx.save_pretrained(plstm_nnx.build(config, rngs=nnx.Rngs(0)), tmp_path)

@@ -171,6 +171,15 @@ def test_weight_decay_follows_the_table():
     assert not jnp.any(model.bias[...])
 
 
+def test_a_head_of_ones_own_decays_by_its_axes():
+    config = configs.preset("plstm_lm_small", vocab_size=7, embedding_dim=8, num_blocks=1, num_heads=2)
+    model = plstm_nnx.build(config, rngs=nnx.Rngs(0))
+    model.lm_head = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
+    mask = plstm_nnx.weight_decay_mask(model)
+    assert (mask["lm_head"]["kernel"], mask["lm_head"]["bias"]) == (True, False)
+    assert (mask["token_embedding"]["weight"], mask["post_blocks_norm"]["scale"]) == (True, False)
+
+
 def test_all_of_this_holds_in_tree_mode():
     graph_mode_only = "optimizer_of_nnx"  # which changes models in place, and that is what graph mode is
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(Path(__file__))]

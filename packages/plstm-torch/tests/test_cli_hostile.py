@@ -12,7 +12,10 @@ import time
 from functools import partial
 
 import pytest
+import torch
 
+import plstm_config as pc
+from plstm_torch import build, from_pretrained, save_pretrained
 from plstm_torch.cli import app
 
 MODEL = ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "4", "--device", "cpu", "--threads", "1"]
@@ -106,6 +109,61 @@ def test_a_run_folder_cannot_lead_out_of_the_root(run, graphs, shapes, tmp_path)
     code, _, err = run("eval", path.parent, "--root", shapes)
     assert code == 2
     assert "dataset: expected a name of letters" in err
+
+
+@pytest.fixture
+def text(run, tmp_path):
+    """A run of text of two steps, and the text."""
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"to be, or not to be, that is the question. " * 20)
+    words = ("--dim", 8, "--heads", 2, "--blocks", 1, "--context-length", 16, "--steps", 2, "--threads", 1)
+    assert run("train", "text", file, *words, "--sample-length", 0, "--out", tmp_path / "text")[0] == 0
+    return tmp_path / "text", file
+
+
+STRANGERS = {
+    "pLSTMGraphModel": pc.pLSTMGraphModelConfig(input_dim=3, output_dim=2, dim=8, num_heads=2, num_blocks=1),
+    "has_head": pc.preset("plstm_vis_tiny", dim=8, num_heads=2, num_blocks=1, num_channels=1, num_classes=0),
+    "num_channels": pc.preset("plstm_vis_tiny", dim=8, num_heads=2, num_blocks=1, num_classes=10),
+    "vocab_size": pc.preset("plstm_lm_small", embedding_dim=8, num_heads=2, num_blocks=1, vocab_size=7),
+    "Linear": pc.LinearConfig(input_dim=8, output_dim=10),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_another_model_in_a_run_folder_is_one_line(run, digits, text, kind):
+    folder, file = text
+    for words in (("eval", digits), ("eval", folder, "--file", file), ("generate", folder)):
+        save_pretrained(build(STRANGERS[kind]), words[1])
+        code, _, err = run(*words)
+        assert code == 2
+        assert "config.json: " in err
+        assert ": expected " in err
+
+
+def test_a_model_that_cannot_read_what_is_measured_is_one_line(run, digits):
+    config = from_pretrained(digits).config
+    save_pretrained(build(pc.change(config, {"resolution": (16, 16), "pos_embed.allow_interpolation": False})), digits)
+    code, _, err = run("eval", digits)
+    assert code == 2
+    assert "cannot measure the model in" in err
+
+
+def test_weights_that_are_no_numbers_are_one_line_and_no_measure(run, digits, text):
+    folder, file = text
+    for path in (digits, folder):
+        model = from_pretrained(path)
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, torch.nan)
+        save_pretrained(model, path)
+    for words in (("eval", digits), ("eval", digits, "--json"), ("eval", folder, "--file", file)):
+        code, out, err = run(*words)
+        assert (code, out) == (1, "")
+        assert "is nan" in err
+    for options in ((), ("--temperature", 0), ("--top-k", 2), ("--top-p", 0.5)):
+        code, _, err = run("generate", folder, *options)
+        assert code == 1
+        assert "predicts no byte" in err
 
 
 def test_control_sequences_do_not_reach_the_terminal(run, digits):

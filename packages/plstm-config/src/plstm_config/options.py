@@ -8,11 +8,15 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any, TypeVar
 
+import numpy as np
+
 Chosen = TypeVar("Chosen")
 
 
 def check_scale(scale: Any) -> None:
     """Check that `scale` is None, a finite number, or a real array without dimensions (whose value may be unknown).
+
+    Numbers of numpy are looked at like those of Python; arrays of frameworks may be traced, or on a device.
 
     Raises:
         TypeError: if it is something else.
@@ -35,6 +39,8 @@ def check_scale(scale: Any) -> None:
     dtype = str(scale.dtype)
     if not any(kind in dtype for kind in ("int", "float")):
         raise TypeError(f"scale: expected None or a real number, got an array of dtype {dtype}")
+    if isinstance(scale, np.ndarray | np.generic) and not isfinite(scale):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
 
 
 def check_cu_seqlens_shape(cu_seqlens: Any) -> int:

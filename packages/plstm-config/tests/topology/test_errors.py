@@ -88,6 +88,12 @@ def test_number_of_nodes_of_a_wrong_type(size) -> None:
         DagTopology.from_edges(size, [])
 
 
+@pytest.mark.parametrize("size", [2**63, 10**30])
+def test_number_of_nodes_beyond_any_index(size) -> None:
+    with pytest.raises(ValueError, match=r"^num_nodes: expected at most 9223372036854775807, got an integer beyond"):
+        DagTopology.from_edges(size, [])
+
+
 def test_negative_number_of_nodes() -> None:
     with pytest.raises(ValueError, match=r"^num_nodes: expected a number >= 0, got -1"):
         DagTopology.from_edges(-1, [])

@@ -100,11 +100,12 @@ def test_plans_made_while_tracing_are_of_use_afterwards(jit):
     ("make", "message"),
     [
         (sparse.BCOO.fromdense, "expected a dense array, got BCOO"),
+        (lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), "expected a dense array, got ShapeDtypeStruct"),
         (lambda array: array.astype(jnp.float8_e5m2), "expected a dtype of 16 to 64 bits, got float8_e5m2"),
         (lambda array: array.astype(complex), "expected a floating-point dtype, got complex"),
         (lambda array: array > 0, "expected a floating-point dtype, got bool"),
     ],
-    ids=["sparse", "float8", "complex", "flags"],
+    ids=["sparse", "described", "float8", "complex", "flags"],
 )
 def test_unusual_arrays_are_refused(draw, make, message):
     arguments = draw("plstm_1d", T=3)

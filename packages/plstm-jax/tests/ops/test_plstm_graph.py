@@ -242,6 +242,20 @@ def test_a_deep_graph_needs_no_unrolling(jit):
     assert all(jnp.isfinite(part).all() for part in gradient.values())
 
 
+def test_one_topology_serves_several_numbers_of_nodes():
+    topology = random_dag(6)
+    bare = type("Bare", (), {"edges": topology.edges, "line_edges": topology.line_edges})()
+    arguments = draw_arguments(topology, initial=False)
+    expected = plstm_graph(**arguments, topology=topology)
+    for more in (0, 3, 0):
+        widths = {name: [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)] for name, array in arguments.items()}
+        padded = {n: jnp.pad(a, widths[n]) if PLSTM_GRAPH[n][1] == "N" else a for n, a in arguments.items()}
+        assert_same(plstm_graph(**padded, topology=bare)[:, :6], expected, "output")
+    fewer = {n: a[:, :5] if PLSTM_GRAPH[n][1] == "N" else a for n, a in arguments.items()}
+    with pytest.raises(ValueError, match=r"^topology\.edges: expected nodes from 0 to N-1=4"):
+        plstm_graph(**fewer, topology=bare)
+
+
 def test_what_is_refused():
     topology = random_dag(5)
     with pytest.raises(ValueError, match=r"^array: expected at most 6 nodes, as many as the plan has, got 7"):

@@ -178,14 +178,16 @@ def build(
 def weight_decay_mask(module: nnx.Module) -> Any:
     """Which parameters decay, as the `mask` of optimizers of optax: what multiplies an input, not biases and scales.
 
+    In parts that are not made from a config, such as a head of one's own, whatever has more than one axis decays.
+
     Args:
-        module: a module that `build` made.
+        module: a module that `build` made, or one that holds such.
 
     Returns:
         True or False in place of each variable of `nnx.state(module, nnx.Param)`.
     """
     params = nnx.state(module, nnx.Param)
-    return nnx.map_state(lambda path, variable: variable.get_metadata("decay"), params)
+    return nnx.map_state(lambda path, variable: variable.get_metadata("decay", variable.ndim > 1), params)
 
 
 def _submodule(child: Child, params: Any, options: Mapping[str, Any]) -> Any:

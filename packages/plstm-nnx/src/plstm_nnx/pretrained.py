@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 
 from plstm_config.base import Config
+from plstm_config.parameters import parameter_tree
 from plstm_jax import pretrained
 from plstm_jax.parameters import unflatten, unstack_blocks
 from plstm_nnx.module import Fixed, Module, build
@@ -27,11 +28,31 @@ def get_params(module: nnx.Module) -> dict[str, Any]:
         Arrays in nested dicts by canonical names, the blocks of a stack under "0", "1", ..., however they are held.
     """
     found = nnx.to_flat_state(nnx.state(module, (nnx.Param, Fixed)))
-    return unstack_blocks(unflatten({".".join(map(str, path)): variable[...] for path, variable in found}))
+    arrays = {".".join(map(str, path)): variable.get_value() for path, variable in found}
+    if isinstance(module, Module):
+        arrays |= _tied(module, arrays)
+    return unstack_blocks(unflatten(arrays))
+
+
+def _tied(module: Module, known: Collection[str]) -> dict[str, Any]:
+    """Parameters that a module shares by hand, by those names of the config's parameters that flax leaves out."""
+    found = {}
+    for name in parameter_tree(module.config):
+        if name not in known:
+            node: Any = module
+            for part in name.split("."):
+                inside = isinstance(node, Sequence) and part.isdigit() and int(part) < len(node)
+                node = node[int(part)] if inside else getattr(node, part, None)
+            if isinstance(node, nnx.Param | Fixed):
+                found[name] = node.get_value()
+    return found
 
 
 def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
     """Write a module's config and weights into a folder.
+
+    Parameters that were tied by hand are written under each of their names, so that the config's module, in which they
+    are apart, has the same outputs.
 
     Args:
         module: anything that `build` made.

@@ -16,7 +16,7 @@ from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
 from plstm_torch.layers.graph_indices import graph_indices
-from plstm_torch.ops import plstm_1d, plstm_2d, plstm_2d_oriented, plstm_graph
+from plstm_torch.ops import plstm_1d, plstm_1d_step, plstm_2d, plstm_2d_oriented, plstm_graph
 
 TOPOLOGY = DagTopology.from_edges(5, [(0, 1), (1, 2), (0, 2), (2, 4)])
 SIZES = [(2, 5, 3), (2, 5, 3), (2, 5, 3), (2, 4), (2, 3), (2, 4), (2, 5)]
@@ -25,6 +25,11 @@ SIZES = [(2, 5, 3), (2, 5, 3), (2, 5, 3), (2, 4), (2, 3), (2, 4), (2, 5)]
 def sequence(device=None):
     sizes = [(3, 1), (3, 1), (2, 1), (1, 1, 1), (1, 1), (1, 1, 1), (1, 1, 1, 1)]
     return [torch.randn(2, 5, *size, device=device) for size in sizes]
+
+
+def step():
+    """The first step of all sequences."""
+    return [*(tensor[:, 0] for tensor in sequence()), torch.randn(2, 3, 2, 1)]
 
 
 def graph(device="cpu", dtype=torch.float64):
@@ -66,6 +71,10 @@ def test_unusual_tensors_are_refused(kind):
         tensors[place] = make(tensors[place])
         with pytest.raises(TypeError, match=f"^{name}: {message}"):
             plstm_1d(*tensors)
+        tensors = step()
+        tensors[place] = make(tensors[place])
+        with pytest.raises(TypeError, match=f"^{name}: {message}"):
+            plstm_1d_step(*tensors)
         tensors = graph(dtype=torch.float32)
         tensors[place] = make(tensors[place])
         with pytest.raises(TypeError, match=f"^{name}: {message}"):
@@ -81,11 +90,23 @@ def test_scales_of_every_kind(scale):
     tensors = sequence()
     expected = plstm_1d(*tensors, scale=float(scale))
     assert_close(plstm_1d(*tensors, scale=scale), expected, "float32")
+    tensors = step()
+    assert_close(plstm_1d_step(*tensors, scale=scale)[0], plstm_1d_step(*tensors, scale=float(scale))[0], "float32")
     expected = plstm_graph(*graph(), TOPOLOGY, scale=float(scale))
     assert plstm_graph(*graph(), TOPOLOGY, scale=scale).dtype == expected.dtype
     for op, make in GRIDS.items():
         tensors = make()
         assert_close(op(**tensors, scale=scale), op(**tensors, scale=float(scale)), "float32")
+
+
+def test_a_scale_elsewhere_is_refused():
+    scale = torch.empty((), device="meta")
+    calls = [lambda: plstm_1d(*sequence(), scale=scale), lambda: plstm_1d_step(*step(), scale=scale)]
+    calls += [lambda: plstm_graph(*graph(), TOPOLOGY, scale=scale)]
+    calls += [lambda op=op, make=make: op(**make(), scale=scale) for op, make in GRIDS.items()]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^scale: expected .* on the device of query, cpu, got meta"):
+            call()
 
 
 @pytest.mark.parametrize("implementation", ["recurrent", "chunkwise"])

@@ -129,6 +129,37 @@ def test_a_neighbour_may_overflow(last, chunk_size):
 
 
 @KINDS
+@FORMS
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("value", [*BAD, "overflow"])
+def test_packed_gradients_do_not_see_what_comes_back_to_a_neighbour(j, implementation, last, value):
+    """A loss that is not finite, or gradients that overflow although all results are finite, concern one sequence."""
+    tensors, bounds = draw_sequence(17, j), torch.tensor([0, 5, 5, 10, 17])
+    weights = torch.ones(2, 17, 2, j[4], dtype=torch.float64)
+    if value == "overflow":
+        tensors[1][:, 5:10] = 0.0  # no state, so that nothing overflows on the way forward
+        tensors[4][:, 5:10] *= 1e200
+    else:
+        weights[:, 7] = value
+
+    def gradients(function, arguments, cotangent):
+        leaves = [tensor.clone().requires_grad_() for tensor in arguments]
+        return torch.autograd.grad(function(*leaves), leaves, cotangent)
+
+    def packed(*x):
+        options = {"implementation": implementation, "chunk_size": 4, "cu_seqlens": bounds}
+        results = plstm_1d(*x, **options, return_last_state=last)
+        return results[0] if last else results
+
+    found = gradients(packed, tensors, weights)
+    for start, end in ((0, 5), (10, 17)):
+        parts = [tensor[:, start:end] for tensor in tensors]
+        expected = gradients(lambda *x: plstm_1d(*x, implementation="recurrent"), parts, weights[:, start:end])
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one[:, start:end], other, kind="gradient")
+
+
+@KINDS
 def test_products_that_overflow_are_not_what_the_walk_multiplies(j):
     tensors = draw_sequence(12, j)
     tensors[4] = torch.eye(j[3], dtype=torch.float64).expand(2, 12, -1, -1).clone()

@@ -304,6 +304,21 @@ def test_wrong_number_of_nodes():
         run(draw_arguments(topology, initial=False), topology)
 
 
+@pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
+def test_one_topology_serves_several_numbers_of_nodes(implementation):
+    topology = random_dag(6)
+    bare = type("Bare", (), {"edges": topology.edges, "line_edges": topology.line_edges})()
+    whole = draw_arguments(topology, initial=False)
+    of_nodes = ("query", "key", "value", "direct")
+    expected = run(whole, topology, implementation=implementation)
+    for more in (0, 3, 1, 0):
+        padded = {n: torch.cat([whole[n], whole[n][:, :more]], 1) if n in of_nodes else whole[n] for n in whole}
+        assert_same([run(padded, bare, implementation=implementation)[:, :6]], [expected], "output")
+    fewer = {n: whole[n][:, :5] if n in of_nodes else whole[n] for n in whole}
+    with pytest.raises(ValueError, match=r"^topology\.edges: expected nodes from 0 to N-1=4"):
+        run(fewer, bare, implementation=implementation)
+
+
 def test_auto_chooses_by_size():
     assert resolve_implementation("auto", 30, False) == "parallel"
     assert resolve_implementation("auto", 30, True) == "recurrent"

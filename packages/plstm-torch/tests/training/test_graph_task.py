@@ -100,6 +100,31 @@ def test_cross_validation_stops_resumes_and_summarizes(root, tmp_path, capsys):
     assert not (out / "fold_1").exists()
 
 
+def drop(name):
+    return lambda line: {key: value for key, value in line.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda line, name=name: line | {name: "x"} for name in ("epoch", "val_loss", "train_loss", "confusion_0_1")),
+        *(lambda line, number=number: line | {"test_accuracy": number} for number in (10**400, True, math.inf)),
+        *(drop(name) for name in ("seconds", "test_loss", "val_accuracy", "confusion_0_0", "confusion_1_1")),
+    ],
+)
+def test_damaged_metrics_of_a_finished_fold_are_one_line(root, tmp_path, capsys, change):
+    out = tmp_path / "run"
+    assert train(root, out, "--folds", 2) == 0
+    *lines, summary = metrics(out / "fold_1")
+    written = "".join(json.dumps(line) + "\n" for line in (*map(change, lines), summary))
+    (out / "fold_1" / "metrics.jsonl").write_text(written)
+    capsys.readouterr()
+    assert train(root, out, "--folds", 2, "--resume") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "metrics.jsonl" in err or "the same number of classes" in err
+
+
 def test_bad_requests_are_one_line(root, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(root, out, "--folds", 5) == 2

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Index: TypeAlias = NDArray[np.int64]
+LARGEST_INDEX = 2**63 - 1
 _SHOWN_CYCLE = 8
 
 
@@ -33,12 +34,14 @@ def check_num_nodes(num_nodes: Any) -> int:
 
     Raises:
         TypeError: if it is no integer.
-        ValueError: if it is negative.
+        ValueError: if it is negative, or beyond what an index can be.
     """
     if isinstance(num_nodes, bool) or not isinstance(num_nodes, int | np.integer):
         raise TypeError(f"num_nodes: expected an integer, got {type(num_nodes).__name__}")
     if num_nodes < 0:
         raise ValueError(f"num_nodes: expected a number >= 0, got {num_nodes}")
+    if num_nodes > LARGEST_INDEX:
+        raise ValueError(f"num_nodes: expected at most {LARGEST_INDEX}, got an integer beyond")
     return int(num_nodes)
 
 

@@ -35,7 +35,8 @@ def compute_dtype(**arrays: Any) -> jnp.dtype:
     for name, array in arrays.items():
         if array is None:
             continue
-        if not hasattr(array, "dtype") or hasattr(array, "todense"):
+        described = isinstance(array, jax.ShapeDtypeStruct)
+        if described or not hasattr(array, "dtype") or hasattr(array, "todense"):
             raise TypeError(f"{name}: expected a dense array, got {type(array).__name__}")
         floating = jnp.issubdtype(array.dtype, jnp.floating)
         check_floating(name, array.dtype, floating=floating, size=np.dtype(array.dtype).itemsize)

@@ -20,7 +20,7 @@ def check_chain(adapter: Adapter, name: str) -> None:
     whole = _sequence(name, "float64", adapter.devices[0])
     state, outputs = whole.arguments["initial_state"], []
     for place in range(whole.arguments["query"].shape[1]):
-        result = adapter.run_op(replace(_step(whole, place, state), cotangent=None, cotangent_state=None))
+        result = adapter.run_op(replace(one_step(whole, place, state), cotangent=None, cotangent_state=None))
         outputs.append(result.output)
         state = result.last_state
     expected = truth.expected("plstm_1d", name, "float64")
@@ -40,7 +40,7 @@ def first_step(name: str, dtype: str, device: str) -> OpCall:
         The call.
     """
     whole = _sequence(name, dtype, device)
-    return _step(whole, 0, whole.arguments["initial_state"])
+    return one_step(whole, 0, whole.arguments["initial_state"])
 
 
 def check_bad_argument(adapter: Adapter, argument: str) -> None:
@@ -56,16 +56,25 @@ def check_bad_argument(adapter: Adapter, argument: str) -> None:
     raise AssertionError(f"expected ValueError for {argument}, got a result")
 
 
-def _sequence(name: str, dtype: str, device: str) -> OpCall:
-    (case,) = (case for case in cases("plstm_1d") if case.name == name)
-    return truth.call(case, "auto", dtype, device)
+def one_step(whole: OpCall, place: int, state: Any) -> OpCall:
+    """The call that asks for one step of a sequence, with the weights of that step and of the last state.
 
+    Args:
+        whole: the sequence.
+        place: of the step.
+        state: before it.
 
-def _step(whole: OpCall, place: int, state: Any) -> OpCall:
-    """One step of a sequence, with the weights of that step and of the last state."""
+    Returns:
+        The call.
+    """
     arguments = {argument: whole.arguments[argument][:, place] for argument in PLSTM_1D}
     scale = {name: value for name, value in whole.keywords.items() if name == "scale"}
     cotangent = None if whole.cotangent is None else whole.cotangent[:, place]
     return replace(
         whole, op="plstm_1d_step", arguments={**arguments, "state": state}, keywords=scale, cotangent=cotangent
     )
+
+
+def _sequence(name: str, dtype: str, device: str) -> OpCall:
+    (case,) = (case for case in cases("plstm_1d") if case.name == name)
+    return truth.call(case, "auto", dtype, device)

@@ -1,6 +1,7 @@
 """`plstm-torch eval` and `plstm-torch generate`: use what a run folder holds, which may come from a stranger."""
 
 import json
+import math
 import sys
 from itertools import chain
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from plstm_torch.optional import FailedRunError, UserError
-from plstm_torch.pretrained import from_pretrained
 from plstm_torch.settings import TASK_SETTINGS, MachineSettings, RunSettings
 from plstm_torch.settings.commands import EvaluateSettings, GenerateSettings
 from plstm_torch.training.distributed import choose_device, open_world
+from plstm_torch.training.model_configs import NUM_BYTES
+from plstm_torch.training.model_task import load_fitting
 from plstm_torch.training.run_folder import RunFolder
 from plstm_torch.training.task import Task
 from plstm_torch.training.tasks import open_task
@@ -32,7 +34,7 @@ def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
 
     Raises:
         UserError: if the folder holds no run, or the data are missing.
-        FailedRunError: if the run has no weights yet.
+        FailedRunError: if the run has no weights yet, or a measure is infinite or no number.
     """
     folder = RunFolder(Path(settings.folder))
     stored = folder.read_settings()
@@ -42,7 +44,14 @@ def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
         torch.set_num_threads(machine.threads)
     task = open_task(stored.task, data, stored.training.seed)
     with open_world(machine.device) as world, torch.no_grad():
-        measured = task.evaluate(_load(task, folder.path, world.device), world)
+        model = _load(task, folder.path, world.device)
+        try:
+            measured = task.evaluate(model, world)
+        except ValueError as error:
+            raise UserError(f"cannot measure the model in {folder.path}: {error}") from error
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise FailedRunError(f"{folder.path}: {name} is {value}; the weights of its model are of no use")
         if world.is_main:
             _print(measured, stored.task, folder.path, as_json=settings.json)
     return 0
@@ -105,7 +114,7 @@ def generate(settings: GenerateSettings, machine: MachineSettings) -> int:
 
     Raises:
         UserError: if the folder holds no run of text, or the prompt is empty or no text.
-        FailedRunError: if the run has no weights yet.
+        FailedRunError: if the run has no weights yet, or only such that predict nothing.
     """
     try:
         prompt = settings.prompt.encode()
@@ -122,7 +131,7 @@ def generate(settings: GenerateSettings, machine: MachineSettings) -> int:
         torch.set_num_threads(machine.threads)
     device = choose_device(machine.device)
     try:  # without the task: the text that the run was trained on is not needed any more
-        model = from_pretrained(folder.path).to(device).eval()
+        model = load_fitting(folder.path, {"class_name": "pLSTMLMModel", "vocab_size": NUM_BYTES}).to(device).eval()
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot load the model in {folder.path}: {error}") from error
     sampling = {name: getattr(settings, name) for name in ("seed", "temperature", "top_k", "top_p")}

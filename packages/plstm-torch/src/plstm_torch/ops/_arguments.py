@@ -62,16 +62,24 @@ def attach(result: Tensor, *tensors: Tensor) -> Tensor:
     return result
 
 
-def scale_factor(scale: object, default: float) -> float | Tensor:
+def scale_factor(scale: object, default: float, device: torch.device) -> float | Tensor:
     """The factor of the output.
 
     Args:
         scale: none, a number, or an array without dimensions, as `plstm_config.options.check_scale` lets pass.
         default: the factor if it is None.
+        device: of the call.
 
     Returns:
         A Python number, or the tensor as it is.
+
+    Raises:
+        ValueError: if it is a tensor on another device, the CPU apart.
     """
     if scale is None:
         return default
-    return scale if isinstance(scale, Tensor) else float(scale)  # type: ignore[arg-type]
+    if not isinstance(scale, Tensor):
+        return float(scale)  # type: ignore[arg-type]
+    if scale.device not in (device, torch.device("cpu")):
+        raise ValueError(f"scale: expected a number, or one on the device of query, {device}, got {scale.device}")
+    return scale

@@ -36,10 +36,13 @@ class CarefulForm:
     Attributes:
         function: in differentiable operations, row by row of the batch; the last resort, so it may be slow.
         rows: inputs -> rows that are evaluated at once, which bounds the memory.
+        shares_rows: inputs -> whether a row holds several things that know nothing of each other, such as packed
+            sequences. Then gradients are looked at, too: a cotangent that is not finite must stay with its own.
     """
 
     function: Callable[..., Tensors]
     rows: Callable[..., int]
+    shares_rows: Callable[..., bool] = lambda *inputs: False
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def _run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tenso
             return tuple(form.gradients(inputs, saved, cotangents))
         *saved_by_form, spoilt = saved
         gradients = tuple(form.gradients(inputs, tuple(saved_by_form), cotangents))
+        if form.careful.shares_rows(*inputs):
+            spoilt = spoilt | rows_that_are_not_finite(gradients)
         for rows in _pieces(form.careful, spoilt, inputs):
             _, pull = _vjp(form.careful.function, *(tensor[rows] for tensor in inputs))
             for gradient, right in zip(gradients, pull(tuple(tensor[rows] for tensor in cotangents)), strict=True):

@@ -15,11 +15,14 @@ from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
 from plstm_torch.training.graph_task import CONFUSION
 from plstm_torch.training.loop import train
+from plstm_torch.training.progress import is_line
 from plstm_torch.training.report import Report
-from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, SETTINGS_FILE, RunFolder
+from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, METRICS_FILE, SETTINGS_FILE, RunFolder
 from plstm_torch.training.tasks import open_task
 
-_CHOSEN_BY = ("epoch", "val_accuracy", "val_loss", "test_accuracy", "seconds")
+_SPLITS, _MEASURES = ("train", "val", "test"), ("loss", "accuracy")
+# what is read of every epoch, besides how often each class was taken for which
+_METRICS = ("epoch", "seconds", *(f"{split}_{measure}" for split in _SPLITS for measure in _MEASURES))
 
 
 def fold_folder(path: Path, fold: int) -> RunFolder:
@@ -121,8 +124,14 @@ def sum_confusion(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
     Returns:
         Counts [true class, predicted class].
+
+    Raises:
+        UserError: if the folds do not have the same classes.
     """
-    size = math.isqrt(sum(name.startswith(CONFUSION) for name in lines[0]))
+    sizes = sorted({_num_classes(line) for line in lines})
+    if len(sizes) > 1:
+        raise UserError(f"cannot sum up the folds: expected the same number of classes in all, got {sizes}")
+    (size,) = sizes
     counts = np.zeros((size, size))
     for line in lines:
         for truth, answer in np.ndindex(size, size):
@@ -136,10 +145,16 @@ def _finished(folder: RunFolder) -> list[dict[str, float]] | None:
     if not lines or not lines[-1].get("summary"):
         return None
     *epochs, _ = lines
-    missing = [name for name in _CHOSEN_BY for line in epochs if name not in line]
-    if missing or not epochs:
-        raise UserError(f"cannot read the metrics in {folder.path}: expected {', '.join(_CHOSEN_BY)} of every epoch")
+    if not epochs or not all(is_line(line, _METRICS) and _num_classes(line) for line in epochs):
+        names = ", ".join((*_METRICS, CONFUSION + "*"))
+        raise UserError(f"cannot read {folder.path / METRICS_FILE}: expected the numbers {names} of every epoch")
     return epochs
+
+
+def _num_classes(line: Mapping[str, Any]) -> int:
+    """The number of classes of which a line says how often each was taken for which, zero if it does not say all."""
+    size = math.isqrt(sum(name.startswith(CONFUSION) for name in line))
+    return size if all(f"{CONFUSION}{truth}_{answer}" in line for truth, answer in np.ndindex(size, size)) else 0
 
 
 def _run_fold(settings: RunSettings, folder: RunFolder, world: World, report: Report) -> None:

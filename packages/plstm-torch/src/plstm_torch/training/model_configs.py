@@ -6,7 +6,7 @@ import plstm_config
 from plstm_torch.settings import TextSettings, VisionSettings
 
 _CONVOLVED = "STMDQKVO"
-_BYTES = 256
+NUM_BYTES = 256
 
 
 def vision_config(
@@ -58,7 +58,7 @@ def text_config(settings: TextSettings, dtype: str) -> plstm_config.Config:
     """
     config = plstm_config.preset(
         "plstm_lm_small",
-        vocab_size=_BYTES,
+        vocab_size=NUM_BYTES,
         embedding_dim=settings.dim,
         num_heads=settings.num_heads,
         num_blocks=settings.num_blocks,

@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plstm_config.folder import CONFIG_FILE, read_config
 from plstm_torch.build import build
 from plstm_torch.pretrained import from_pretrained, save_pretrained
 from plstm_torch.settings import Settings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
 from plstm_torch.training.task import Score
+
+# what has to be right before a model can be called at all
+_INTERFACES = {
+    "pLSTMVisionModel": ("num_channels", "channels_first", "has_head", "output_shape"),
+    "pLSTMLMModel": ("vocab_size",),
+    "pLSTMGraphModel": ("input_dim", "edge_input_dim", "output_dim"),
+}
 
 
 class ModelTask(ABC):
@@ -47,13 +55,37 @@ class ModelTask(ABC):
         save_pretrained(model, folder)
 
     def load_model(self, folder: Path) -> nn.Module:
-        """Read what `save_model` wrote."""
-        return from_pretrained(folder)
+        """Read what `save_model` wrote; see `load_fitting`."""
+        own = self.model_config("float32")
+        names = ("class_name", *_INTERFACES[own.class_name])
+        return load_fitting(folder, {name: getattr(own, name) for name in names})
 
     def score(self, model: nn.Module, batch: Batch) -> Score:
         """Run the model on a batch and measure its predictions."""
         inputs, targets = batch
         return score_logits(model(inputs), targets)
+
+
+def load_fitting(folder: Path, fields: Mapping[str, Any]) -> nn.Module:
+    """Load a model that may be a stranger's, once its config says that it can be called as the run calls it.
+
+    Args:
+        folder: of the model.
+        fields: values that fields of its config have to have.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: if a field has another value, or as `from_pretrained` does.
+        FileNotFoundError: if a file is missing.
+    """
+    config = read_config(folder)
+    for name, value in fields.items():
+        found = getattr(config, name, None)
+        if found != value:
+            raise ValueError(f"{folder / CONFIG_FILE}: {name}: expected {value!r}, as the run needs, got {found!r:.80}")
+    return from_pretrained(folder)
 
 
 def score_logits(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Score:

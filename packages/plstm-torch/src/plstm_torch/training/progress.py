@@ -1,6 +1,6 @@
 """How far a run has come: plain numbers of bounded size, part of the checkpoint."""
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -77,28 +77,30 @@ class Progress:
             value = getattr(progress, name)
             _expect(type(value) is int and value >= 0, name, "an integer of at least 0", value)
         for name in ("seconds", "epoch_loss", "epoch_correct", "epoch_count", "open_loss"):
-            _expect(_is_number(getattr(progress, name)), name, "a finite number", getattr(progress, name))
+            _expect(is_number(getattr(progress, name)), name, "a finite number", getattr(progress, name))
         losses = progress.step_losses
-        right = isinstance(losses, list) and all(map(_is_number, losses))
+        right = isinstance(losses, list) and all(map(is_number, losses))
         _expect(right, "step_losses", "a list of finite numbers", losses)
         counted = progress.steps_per_loss >= 1 and len(losses) == progress.step // progress.steps_per_loss
         _expect(
             counted, "step_losses", f"one for every {progress.steps_per_loss} of {progress.step} steps", len(losses)
         )
-        right = isinstance(progress.epochs, list) and all(_is_line(line, metrics) for line in progress.epochs)
+        right = isinstance(progress.epochs, list) and all(is_line(line, metrics) for line in progress.epochs)
         _expect(right, "epochs", f"a list of numbers for each of {', '.join(metrics)}", progress.epochs)
         progress._thin_out()
         return progress
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no integer beyond what a float can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _is_line(line: Any, metrics: Sequence[str]) -> bool:
+def is_line(line: Any, metrics: Sequence[str]) -> bool:
+    """Whether something is the metrics of an epoch: numbers by name, those of `metrics` among them."""
     return (
         isinstance(line, dict)
-        and all(isinstance(name, str) and _is_number(value) for name, value in line.items())
+        and all(isinstance(name, str) and is_number(value) for name, value in line.items())
         and all(name in line for name in metrics)
     )
 

@@ -1,7 +1,6 @@
 """The run folder: what is in it, and how it stays whole when the process is killed."""
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 
 from plstm_torch.optional import FailedRunError, UserError, require
 from plstm_torch.settings import RunSettings
+from plstm_torch.training.progress import is_number
 
 SETTINGS_FILE = "training.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -266,4 +266,4 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | str | int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, bool | str) or is_number(value)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plstm_testing.datasets.text import evaluation_streams, load_text, training_windows, windows_per_epoch
 from plstm_torch.generation import sample_tokens
-from plstm_torch.optional import UserError
+from plstm_torch.optional import FailedRunError, UserError
 from plstm_torch.settings import TextSettings
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
@@ -157,6 +157,7 @@ def sample_bytes(
 
     Raises:
         ValueError: if the prompt is empty or a sampling option out of range.
+        FailedRunError: if the logits are infinite or no numbers.
     """
     if not prompt:
         raise ValueError("prompt: expected at least one byte, got none")
@@ -168,6 +169,8 @@ def sample_bytes(
     logits, cache = model(torch.tensor([list(prompt)], device=device), return_cache=True)
     logits = logits[:, -1]
     for position in range(length):
+        if not torch.isfinite(logits).all():
+            raise FailedRunError("the model predicts no byte, its logits are infinite or no numbers")
         token = sample_tokens(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         yield bytes([int(token)])
         if position + 1 < length:

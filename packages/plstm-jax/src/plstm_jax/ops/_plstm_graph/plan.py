@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -76,7 +75,8 @@ class GraphPlan:
         return _pad_axis("line edges", array, self.line_edges.shape[0])
 
 
-_KNOWN: MutableMapping[Any, GraphPlan] = WeakKeyDictionary()
+# by the number of nodes, which a topology need not know
+_KNOWN: MutableMapping[Any, dict[int, GraphPlan]] = WeakKeyDictionary()
 
 
 def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
@@ -102,21 +102,19 @@ def plan_graph(topology: Any, num_nodes: int | None = None) -> GraphPlan:
         >>> plan.num_nodes, plan.edges.shape
         (6, (3, 2))
     """
-    try:
-        if topology in _KNOWN:
-            return _KNOWN[topology]
-    except TypeError:  # cannot be hashed: a tuple of arrays, say
-        return _make_plan(topology, num_nodes)
-    plan = _make_plan(topology, num_nodes)
-    with suppress(TypeError):  # cannot be weakly referenced
-        _KNOWN[topology] = plan
-    return plan
-
-
-def _make_plan(topology: Any, num_nodes: int | None) -> GraphPlan:
     size = getattr(topology, "num_nodes", num_nodes) if num_nodes is None else num_nodes
     if size is None:
         raise ValueError("num_nodes: expected a number, since the topology has none, got None")
+    try:
+        known = _KNOWN.setdefault(topology, {})
+    except TypeError:  # a tuple of arrays, say: nothing to tie the plan to
+        known = {}
+    if size not in known:
+        known[size] = _make_plan(topology, size)
+    return known[size]
+
+
+def _make_plan(topology: Any, size: int) -> GraphPlan:
     graph = index_arrays(topology, size)
     num_graphs = int(graph.node_graph.max(initial=-1)) + 1  # graphs without nodes at the end take no room
     nodes, edges, lines, graphs = map(bucket, (size, len(graph.edges), len(graph.line_edges), num_graphs))

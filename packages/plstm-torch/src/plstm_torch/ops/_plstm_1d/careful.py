@@ -39,3 +39,8 @@ def walk_rows(*inputs: Tensor) -> int:
     """Rows of the batch that are walked at once."""
     query, states = inputs[0], inputs[7]
     return max(1, _STATES // max(1, query.shape[1] * query.shape[2] * states.shape[2:].numel()))
+
+
+def shares_rows(*inputs: Tensor) -> bool:
+    """Whether chunks hold steps of several sequences, which only happens where zero gates keep them apart."""
+    return inputs[9].shape[1] > 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plstm_torch.ops._fast_form import CarefulForm, FastForm, Tensors
-from plstm_torch.ops._plstm_1d.careful import walk, walk_rows
+from plstm_torch.ops._plstm_1d.careful import shares_rows, walk, walk_rows
 from plstm_torch.ops._plstm_1d.matrix_segment import Turns, run_segment, segment_gradients, segment_output
 from plstm_torch.ops._plstm_1d.packing import entering_state, host_positions, last_states
 
@@ -191,5 +191,11 @@ def careful(*inputs: Tensor) -> Tensors:
 
 
 plstm_1d_matrix = FastForm(
-    "plstm_1d_matrix", formula, forward, gradients, allocate, num_outputs=2, careful=CarefulForm(careful, walk_rows)
+    "plstm_1d_matrix",
+    formula,
+    forward,
+    gradients,
+    allocate,
+    num_outputs=2,
+    careful=CarefulForm(careful, walk_rows, shares_rows),
 )

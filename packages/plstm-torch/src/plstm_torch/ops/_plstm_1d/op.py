@@ -110,7 +110,7 @@ def plstm_1d(
         narrow = common_dtype(tensors[:3]) if name == "triton" and dtype != torch.float64 else dtype
         q, k, v = (tensor.to(narrow) for tensor in tensors[:3])
         s, t, m, d, *given = (tensor.to(dtype) for tensor in tensors[3:])
-        factor = scale_factor(scale, sizes["DK"] ** -0.5)
+        factor = scale_factor(scale, sizes["DK"] ** -0.5, query.device)
         inputs: Tensors = (q, k, v, s, t, factor * m, factor * d)
         if is_exporting() and implementation == "auto" and bounds is None:
             name = "exported"

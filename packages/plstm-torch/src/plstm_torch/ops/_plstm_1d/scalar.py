@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_torch.ops._fast_form import CarefulForm, FastForm, Tensors
-from plstm_torch.ops._plstm_1d.careful import walk, walk_rows
+from plstm_torch.ops._plstm_1d.careful import shares_rows, walk, walk_rows
 from plstm_torch.ops._plstm_1d.chain import chain_backward, chain_forward
 from plstm_torch.ops._plstm_1d.decay import compute_line_decay, compute_line_ends, line_decay_and_ends
 from plstm_torch.ops._plstm_1d.packing import entering_state, host_positions, last_states
@@ -182,5 +182,11 @@ def careful(*inputs: Tensor) -> Tensors:
 
 
 plstm_1d_scalar = FastForm(
-    "plstm_1d_scalar", formula, forward, gradients, allocate, num_outputs=2, careful=CarefulForm(careful, walk_rows)
+    "plstm_1d_scalar",
+    formula,
+    forward,
+    gradients,
+    allocate,
+    num_outputs=2,
+    careful=CarefulForm(careful, walk_rows, shares_rows),
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plstm_config.shapes import PLSTM_1D_STEP, check_plstm_1d_step
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.ops._arguments import check_tensors, common_dtype
+from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
 
 
@@ -63,8 +63,8 @@ def plstm_1d_step(
         Equations 5 and 6 of the pLSTM paper, on a chain.
     """
     tensors = (query, key, value, source, transition, mark, direct, state)
-    sizes = check_plstm_1d_step(*tensors, scale=scale)
     dtype = accumulation_dtype(common_dtype(check_tensors(dict(zip(PLSTM_1D_STEP, tensors, strict=True)))))
+    sizes = check_plstm_1d_step(*tensors, scale=scale)
     with without_autocast(query):
         q, k, v, s, t, m, d, before = (tensor.to(dtype) for tensor in tensors)
         output = contract("bkot,bkvt->bvo", contract("bkq,boqt->bkot", q, m), before)
@@ -72,5 +72,5 @@ def plstm_1d_step(
         output = output + contract("bow,bvw->bvo", own, v)
         written = contract("bktw,bvw->bkvt", contract("bkj,btjw->bktw", k, s), v)
         after = contract("btu,bkvu->bkvt", t, before) + written
-        output = output * (sizes["DK"] ** -0.5 if scale is None else scale)
+        output = output * scale_factor(scale, sizes["DK"] ** -0.5, query.device)
     return output.to(value.dtype), after

@@ -261,7 +261,7 @@ def _run(
 
     with without_autocast(query):
         problem = Problem(
-            query=query * scale_factor(scale, query.shape[3] ** -0.5),
+            query=query * scale_factor(scale, query.shape[3] ** -0.5, query.device),
             key=key,
             value=value,
             gates=map_gates(Gates(**gates), oriented),
@@ -294,7 +294,7 @@ def _run_kernels(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor], gates: Gates, flips: Flips, scale: float | None, dtype: torch.dtype
 ) -> Tensor:
     narrow = common_dtype(list(inputs[:3])) if dtype != torch.float64 else dtype
-    factor = scale_factor(scale, inputs[0].shape[3] ** -0.5)
+    factor = scale_factor(scale, inputs[0].shape[3] ** -0.5, inputs[0].device)
     query, key, value = (tensor.to(narrow) for tensor in inputs[:3])
 
     def oriented(gate: Tensor) -> Tensor:

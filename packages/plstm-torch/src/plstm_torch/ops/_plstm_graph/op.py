@@ -136,7 +136,7 @@ def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
     query, key, value, source, transition, mark, direct, *initial = arrays
-    factor = scale_factor(scale, 1.0)
+    factor = scale_factor(scale, 1.0, query.device)
     schedule = level_schedule(topology, sizes["N"], query.device)
     output = _read_own(query, key, value, factor * direct)
     initial = [_reordered(state.movedim(-1, 2), schedule.edges) for state in initial]

@@ -91,6 +91,8 @@ _KNOWN: WeakKeyDictionary[Any, dict[Hashable, LevelSchedule]] = WeakKeyDictionar
 def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> LevelSchedule:
     """The schedule of a topology on a device; checked and computed once for each if it can be weakly referenced.
 
+    A topology need not know how many nodes there are; one that serves several numbers has a schedule for each.
+
     Raises:
         TypeError: if the indices are no integers.
         ValueError: if they are no DAG in topological order.
@@ -99,7 +101,7 @@ def level_schedule(topology: Any, num_nodes: int, device: torch.device) -> Level
         known = _KNOWN.setdefault(topology, {})
     except TypeError:  # a tuple, say: nothing to tie the schedule to
         known = {}
-    return keep(known, device, lambda: _sorted_by_level(index_arrays(topology, num_nodes), device))
+    return keep(known, (num_nodes, device), lambda: _sorted_by_level(index_arrays(topology, num_nodes), device))
 
 
 def _sorted_by_level(graph: IndexArrays, device: torch.device) -> LevelSchedule:
