@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -26,8 +26,7 @@ def get_params(module: nnx.Module) -> dict[str, Any]:
     Returns:
         Arrays in nested dicts by canonical names, the blocks of a stack under "0", "1", ..., however they are held.
     """
-    found = nnx.to_flat_state(nnx.state(module, (nnx.Param, Fixed)))
-    return unstack_blocks(unflatten({".".join(map(str, path)): variable[...] for path, variable in found}))
+    return unstack_blocks(_held(module)[1])
 
 
 def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
@@ -43,17 +42,24 @@ def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
         NotADirectoryError: `folder` is a file.
         OSError: the folder cannot be written, because the disk is full, say; it stays as it was.
     """
-    if not isinstance(module, Module) or not isinstance(module.config, Config):
-        raise TypeError(f"module: expected a module made by plstm_nnx.build, got {type(module).__name__}")
-    pretrained.save_module(module.config, get_params(module), folder, package=_PACKAGE, version=__version__)
+    pretrained.save_module(_config_of(module), _held(module)[1], folder, package=_PACKAGE, version=__version__)
 
 
-def from_pretrained(folder: str | os.PathLike[str], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:
+def from_pretrained(
+    folder: str | os.PathLike[str],
+    *,
+    rngs: nnx.Rngs | None = None,
+    num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Any:
     """Build the module that a folder describes and give it the folder's weights.
 
     Args:
         folder: a folder written by any backend.
-        rngs: streams for dropped paths, in case that training goes on; None: `nnx.Rngs(0)`.
+        rngs: streams for dropped paths, in case that training goes on, and for a new head; None: `nnx.Rngs(0)`.
+        num_classes: number of outputs of a vision or graph model; another one than the folder's gives it a new head.
+        img_size: size of the images that a vision model is made for, see `plstm_jax.load`.
         options: `scan_blocks` and `remat` as in `build`.
 
     Returns:
@@ -62,9 +68,31 @@ def from_pretrained(folder: str | os.PathLike[str], *, rngs: nnx.Rngs | None = N
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, of another schema version, or the weights do not fit the config.
+        ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or the module
+            has no head for classes, or is not on images.
     """
-    return _made(*pretrained.load(folder), rngs=rngs, **options)
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    key = None if num_classes is None else rngs.params()
+    loaded = pretrained.load(folder, num_classes=num_classes, img_size=img_size, key=key)
+    return _made(*loaded, rngs=rngs, **options)
+
+
+def load_weights(module: nnx.Module, folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> None:
+    """Copy a folder's weights into an existing module, as `plstm_jax.load_weights` does.
+
+    Args:
+        module: a module that `build` made; its dtypes and places on devices stay.
+        folder: a folder written by any backend.
+        ignore: names of parts that are left out, such as ``("head",)``; they may have been replaced by hand.
+
+    Raises:
+        FileNotFoundError: the weights file is missing.
+        TypeError: the module does not carry a config of plstm_config, or `ignore` is no sequence of names.
+        ValueError: the file is damaged, or its weights do not fit the module, which keeps its own.
+    """
+    config, (state, params) = _config_of(module), _held(module)
+    nnx.replace_by_pure_dict(state, pretrained.load_weights(config, params, folder, ignore=ignore))
+    nnx.update(module, state)
 
 
 def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:
@@ -88,6 +116,19 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs
         ValueError: the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
     """
     return _made(*pretrained.load_original(mapping, state_dict), rngs=rngs, **options)
+
+
+def _config_of(module: Any) -> Config:
+    if not isinstance(module, Module) or not isinstance(module.config, Config):
+        raise TypeError(f"module: expected a module made by plstm_nnx.build, got {type(module).__name__}")
+    return module.config
+
+
+def _held(module: Any) -> tuple[Any, dict[str, Any]]:
+    """The state of a module's parameters, and their arrays by canonical names, the blocks of a stack as held."""
+    state = nnx.state(module, (nnx.Param, Fixed))
+    arrays = {".".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    return state, unflatten(arrays)
 
 
 def _made(config: Config, params: Mapping[str, Any], *, rngs: nnx.Rngs | None, **options: Any) -> Module:
