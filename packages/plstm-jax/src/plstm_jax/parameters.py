@@ -63,7 +63,16 @@ def draw_parameter(parameter: Parameter, key: Array) -> Array:
 
 
 def draw_named(parameter: Parameter, name: str, key: Array) -> Array:
-    """Draw the parameter of a module that has this dotted name, with the numbers that `init` gives it."""
+    """Draw one of a module's parameters, with the numbers that `init` gives it.
+
+    Args:
+        parameter: what is to be drawn.
+        name: its dotted name in the module.
+        key: of the module.
+
+    Returns:
+        An array of the parameter's shape and dtype.
+    """
     return draw_parameter(parameter, jax.random.fold_in(key, zlib.crc32(name.encode())))
 
 

@@ -115,6 +115,10 @@ class Module(Steps, nnx.Module):
         """From an input and what stands beside it to the output and the new cache; what other modules call."""
         return formula_of(self.config)(self.config, ModuleScope(self), x, context)
 
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls to make another model of the same arrays, such as one for evaluation."""
+        self.deterministic = self.deterministic if deterministic is None else deterministic
+
 
 class ParameterGroup(Module):
     """Parameters under a common name, without a function of their own: the kernel of a convolution, a table."""
