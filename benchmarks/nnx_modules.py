@@ -44,12 +44,12 @@ def compile_blocks():
             print(f"{count} blocks, {how}: {seconds[0]:.1f} s, of processors {seconds[1]:.1f} s", flush=True)
 
 
-def steps(batch, repeats):
+def steps(batch, repeats, threads):
     import torch
 
     import plstm_torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     config = plstm_config.preset("plstm_vis_tiny")
     pixels = np.random.default_rng(0).standard_normal((batch, 224, 224, 3)).astype(np.float32)
     program, params, seconds = compiled(config, jnp.asarray(pixels), scan_blocks=True)
@@ -87,8 +87,9 @@ def main():
     parser.add_argument("what", choices=["compile", "step"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2, help="of torch; those of XLA are as many as the cores")
     options = parser.parse_args()
-    compile_blocks() if options.what == "compile" else steps(options.batch, options.repeats)
+    compile_blocks() if options.what == "compile" else steps(options.batch, options.repeats, options.threads)
 
 
 if __name__ == "__main__":

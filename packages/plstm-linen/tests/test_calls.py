@@ -92,6 +92,7 @@ def test_blocks_of_a_graph_model_stay_apart(cases, jit):
 
 WRONG = {
     "features": (LAYER, (jnp.ones((1, 2, 7)),), {}, ValueError, r"x: expected \[B, T, D\] with D=8"),
+    "no array": (LAYER, (None,), {}, TypeError, "x: expected an array, got NoneType"),
     "cache entries": (LAYER, (jnp.ones((1, 2, 8)),), {"cache": {}}, ValueError, "cache: expected the entries"),
     "borders": (LAYER, (jnp.ones((1, 2, 8)),), {"cu_seqlens": [0, 3]}, ValueError, "cu_seqlens"),
     "cache on grids": (

@@ -12,7 +12,9 @@ import plstm_jax.ops
 import plstm_linen
 
 ADAPTER = Path(__file__).parents[1] / "conformance" / "adapter.py"
-FOREIGN = ("torch", "rich", "typer", "pandas", "matplotlib", "sklearn")
+FOREIGN = ("torch", "rich", "typer", "pandas", "matplotlib", "sklearn", "scipy", "networkx", "yaml", "plstm_testing")
+# of our own, what building a module has no need of
+UNUSED = ("safetensors", "plstm_config.folder", "plstm_config.original", "plstm_config.presets", "plstm_jax.generation")
 MODULES = [f"plstm_linen.{name}" for name in ("module", "names", "pretrained", "generation", "scope")]
 
 
@@ -20,10 +22,15 @@ def python(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_importing_brings_no_foreign_package():
-    # rich comes with flax itself
-    code = "import sys, flax.linen; before = set(sys.modules); import plstm_linen\n"
-    code += f"print([name for name in {FOREIGN!r} if name in set(sys.modules) - before])"
+def test_importing_brings_nothing_that_is_not_used():
+    # some of them come with flax itself
+    code = "import sys, flax.linen; before = set(sys.modules); import plstm_linen; plstm_linen.build\n"
+    code += f"print([name for name in {FOREIGN + UNUSED!r} if name in set(sys.modules) - before])"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+def test_the_package_alone_imports_nothing():
+    code = "import sys, plstm_linen; print([name for name in ('jax', 'flax', 'numpy') if name in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"
 
 
@@ -40,6 +47,8 @@ def test_the_version_is_that_of_the_distribution():
 def test_every_exported_name_exists():
     for name in plstm_linen.__all__:
         assert hasattr(plstm_linen, name), name
+    assert set(dir(plstm_linen)) == set(plstm_linen.__all__)
+    assert callable(plstm_linen.build)
     assert all(getattr(plstm_linen.ops, name) is getattr(plstm_jax.ops, name) for name in plstm_linen.ops.__all__)
 
 

@@ -90,3 +90,31 @@ def test_weights_of_the_original_may_be_loaded_in_any_form(scan_blocks):
     assert module.scan_blocks is scan_blocks
     assert ("blocks" in variables["params"]["block_stack"]) is scan_blocks
     assert plstm_linen.to_canonical(variables["params"]).keys() == parameter_tree(module.config).keys()
+
+
+@pytest.mark.parametrize("scan_blocks", [False, True])
+def test_a_folder_serves_other_classes_and_images(tmp_path, vision, scan_blocks):
+    plstm_jax.save(vision, plstm_jax.init(vision, key()), tmp_path)
+    changes = {"num_classes": 5, "img_size": (16, 8), "key": key()}
+    module, variables = plstm_linen.from_pretrained(tmp_path, scan_blocks=scan_blocks, **changes)
+    config, expected = plstm_jax.load(tmp_path, **changes)
+    assert module.config == config
+    assert_equal(plstm_linen.to_canonical(variables["params"]), plstm_jax.flatten(expected))
+    with pytest.raises(ValueError, match=r"^num_classes: expected an integer >= 1, got True"):
+        plstm_linen.from_pretrained(tmp_path, num_classes=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"scan_blocks": True, "partitioned": True}])
+def test_a_model_without_a_head_takes_the_rest(tmp_path, vision, pixels, options):
+    stored = plstm_jax.init(vision, key())
+    plstm_jax.save(vision, stored, tmp_path)
+    module = plstm_linen.build(configs.change(vision, {"pooling": "features"}), **options)
+    variables = {**jax.jit(module.init)(key(), pixels), "cache": {"kept": jnp.ones(())}}
+    with pytest.raises(ValueError, match=r"unexpected 'head\.bias', 'head\.weight'"):
+        plstm_linen.load_weights(module, variables, tmp_path)
+    found = plstm_linen.load_weights(module, variables, tmp_path, ignore=("head",))
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    expected = plstm_jax.flatten({name: part for name, part in stored.items() if name != "head"})
+    assert_equal(plstm_linen.to_canonical(found["params"]), expected)
+    with pytest.raises(TypeError, match=r"^module: expected a module made by plstm_linen\.build, got dict"):
+        plstm_linen.load_weights({}, variables, tmp_path)

@@ -85,6 +85,7 @@ def test_no_path_is_dropped_while_generating():
         ({"max_new_tokens": -1}, ValueError, "max_new_tokens: expected an integer >= 0, got -1"),
         ({"token_ids": jnp.ones((2, 0), jnp.int32)}, ValueError, r"token_ids: expected a prompt \[B, T\] with T >= 1"),
         ({"token_ids": jnp.ones((2, 3))}, TypeError, "token_ids: expected integers, got float"),
+        ({"top": 3}, TypeError, "options: expected some of temperature, top_k, top_p and key, got 'top'"),
         ({"key": None}, ValueError, "key: expected a key for random numbers, since temperature=1.0, got None"),
     ],
 )

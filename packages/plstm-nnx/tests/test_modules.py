@@ -156,6 +156,7 @@ WRONG = {
     "config": (lambda: built("plstm_vis_tiny"), TypeError, r"plstm_config\.preset\('plstm_vis_tiny'\)"),
     "params": (lambda: built(LAYER, params={}), ValueError, "params: expected the weights of pLSTM1DLayer"),
     "features": (lambda: run(LAYER, jnp.ones((1, 2, 7))), ValueError, r"x: expected \[B, T, D\] with D=8"),
+    "no array": (lambda: built(LAYER)([[1.0]]), TypeError, "x: expected an array, got list"),
     "cache entries": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cache={}), ValueError, "cache: expected the entries"),
     "borders": (lambda: run(LAYER, jnp.ones((1, 2, 8)), cu_seqlens=[0, 3]), ValueError, "cu_seqlens"),
     "cache on grids": (

@@ -110,6 +110,30 @@ def test_what_is_tied_by_hand_is_loaded_apart(tmp_path, tie, jit):
     assert jnp.array_equal(jit(lambda x: loaded(x))(tokens), jit(lambda x: module(x))(tokens))
 
 
+def test_weights_that_are_apart_are_not_taken_for_shared_ones(tmp_path):
+    config = configs.preset("plstm_lm_small", vocab_size=7, embedding_dim=8, num_blocks=1, num_heads=2)
+    plstm_nnx.save_pretrained(plstm_nnx.build(config, rngs=nnx.Rngs(0)), tmp_path / "apart")
+    module = plstm_nnx.build(config, rngs=nnx.Rngs(1))
+    tie_head(module)
+    before = module.token_embedding.weight.get_value()
+    with pytest.raises(ValueError, match=r"expected the values of .*, since the module shares one parameter for both"):
+        plstm_nnx.load_weights(module, tmp_path / "apart")
+    assert jnp.array_equal(module.token_embedding.weight.get_value(), before)
+    plstm_nnx.save_pretrained(module, tmp_path / "tied")
+    again = plstm_nnx.build(config, rngs=nnx.Rngs(2))
+    tie_head(again)
+    plstm_nnx.load_weights(again, tmp_path / "tied")
+    assert jnp.array_equal(again.token_embedding.weight.get_value(), before)
+    assert again.lm_head.weight is again.token_embedding.weight
+
+
+@pytest.mark.parametrize("scan_blocks", [False, True])
+def test_shapes_alone_are_not_saved(tmp_path, scan_blocks):
+    module = nnx.eval_shape(lambda: plstm_nnx.build(STACK, rngs=nnx.Rngs(0), scan_blocks=scan_blocks))
+    with pytest.raises(ValueError, match="params: expected numbers, got the shape alone of 'blocks"):
+        plstm_nnx.save_pretrained(module, tmp_path / "folder")
+
+
 def test_dropped_paths_go_on_after_loading(tmp_path):
     config = configs.DropPathConfig(drop_prob=0.5)
     plstm_nnx.save_pretrained(plstm_nnx.build(config, rngs=nnx.Rngs(0)), tmp_path)
@@ -132,3 +156,52 @@ def test_weights_of_the_original_make_a_module(jit):
     name = sorted(weights)[-1]
     with pytest.warns(MigrationWarning), pytest.raises(ValueError, match=f"state_dict: .*missing '{name}'"):
         plstm_nnx.load_original(case.config, {key: array for key, array in weights.items() if key != name})
+
+
+VISION = configs.pLSTMVisionModelConfig(
+    dim=8, num_heads=2, num_blocks=2, patch_size=4, resolution=(8, 8), output_shape=(3,), pooling="mean"
+)
+
+
+@pytest.fixture
+def vision(tmp_path):
+    """The parameters of a model in a folder."""
+    model = plstm_nnx.build(VISION, rngs=nnx.Rngs(0))
+    plstm_nnx.save_pretrained(model, tmp_path)
+    return plstm_nnx.get_params(model)
+
+
+@pytest.mark.parametrize("scan_blocks", [False, True])
+def test_a_folder_serves_other_classes_and_images(tmp_path, vision, scan_blocks):
+    model = plstm_nnx.from_pretrained(
+        tmp_path, rngs=nnx.Rngs(1), num_classes=5, img_size=(16, 8), scan_blocks=scan_blocks
+    )
+    _, expected = plstm_jax.load(tmp_path, num_classes=5, img_size=(16, 8), key=nnx.Rngs(1).params())
+    assert_equal(plstm_nnx.get_params(model), expected)
+    assert (model.config.output_shape, model.config.seqlens, model.deterministic) == ((5,), (4, 2), True)
+    with pytest.raises(ValueError, match=r"^num_classes: expected an integer >= 1, got True"):
+        plstm_nnx.from_pretrained(tmp_path, num_classes=True)
+
+
+@pytest.mark.parametrize("scan_blocks", [False, True])
+def test_a_model_without_a_head_takes_the_rest(tmp_path, vision, scan_blocks):
+    features = plstm_nnx.build(
+        configs.change(VISION, {"pooling": "features"}), rngs=nnx.Rngs(1), scan_blocks=scan_blocks
+    )
+    before = plstm_nnx.get_params(features)
+    with pytest.raises(ValueError, match=r"unexpected 'head\.bias', 'head\.weight'"):
+        plstm_nnx.load_weights(features, tmp_path)
+    assert_equal(plstm_nnx.get_params(features), before)
+    plstm_nnx.load_weights(features, tmp_path, ignore=("head",))
+    assert_equal(plstm_nnx.get_params(features), {name: part for name, part in vision.items() if name != "head"})
+
+
+def test_a_head_of_ones_own_stays(tmp_path, vision):
+    model = plstm_nnx.build(VISION, rngs=nnx.Rngs(1))
+    model.head = nnx.Linear(8, 9, rngs=nnx.Rngs(2))
+    kernel = model.head.kernel[...]
+    plstm_nnx.load_weights(model, tmp_path, ignore=("head",))
+    assert jnp.array_equal(model.head.kernel[...], kernel)
+    assert_equal(plstm_nnx.get_params(model)["norm"], vision["norm"])
+    with pytest.raises(TypeError, match=r"^module: expected a module made by plstm_nnx\.build, got Linear"):
+        plstm_nnx.load_weights(model.head, tmp_path)

@@ -92,6 +92,8 @@ def test_paths_are_dropped_anew_at_every_call_until_evaluation(scan, remat):
     assert not np.array_equal(module(x, deterministic=False), expected)
     module.train()
     assert not np.array_equal(module(x), expected)
+    assert np.array_equal(nnx.view(module, deterministic=True)(x), expected)
+    assert not np.array_equal(nnx.view(module)(x), expected)
 
 
 def test_every_block_drops_paths_of_its_own():

@@ -3,9 +3,9 @@
 Names are loaded on first use, so that who needs the checks of arguments only does not load the configurations.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from plstm_config.lazy import lazily
 from plstm_config.version import __version__
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ _HOME = {
     ),
     "transition": ("LongRangeTransitionLayerConfig",),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__getattr__, __dir__ = lazily(__name__, {name: f".{module}" for module, names in _HOME.items() for name in names})
 
 __all__ = [
     "BlockStackConfig",
@@ -285,16 +285,3 @@ __all__ = [
     "to_dict",
     "topology",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
-    found = module if name == "topology" else getattr(module, name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Generic, TypeVar
-
-from plstm_config.presets import preset_names
 
 M = TypeVar("M")
 Made = TypeVar("Made", bound=Callable[..., Any])
@@ -13,6 +12,9 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 class Registry(Generic[M]):
     """The module classes of a backend by their config classes.
+
+    Args:
+        homes: modules in which classes register themselves, imported when the first one is looked for.
 
     Examples:
         >>> import plstm_config
@@ -25,8 +27,9 @@ class Registry(Generic[M]):
         'a norm of 4 features'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *homes: str) -> None:
         self.classes: dict[type, Callable[..., M]] = {}
+        self._homes = homes
 
     def register(self, config_class: type) -> Callable[[Made], Made]:
         """Let `find` return the decorated module class for configs of one class.
@@ -67,6 +70,8 @@ class Registry(Generic[M]):
         Raises:
             TypeError: if there is nothing; the message lists what is registered, or points to the presets.
         """
+        for home in self._homes:
+            import_module(home)
         found = self.classes.get(type(config))
         if found is None:
             hint = f"; {_preset_hint(config)}" if isinstance(config, str) else ""
@@ -77,6 +82,8 @@ class Registry(Generic[M]):
 
 
 def _preset_hint(name: str) -> str:
+    from plstm_config.presets import preset_names  # most programs never get here
+
     if name in preset_names():
         return f"plstm_config.preset({name!r}) makes the config of that name"
     return "plstm_config.preset_names() lists the names from which plstm_config.preset makes a config"

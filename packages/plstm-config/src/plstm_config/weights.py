@@ -77,7 +77,7 @@ def check_weights(
         raise ValueError(
             f"{source}: expected the weights of {owner}, got others: missing {listed} and at least {more} more"
         )
-    check_shapes(expected, weights, owner=owner, source=source, resizable=_resizable(config, resize_limit))
+    check_shapes(expected, weights, owner=owner, source=source, resizable=resizable(config, resize_limit))
 
 
 def check_shapes(
@@ -146,7 +146,16 @@ def accepts_shape(config: PosEmbed2DConfig, shape: Shape, resize_limit: int | No
     return config.allow_interpolation and small
 
 
-def _resizable(config: Config, limit: int | None) -> dict[str, AcceptsShape]:
+def resizable(config: Config, limit: int | None = None) -> dict[str, AcceptsShape]:
+    """Tests of the shapes that positional embeddings can be loaded from.
+
+    Args:
+        config: config of a module.
+        limit: see `check_weights`.
+
+    Returns:
+        One for each, by the dotted name of its parameter.
+    """
     return {
         join(name, "embed"): lambda shape, part=part: accepts_shape(part, shape, limit)  # type: ignore[misc]
         for name, part in named_configs(config)

@@ -3,9 +3,9 @@
 Everything is imported when it is first used, so that the ops come without the configs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from plstm_config.lazy import lazily
 from plstm_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -13,26 +13,30 @@ if TYPE_CHECKING:
     from plstm_jax.generation import generate
     from plstm_jax.padded_graph import pad_graph
     from plstm_jax.parameters import flatten, init, stack_blocks, unflatten, unstack_blocks
-    from plstm_jax.pretrained import load, load_original, save
+    from plstm_jax.pretrained import load, load_original, load_weights, save
     from plstm_jax.running import apply, init_cache, step
 
-_PLACES = {
-    "functional": "",
-    "ops": "",
-    "apply": "running",
-    "init_cache": "running",
-    "step": "running",
-    "flatten": "parameters",
-    "init": "parameters",
-    "generate": "generation",
-    "stack_blocks": "parameters",
-    "unstack_blocks": "parameters",
-    "unflatten": "parameters",
-    "pad_graph": "padded_graph",
-    "load": "pretrained",
-    "load_original": "pretrained",
-    "save": "pretrained",
-}
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "functional": ".functional",
+        "ops": ".ops",
+        "apply": ".running",
+        "init_cache": ".running",
+        "step": ".running",
+        "flatten": ".parameters",
+        "init": ".parameters",
+        "generate": ".generation",
+        "stack_blocks": ".parameters",
+        "unstack_blocks": ".parameters",
+        "unflatten": ".parameters",
+        "pad_graph": ".padded_graph",
+        "load": ".pretrained",
+        "load_original": ".pretrained",
+        "load_weights": ".pretrained",
+        "save": ".pretrained",
+    },
+)
 
 __all__ = [
     "__version__",
@@ -44,6 +48,7 @@ __all__ = [
     "init_cache",
     "load",
     "load_original",
+    "load_weights",
     "ops",
     "pad_graph",
     "save",
@@ -52,16 +57,3 @@ __all__ = [
     "unflatten",
     "unstack_blocks",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = _PLACES[name]
-    return getattr(import_module(f"{__name__}.{place}"), name) if place else import_module(f"{__name__}.{name}")
-
-
-def __dir__() -> list[str]:
-    """What there is, imported or not."""
-    return sorted(__all__)

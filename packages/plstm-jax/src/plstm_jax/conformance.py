@@ -20,7 +20,7 @@ from plstm_config.parameters import parameter_tree
 from plstm_jax.check import QUICK_COMPILATION, available_devices
 from plstm_jax.parameters import Params, flatten, unflatten
 from plstm_testing import golden, reference
-from plstm_testing.conformance import ModuleCall, OpCall, Result
+from plstm_testing.conformance import ModuleCall, Result
 
 _KEPT = 16  # compiled programs of modules
 
@@ -46,7 +46,7 @@ class ModuleAdapter(ABC):
 
     A library of modules says how it calls, writes and reads them; parameters go in and out as nested mappings by
     canonical names. It has the ops of plstm-jax, which the suite has seen, and the same formulas, so one dtype tells
-    whether its modules hold and pass on what they should.
+    whether its modules hold and pass on what they should. An adapter that names ops has `run_op`, too.
     """
 
     ops: Mapping[str, Callable[..., Any]] = {}
@@ -85,10 +85,6 @@ class ModuleAdapter(ABC):
     @abstractmethod
     def read_original(self, mapping: Any, state_dict: Mapping[str, Any]) -> tuple[Any, Params]:
         """Make a module from a config and weights of the original project: its config and its parameters."""
-
-    def run_op(self, call: OpCall) -> Result:
-        """Not asked for: the ops are those of plstm-jax."""
-        raise NotImplementedError(call.op)
 
     def run_module(self, call: ModuleCall) -> Result:
         """Call a module as a function of its parameters, and differentiate where a cotangent is given."""
@@ -131,14 +127,19 @@ class ModuleAdapter(ABC):
         return config, {name: np.asarray(array, np.float64) for name, array in flatten(params).items()}
 
     def run_golden(self, case: golden.GoldenCase) -> Result:
-        """Run the module of a golden case, and differentiate it."""
-        with warnings.catch_warnings(), jax.enable_x64(True):
+        """Run the module of a golden case as it is read from a folder, into which the library wrote it before.
+
+        What the original wrote gets there by `read_original`, so both ways of reading stand behind every number.
+        """
+        with warnings.catch_warnings(), jax.enable_x64(True), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("ignore", MigrationWarning)  # dropped options are the config package's own tests
             if case.is_original:
                 config, params = self.read_original(case.config, case.parameters)
             else:
                 config, arrays = case.module()
                 params = unflatten({name: jnp.asarray(array) for name, array in arrays.items()})
+            self.write(config, params, Path(folder))
+            config, params = self.read(Path(folder))
             inputs = case.arguments()
 
             def run(params: Any, floats: dict[str, Any]) -> Any:

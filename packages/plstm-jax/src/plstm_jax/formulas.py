@@ -23,7 +23,7 @@ Formula: TypeAlias = Callable[[Any, "Scope", Array, Context], Result]
 Map: TypeAlias = Callable[[Any, "Scope", Array], Array]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_REGISTRY: Registry[Result] = Registry()
+_REGISTRY: Registry[Result] = Registry(*(f"plstm_jax.{name}" for name in ("layers", "blocks", "models")))
 _KINDS: dict[type, Kind | Callable[[Any], Kind]] = {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -71,6 +72,25 @@ def generate(
     return generate_from(_bind, config, params, token_ids, max_new_tokens, **options)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: what of a compiled program is fixed.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: keep only the k most likely tokens.
+        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def choose(self, logits: Float[Array, "B V"], key: Array | None) -> Int[Array, " B"]:
+        """Draw one token per row; see `sample_tokens`."""
+        return sample_tokens(logits, key, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
 def generate_from(
     bind: Bind,
     model: Any,
@@ -78,10 +98,8 @@ def generate_from(
     token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
     key: Array | None = None,
+    **options: Any,
 ) -> Int[Array, "B T2"] | list[Array]:
     """What `generate` of every library of modules does.
 
@@ -92,62 +110,59 @@ def generate_from(
         arrays: parameters and whatever else it holds.
         token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
         max_new_tokens: number of tokens to append.
-        temperature: divides the logits; 0 takes the most likely token.
-        top_k: keep only the k most likely tokens.
-        top_p: keep only the smallest set of most likely tokens whose probability reaches p.
         key: key for the draws, or one for each prompt [B]; needed unless the temperature is 0.
+        options: of `Sampling`.
 
     Returns:
         Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
 
     Raises:
-        TypeError: the tokens are no integers.
+        TypeError: the tokens are no integers, or there is no such option.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
     """
-    check_sampling(temperature, top_k, top_p)
-    options = (temperature, top_k, top_p, key)
+    for name in options.keys() - {item.name for item in fields(Sampling)}:
+        raise TypeError(f"options: expected some of temperature, top_k, top_p and key, got {name!r}")
+    sampling = Sampling(**options)
+    check_sampling(sampling.temperature, sampling.top_k, sampling.top_p)
     if isinstance(token_ids, list | tuple):
-        return _continue_list(bind, model, arrays, token_ids, max_new_tokens, *options)
+        return _continue_list(bind, model, arrays, token_ids, max_new_tokens, sampling, key)
     check_prompt(token_ids, max_new_tokens)
     _check_integers("token_ids", token_ids)
-    _check_key(temperature, key, len(token_ids))
-    return _continue_array(bind, model, arrays, jnp.asarray(token_ids), max_new_tokens, *options)
+    _check_key(sampling.temperature, key, len(token_ids))
+    return _continue_array(bind, model, arrays, jnp.asarray(token_ids), max_new_tokens, sampling, key)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7))
+@partial(jax.jit, static_argnums=(0, 1, 4, 5))
 def _continue_array(
-    bind: Bind,
-    model: Any,
-    arrays: Any,
-    token_ids: Array,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    key: Array | None,
+    bind: Bind, model: Any, arrays: Any, token_ids: Array, max_new_tokens: int, sampling: Sampling, key: Array | None
 ) -> Array:
     """Prompts of one length, as one compiled program."""
-    choose = partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    return continue_tokens(*bind(model, arrays), token_ids, max_new_tokens, choose, key)
+    return continue_tokens(*bind(model, arrays), token_ids, max_new_tokens, sampling.choose, key)
 
 
 def _continue_list(
-    bind: Bind, model: Any, arrays: Any, prompts: Sequence[Any], max_new_tokens: int, temperature: float, *options: Any
+    bind: Bind,
+    model: Any,
+    arrays: Any,
+    prompts: Sequence[Any],
+    max_new_tokens: int,
+    sampling: Sampling,
+    key: Array | None,
 ) -> list[Array]:
     """Prompts of any lengths, packed."""
     for number, prompt in enumerate(prompts):
         _check_integers(f"token_ids[{number}]", prompt, "an array of integers [T]")
     borders = check_prompts(prompts, max_new_tokens)
-    _check_key(temperature, options[-1], len(prompts))
+    _check_key(sampling.temperature, key, len(prompts))
     found = [jnp.asarray(prompt) for prompt in prompts]
     if not found or max_new_tokens == 0:
         return found
     packed = jnp.concatenate(found)[None]
-    new = _continue_packed(bind, model, arrays, packed, tuple(borders), max_new_tokens, temperature, *options)
+    new = _continue_packed(bind, model, arrays, packed, tuple(borders), max_new_tokens, sampling, key)
     return [jnp.concatenate([prompt, more.astype(prompt.dtype)]) for prompt, more in zip(found, new, strict=True)]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6, 7, 8))
+@partial(jax.jit, static_argnums=(0, 1, 4, 5, 6))
 def _continue_packed(
     bind: Bind,
     model: Any,
@@ -155,16 +170,13 @@ def _continue_packed(
     packed: Array,
     borders: tuple[int, ...],
     max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
+    sampling: Sampling,
     key: Array | None,
 ) -> Array:
     """What follows each of several prompts that stand in one row, as one compiled program."""
     read, advance = bind(model, arrays)
     logits, cache = read(packed, cu_seqlens=np.array(borders))
-    choose = partial(sample_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    return new_tokens(logits[0, np.array(borders[1:]) - 1], cache, advance, max_new_tokens, choose, key)
+    return new_tokens(logits[0, np.array(borders[1:]) - 1], cache, advance, max_new_tokens, sampling.choose, key)
 
 
 def _bind(config: Any, params: Any) -> tuple[Read, Advance]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from plstm_config import BlockStackConfig, pLSTMGraphModelConfig
 from plstm_config.base import Config
 from plstm_config.parameters import Parameter, parameter_tree
 from plstm_jax.initializers import draw
@@ -43,7 +44,7 @@ def init(config: Config, key: Array) -> Params:
         {'bias': (2,), 'weight': (2, 4)}
     """
     tree = parameter_tree(config)
-    return unflatten({name: draw_parameter(item, _key_of(key, name)) for name, item in tree.items()})
+    return unflatten({name: draw_named(item, name, key) for name, item in tree.items()})
 
 
 def draw_parameter(parameter: Parameter, key: Array) -> Array:
@@ -59,6 +60,20 @@ def draw_parameter(parameter: Parameter, key: Array) -> Array:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         drawn = draw(parameter.init, key, parameter.drawn_shape, parameter.dtype)
     return drawn.transpose(parameter.from_drawn).reshape(parameter.shape)
+
+
+def draw_named(parameter: Parameter, name: str, key: Array) -> Array:
+    """Draw one of a module's parameters, with the numbers that `init` gives it.
+
+    Args:
+        parameter: what is to be drawn.
+        name: its dotted name in the module.
+        key: of the module.
+
+    Returns:
+        An array of the parameter's shape and dtype.
+    """
+    return draw_parameter(parameter, jax.random.fold_in(key, zlib.crc32(name.encode())))
 
 
 def logical_axes(parameter: Parameter) -> tuple[str | None, ...]:
@@ -172,6 +187,26 @@ def unstack_blocks(params: Mapping[str, Any]) -> Params:
     return _on_blocks(params, unstack)
 
 
+def stacked_like(held: Mapping[str, Any], params: Mapping[str, Any]) -> Params:
+    """Parameters with their blocks stacked where those that are held are.
+
+    Args:
+        held: nested parameters, with stacked blocks or without.
+        params: others of the same module, without.
+
+    Returns:
+        The others in the structure of those that are held.
+    """
+    changed: Params = {}
+    for name, value in params.items():
+        if name == _REPEATED and is_stacked(held[name]):
+            value = stack_blocks({name: value})[name]
+        elif isinstance(value, Mapping):
+            value = stacked_like(held[name], value)
+        changed[name] = value
+    return changed
+
+
 def stack_trees(trees: Sequence[Any]) -> Any:
     """One tree in place of many of one structure, each array with a first axis that counts them."""
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
@@ -180,6 +215,22 @@ def stack_trees(trees: Sequence[Any]) -> Any:
 def split_tree(tree: Any, count: int) -> list[Any]:
     """The trees that `stack_trees` made one of."""
     return [jax.tree.map(lambda array, index=index: array[index], tree) for index in range(count)]
+
+
+def is_scanned(config: Config, scan_blocks: bool | None = None) -> bool:
+    """Whether a module's blocks are held as one by a module, with a first axis on each of their arrays.
+
+    Args:
+        config: config of the module.
+        scan_blocks: as the module has it; None: what the config says.
+
+    Returns:
+        Whether they are; False also where there is no stack of blocks, or one that cannot be scanned.
+    """
+    stack = getattr(config, "block_stack", config)
+    if isinstance(config, pLSTMGraphModelConfig) or not isinstance(stack, BlockStackConfig):
+        return False
+    return stack.scan_blocks if scan_blocks is None else scan_blocks
 
 
 def is_stacked(blocks: Mapping[str, Any]) -> bool:
@@ -208,7 +259,3 @@ def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield from _leaves(value, here)
         else:
             yield here, value
-
-
-def _key_of(key: Array, name: str) -> Array:
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))

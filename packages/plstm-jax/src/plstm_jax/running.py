@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 import plstm_jax.blocks
 import plstm_jax.layers
@@ -21,7 +22,7 @@ from plstm_config.options import check_cu_seqlens
 from plstm_config.parameters import Repeated
 from plstm_config.weights import array_infos, check_weights
 from plstm_jax.context import Cache, Context
-from plstm_jax.formulas import formula_of, kind_of
+from plstm_jax.formulas import Result, formula_of, kind_of
 from plstm_jax.graphs import as_topology
 from plstm_jax.parameters import flatten, unstack_blocks
 from plstm_jax.scope import TreeScope
@@ -139,6 +140,43 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
     return cache
 
 
+class Steps:
+    """Sequences step by step: what the modules of a library share, whose `run` takes an input and a `Context`."""
+
+    config: Any
+    run: Callable[[Array, Context], Result]
+
+    def step(self, x: ArrayLike, cache: Mapping[str, Any]) -> Result:
+        """Advance sequences by one time step, in constant time.
+
+        Args:
+            x: the next input [B, D], or tokens [B] of a language model.
+            cache: of `init_cache`, `step` or a call.
+
+        Returns:
+            The output without a time axis, and the new cache.
+
+        Raises:
+            ValueError: the module is not on sequences, or x or the cache do not fit it.
+        """
+        return self.run(*enter(self.config, x, cache=cache, return_cache=True, stepping=True))
+
+    def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
+        """Make the cache of sequences that have not begun; needs no parameters.
+
+        Args:
+            batch_size: number of sequences B.
+            dtype: of cached activations; None: the compute dtype of each layer. States are at least float32.
+
+        Returns:
+            The cache, nested like the modules.
+
+        Raises:
+            ValueError: the module is not on sequences.
+        """
+        return init_cache(self.config, batch_size, dtype)
+
+
 def check_params(config: Config, params: Mapping[str, Any]) -> None:
     """Refuse parameters that are not those of a config, in names, shapes or types.
 
@@ -178,9 +216,11 @@ def enter(
         The input as an array, and the context.
 
     Raises:
-        TypeError: if the graph is none.
+        TypeError: if x is no array, or the graph is none.
         ValueError: if the module cannot do what is asked.
     """
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"x: expected an array, got {type(x).__name__}")
     context = Context(graph=graph, edge_attr=edge_attr, cu_seqlens=cu_seqlens, **more)
     context.check(kind_of(config), _name(config))
     if graph is not None:

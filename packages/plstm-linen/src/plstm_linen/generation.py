@@ -17,23 +17,16 @@ def generate(
     variables: Mapping[str, Any],
     token_ids: Int[Array, "B T"] | Sequence[Array],
     max_new_tokens: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    key: Array | None = None,
+    **options: Any,
 ) -> Int[Array, "B T2"] | list[Array]:
-    """Continue token sequences as one program; see `plstm_jax.generate`, which this is with a module for a config.
+    """Continue token sequences as one program: `plstm_jax.generate` with a module and its variables.
 
     Args:
         module: a language model.
         variables: its variables.
         token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
-        max_new_tokens: how many tokens follow.
-        temperature: 0 takes the most likely token.
-        top_k: a number of tokens to choose from.
-        top_p: a probability that those to choose from reach.
-        key: for the draws, which temperature 0 does without.
+        max_new_tokens: number of tokens to append.
+        options: `temperature`, `top_k`, `top_p` and `key` as `plstm_jax.generate` has them.
 
     Returns:
         Tokens [B, T + max_new_tokens], or a list of tokens [T + max_new_tokens].
@@ -42,7 +35,6 @@ def generate(
         TypeError: if the tokens are no integers.
         ValueError: if the prompt is empty, an option is outside its range, or the key is missing.
     """
-    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "key": key}
     return generate_from(_bind, module, variables, token_ids, max_new_tokens, **options)
 
 

@@ -11,16 +11,17 @@ from jax import Array
 
 from plstm_config.base import Config
 from plstm_config.parameters import Child, Parameter, Repeated, Weights
-from plstm_jax.context import Cache, Context
+from plstm_config.registry import Registry
+from plstm_jax.context import Context
 from plstm_jax.formulas import Result, formula_of
-from plstm_jax.parameters import draw_parameter, logical_axes
-from plstm_jax.running import enter, init_cache
-from plstm_linen.build import build, register
-from plstm_linen.names import is_scanned
+from plstm_jax.parameters import draw_parameter, is_scanned, logical_axes
+from plstm_jax.running import Steps, enter
 from plstm_linen.scope import ModuleScope
 
+REGISTRY: Registry[Module] = Registry(*(f"plstm_linen.{name}" for name in ("layers", "blocks", "models")))
 
-class Module(nn.Module):
+
+class Module(Steps, nn.Module):
     """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
 
     What it computes is the formula of its config in plstm_jax. Paths are dropped with `deterministic=False`, by the
@@ -46,7 +47,7 @@ class Module(nn.Module):
         """Let `build` find the class by the class of its configs."""
         super().__init_subclass__(**keywords)
         if config_class is not None:
-            register(config_class)(cls)
+            REGISTRY.register(config_class)(cls)
 
     def setup(self) -> None:
         """Make submodules and parameters under their canonical names."""
@@ -94,38 +95,10 @@ class Module(nn.Module):
         output, new_cache = self._run(*entered)
         return (output, new_cache) if return_cache else output
 
-    def step(self, x: Array, cache: Mapping[str, Any]) -> Result:
-        """Advance sequences by one time step: ``module.apply(variables, x, cache, method="step")``.
-
-        Args:
-            x: the next input [B, D], or tokens [B] of a language model.
-            cache: of `init_cache`, `step` or a call with `return_cache`.
-
-        Returns:
-            The output without a time axis, and the new cache.
-
-        Raises:
-            ValueError: if the module is not on sequences, or x or the cache do not fit it.
-        """
-        x, context = enter(self.config, x, cache=cache, return_cache=True, stepping=True)
+    def run(self, x: Array, context: Context) -> Result:
+        """From an input and what stands beside it to the output and the new cache; what other modules call."""
         result: Result = self(x, context=context)
         return result
-
-    @nn.nowrap
-    def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Where sequences stand that have not begun; needs no parameters.
-
-        Args:
-            batch_size: how many they are.
-            dtype: of activations in the cache; None: what each layer computes in.
-
-        Returns:
-            A cache for `step` and calls, nested like the modules.
-
-        Raises:
-            ValueError: if the module works on no sequences.
-        """
-        return init_cache(self.config, batch_size, dtype)
 
     @nn.nowrap
     def _run(self, x: Array, context: Context) -> Result:
@@ -161,3 +134,19 @@ class Module(nn.Module):
 
 class ParameterGroup(Module):
     """Parameters under a common name, without a formula of their own: the kernel of a convolution, a table."""
+
+
+def build(config: object, **options: Any) -> Module:
+    """Make the module that a config describes.
+
+    Args:
+        config: a config of `plstm_config` (or of any class that a subclass of `Module` names as its `config_class`).
+        options: further fields of the module: `remat`, `partitioned`, `scan_blocks`, `name`.
+
+    Returns:
+        The module; its parameters come from `init` or from a folder.
+
+    Raises:
+        TypeError: if no module is registered for the config's class; the message lists those that are.
+    """
+    return REGISTRY.find(config)(config, **options)

@@ -13,9 +13,8 @@ from typing import Any
 from flax.linen import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from plstm_config import BlockStackConfig, pLSTMGraphModelConfig
 from plstm_config.base import Config
-from plstm_jax.parameters import flatten, stack_blocks, unflatten, unstack_blocks
+from plstm_jax.parameters import flatten, is_scanned, stack_blocks, unflatten, unstack_blocks
 
 _ENTRY = re.compile(r"^(blocks)_(\d+)$")
 
@@ -50,22 +49,6 @@ def from_canonical(config: Config, arrays: Mapping[str, Any], *, scan_blocks: bo
     if is_scanned(config, scan_blocks):
         tree = stack_blocks(tree)
     return unflatten_dict({_join(path): leaf for path, leaf in flatten_dict(tree).items()})
-
-
-def is_scanned(config: Config, scan_blocks: bool | None = None) -> bool:
-    """Whether a module's blocks are held as one, see `Module`.
-
-    Args:
-        config: config of the module.
-        scan_blocks: as the module has it; None: what the config says.
-
-    Returns:
-        False also where there is no stack of blocks, or one that cannot be scanned.
-    """
-    stack = getattr(config, "block_stack", config)
-    if isinstance(config, pLSTMGraphModelConfig) or not isinstance(stack, BlockStackConfig):
-        return False
-    return stack.scan_blocks if scan_blocks is None else scan_blocks
 
 
 def _split(name: str) -> tuple[str, ...]:

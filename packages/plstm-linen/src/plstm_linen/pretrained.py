@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flax.linen import meta
+from jax import Array
 
 from plstm_config.base import Config
 from plstm_jax import pretrained
 from plstm_jax.parameters import flatten, unflatten
-from plstm_linen.build import build
-from plstm_linen.module import Module
+from plstm_linen.module import Module, build
 from plstm_linen.names import from_canonical, to_canonical
 from plstm_linen.version import __version__
 
@@ -32,19 +34,25 @@ def save_pretrained(module: Module, variables: Mapping[str, Any], folder: str | 
         NotADirectoryError: if `folder` is a file.
         OSError: if it cannot be written, because the disk is full, say; the folder stays as it was.
     """
-    if not isinstance(module, Module):
-        raise TypeError(f"module: expected a module made by plstm_linen.build, got {type(module).__name__}")
-    if "params" not in variables:
-        raise ValueError(f"variables: expected the collection 'params', got {sorted(variables)}")
-    params = unflatten(to_canonical(variables["params"]))
+    params = _canonical(module, variables)
     pretrained.save_module(module.config, params, folder, package=_PACKAGE, version=__version__)
 
 
-def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Module, Variables]:
+def from_pretrained(
+    folder: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    key: Array | None = None,
+    **options: Any,
+) -> tuple[Module, Variables]:
     """Build the module that a folder describes, and read its weights, as `plstm_jax.load` does.
 
     Args:
         folder: a folder that any backend wrote.
+        num_classes: another number of outputs, for which a vision or graph model gets a new head.
+        img_size: another size of images for a vision model.
+        key: for the new head.
         options: of `build`.
 
     Returns:
@@ -53,9 +61,36 @@ def from_pretrained(folder: str | os.PathLike[str], **options: Any) -> tuple[Mod
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, of another schema version, or the weights do not fit the config.
+        ValueError: if a file is damaged, of another schema version, or the weights do not fit the config, or the model
+            has no such head or images, or the key is missing.
     """
-    return _made(*pretrained.load(folder), options)
+    return _made(*pretrained.load(folder, num_classes=num_classes, img_size=img_size, key=key), options)
+
+
+def load_weights(
+    module: Module, variables: Mapping[str, Any], folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()
+) -> Variables:
+    """Take a folder's weights in place of a module's own, as `plstm_jax.load_weights` does.
+
+    Args:
+        module: the module.
+        variables: its variables, in boxes or bare; dtypes, boxes and places on devices stay.
+        folder: a folder that any backend wrote.
+        ignore: names of parts that are left out, such as ``("head",)``.
+
+    Returns:
+        The new variables, of the same structure.
+
+    Raises:
+        FileNotFoundError: if the weights file is missing.
+        TypeError: if the module is none of this package, or `ignore` no sequence of names.
+        ValueError: if the file is damaged, or its weights do not fit the module.
+    """
+    own = _canonical(module, variables)
+    found = pretrained.load_weights(module.config, own, folder, ignore=ignore)
+    params = from_canonical(module.config, flatten(found), scan_blocks=module.scan_blocks)
+    boxed = meta.replace_boxed(variables["params"], params)
+    return {**variables, "params": pretrained.placed_like(variables["params"], boxed)}
 
 
 def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -> tuple[Module, Variables]:
@@ -77,6 +112,15 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], **options: Any) -
         ValueError: if the config cannot be migrated, or the weights do not fit it.
     """
     return _made(*pretrained.load_original(mapping, state_dict), options)
+
+
+def _canonical(module: Module, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters among a module's variables, as plstm-jax has them."""
+    if not isinstance(module, Module):
+        raise TypeError(f"module: expected a module made by plstm_linen.build, got {type(module).__name__}")
+    if "params" not in variables:
+        raise ValueError(f"variables: expected the collection 'params', got {sorted(variables)}")
+    return unflatten(to_canonical(variables["params"]))
 
 
 def _made(config: Config, params: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Module, Variables]:

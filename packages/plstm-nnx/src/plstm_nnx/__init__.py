@@ -3,27 +3,28 @@
 Modules are imported with the first name that is asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from plstm_config.lazy import lazily
 from plstm_nnx.version import __version__
 
 if TYPE_CHECKING:
     from plstm_jax.sharding import axis_rules
     from plstm_nnx import blocks, layers, models, ops
     from plstm_nnx.module import build, weight_decay_mask
-    from plstm_nnx.pretrained import from_pretrained, get_params, load_original, save_pretrained
+    from plstm_nnx.pretrained import from_pretrained, get_params, load_original, load_weights, save_pretrained
 
-# where the names are that are no modules
-_PLACES = {
-    "axis_rules": "plstm_jax.sharding",
-    "build": "plstm_nnx.module",
-    "from_pretrained": "plstm_nnx.pretrained",
-    "get_params": "plstm_nnx.pretrained",
-    "load_original": "plstm_nnx.pretrained",
-    "save_pretrained": "plstm_nnx.pretrained",
-    "weight_decay_mask": "plstm_nnx.module",
-}
+_PRETRAINED = ("from_pretrained", "get_params", "load_original", "load_weights", "save_pretrained")
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        **{name: f".{name}" for name in ("layers", "blocks", "models", "ops")},
+        **dict.fromkeys(("build", "weight_decay_mask"), ".module"),
+        **dict.fromkeys(_PRETRAINED, ".pretrained"),
+        "axis_rules": "plstm_jax.sharding",
+    },
+)
 
 __all__ = [
     "__version__",
@@ -34,23 +35,9 @@ __all__ = [
     "get_params",
     "layers",
     "load_original",
+    "load_weights",
     "models",
     "ops",
     "save_pretrained",
     "weight_decay_mask",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name != "ops":
-        for part in ("layers", "blocks", "models"):  # whose classes register themselves for their configs
-            import_module(f"{__name__}.{part}")
-    return getattr(import_module(_PLACES[name]), name) if name in _PLACES else import_module(f"{__name__}.{name}")
-
-
-def __dir__() -> list[str]:
-    """What there is, imported or not."""
-    return sorted(__all__)

@@ -14,21 +14,21 @@ from plstm_config.base import Config
 from plstm_config.parameters import Child, Parameter, Repeated, Weights
 from plstm_config.registry import Registry
 from plstm_config.serialization import CONFIG_CLASSES
-from plstm_jax.context import Cache, Context
+from plstm_jax.context import Context
 from plstm_jax.formulas import Result, formula_of
 from plstm_jax.parameters import init, logical_axes
-from plstm_jax.running import check_params, enter, init_cache
+from plstm_jax.running import Steps, check_params, enter
 from plstm_nnx.repeated import hold_repeated
 from plstm_nnx.scope import ModuleScope
 
-REGISTRY: Registry[Module] = Registry()
+REGISTRY: Registry[Module] = Registry(*(f"plstm_nnx.{name}" for name in ("layers", "blocks", "models")))
 
 
 class Fixed(nnx.Variable):
     """A parameter that is saved and loaded but not trained: optimizers and gradients ask for `nnx.Param`."""
 
 
-class Module(nnx.Module):
+class Module(Steps, nnx.Module):
     """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
 
     Parameters lie in the canonical layout, in which all backends save them, and carry the letters of
@@ -115,52 +115,23 @@ class Module(nnx.Module):
         """From an input and what stands beside it to the output and the new cache; what other modules call."""
         return formula_of(self.config)(self.config, ModuleScope(self), x, context)
 
-    def step(self, x: ArrayLike, cache: Mapping[str, Any]) -> Result:
-        """Advance sequences by one time step, in constant time.
-
-        Args:
-            x: the next input [B, D], or tokens [B] of a language model.
-            cache: of `init_cache`, `step` or a call.
-
-        Returns:
-            The output without a time axis, and the new cache.
-
-        Raises:
-            ValueError: the module is not on sequences, or x or the cache do not fit it.
-        """
-        return self.run(*enter(self.config, x, cache=cache, return_cache=True, stepping=True))
-
-    def init_cache(self, batch_size: int, dtype: Any = None) -> Cache:
-        """Make the cache of `batch_size` sequences that have not begun, nested like the modules.
-
-        Activations in it get the dtype, by default the compute dtype of each layer; states at least float32.
-
-        Raises:
-            ValueError: the module is not on sequences.
-        """
-        return init_cache(self.config, batch_size, dtype)
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` calls to make another model of the same arrays, such as one for evaluation."""
+        self.deterministic = self.deterministic if deterministic is None else deterministic
 
 
 class ParameterGroup(Module):
     """Parameters under a common name, without a function of their own: the kernel of a convolution, a table."""
 
 
-def build(
-    config: Config,
-    *,
-    rngs: nnx.Rngs,
-    params: Mapping[str, Any] | None = None,
-    scan_blocks: bool | None = None,
-    remat: bool = False,
-) -> Any:
+def build(config: Config, *, rngs: nnx.Rngs, params: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """Make the module that a config describes.
 
     Args:
         config: complete config of a layer, block or model.
         rngs: streams of random numbers, see `Module`.
         params: parameters to hold instead of drawn ones, nested as `plstm_jax.init` makes them.
-        scan_blocks: whether blocks of a stack are compiled once, see `Module`.
-        remat: whether they are computed anew in the backward pass.
+        options: `scan_blocks` and `remat`, see `Module`.
 
     Returns:
         The module, in training mode.
@@ -172,7 +143,7 @@ def build(
     made = REGISTRY.find(config)
     if params is not None:
         check_params(config, params)
-    return made(config, rngs=rngs, params=params, scan_blocks=scan_blocks, remat=remat)
+    return made(config, rngs=rngs, params=params, **options)
 
 
 def weight_decay_mask(module: nnx.Module) -> Any:

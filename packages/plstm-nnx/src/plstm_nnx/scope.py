@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from flax import nnx
@@ -29,12 +29,12 @@ class ModuleScope(Scope):
 
     def get(self, name: str) -> Array | None:
         """A parameter in its canonical layout, or None if the config switches it off."""
-        found = _find(self._module, name)
+        found = attrgetter(name)(self._module)
         return found[...] if isinstance(found, nnx.Variable) else found
 
     def call(self, name: str, x: Array, context: Context) -> Result:
         """Run a submodule under a context; one that a user put in its place is given the input alone."""
-        found = _find(self._module, name)
+        found = attrgetter(name)(self._module)
         return found.run(x, context) if hasattr(found, "run") else (found(x), {})
 
     def repeat(
@@ -42,14 +42,10 @@ class ModuleScope(Scope):
     ) -> tuple[Array, list[Cache]]:
         """Run repeated submodules; how they are held decides whether by a scan."""
         stack, _, last = name.rpartition(".")
-        holder: Any = _find(self._module, stack) if stack else self._module
+        holder: Any = attrgetter(stack)(self._module) if stack else self._module
         return run_repeated(getattr(holder, last), x, contexts, remat=holder.remat)
 
     def key(self) -> Array | None:
         """A key for random numbers, another one at every call; None for modules that draw none."""
         stream = getattr(self._module, "rngs", None)
         return None if stream is None else stream()
-
-
-def _find(module: Any, name: str) -> Any:
-    return reduce(lambda found, part: getattr(found, part), name.split("."), module)

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import plstm_config
+from plstm_config.adapting import adapt, check_taken, left_out
 from plstm_config.folder import read_folder, read_weights, write_folder
-from plstm_config.weights import ArrayInfo, accepts_shape, array_infos, check_shapes, check_weights
+from plstm_config.weights import ArrayInfo, accepts_shape, array_infos, check_weights
 from plstm_torch.arrays import as_array, as_tensor, distributed_like
 from plstm_torch.build import build
 from plstm_torch.models.pos_embed import PosEmbed2D
 from plstm_torch.version import __version__
 
 _PACKAGE = "plstm-torch"
-_CLASSES = {"pLSTMVisionModel": "output_shape", "pLSTMGraphModel": "output_dim"}
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # names of what a wrapper holds
 
 
@@ -108,8 +108,7 @@ def from_pretrained(
         torch.Size([3, 192])
     """
     config, arrays = read_folder(folder)
-    sized = config if img_size is None else _with_images(config, img_size)
-    changed = sized if num_classes is None else _with_classes(sized, num_classes)
+    changed, redrawn = adapt(config, num_classes=num_classes, img_size=img_size)
     place = torch.device(device) if device is not None else torch.get_default_device()
     # drawing initial weights that are overwritten must not shift the caller's random numbers
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
@@ -119,9 +118,8 @@ def from_pretrained(
             raise ValueError(
                 f"{folder}: expected a config that this backend can build, got one with {error}"
             ) from error
-    ignored = () if changed == sized else ("head",)
-    load_arrays(module, arrays, source=str(folder), ignore=ignored)
-    for name in ignored:
+    load_arrays(module, arrays, source=str(folder), ignore=redrawn)
+    for name in redrawn:
         module.get_submodule(name).reset_parameters()  # type: ignore[operator]
     return module.eval()
 
@@ -194,34 +192,16 @@ def _fit(module: nn.Module, infos: Mapping[str, ArrayInfo], *, source: str, igno
     """Check that weights fit a module; the names in its state dict, each with that of the stored weights for it."""
     own = module.state_dict(keep_vars=True)
     canonical = {name: _canonical(module, name) for name in own}
-    left_out = _left_out(ignore, [*canonical.values(), *infos])
-    given = {name: info for name, info in infos.items() if not left_out(name)}
-    taken = {name: canonical[name] for name in own if not left_out(canonical[name])}
+    ignored = left_out(ignore, [*canonical.values(), *infos])
+    given = {name: info for name, info in infos.items() if not ignored(name)}
+    taken = {name: canonical[name] for name in own if not ignored(canonical[name])}
     for group in _shared(own, taken):
         stored = [taken[name] for name in group if taken[name] in given]
         taken |= {name: stored[0] for name in group if taken[name] not in given and stored}
     expected = {stored: tuple(own[name].shape) for name, stored in taken.items()}
-    try:
-        check_shapes(expected, given, owner=type(module).__name__, source=source, resizable=_resizable(module))
-    except ValueError as error:
-        if not ignore and "unexpected" in str(error):
-            error.add_note("load_weights(module, folder, ignore=(...)) leaves parts out")
-        raise
+    owner = type(module).__name__
+    check_taken(expected, given, ignore=ignore, owner=owner, source=source, resizable=_resizable(module))
     return taken
-
-
-def _left_out(ignore: Sequence[str], known: Sequence[str]) -> Callable[[str], bool]:
-    is_sequence = isinstance(ignore, Sequence) and not isinstance(ignore, str)
-    if not is_sequence or not all(isinstance(part, str) for part in ignore):
-        raise TypeError(f"ignore: expected a sequence of names of parts, got {ignore!r}")
-
-    def belongs(name: str, part: str) -> bool:
-        return name == part or name.startswith(f"{part}.")
-
-    for part in ignore:
-        if not any(belongs(name, part) for name in known):
-            raise ValueError(f"ignore: expected names of parts of the module or the folder, got {part!r}")
-    return lambda name: any(belongs(name, part) for part in ignore)
 
 
 def _shared(state: Mapping[str, Tensor], names: Mapping[str, str]) -> list[list[str]]:
@@ -253,34 +233,6 @@ def _check_range(stored: Tensor, own: Tensor, name: str) -> None:
         lost = stored.isfinite() & ~stored.to(own.dtype).isfinite()
         if bool(lost.any()):
             raise ValueError(f"{name}: expected numbers within the range of {own.dtype}, got {stored[lost][0].item()}")
-
-
-def _with_classes(config: Any, num_classes: int) -> Any:
-    """The config of the same model for another number of classes."""
-    field = _CLASSES.get(config.class_name)
-    if field is None or config.children().get("head") is None:
-        raise ValueError(
-            f"num_classes: expected None for a {config.class_name} without a head for classes, got {num_classes}"
-        )
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes: expected an integer >= 1, got {num_classes!r}")
-    return plstm_config.change(config, {field: (num_classes,) if field == "output_shape" else num_classes})
-
-
-def _with_images(config: Any, img_size: int | tuple[int, int]) -> Any:
-    """The config of the same model for images of another size."""
-    if config.class_name != "pLSTMVisionModel":
-        raise ValueError(f"img_size: expected None for {config.class_name}, which is not on images, got {img_size}")
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    plain = plstm_config.to_dict(config)
-    plain |= {"resolution": sides, "seqlens": None}
-    plain["patch_embed"] |= {"resolution": sides}
-    if plain["pos_embed"] is not None:
-        plain["pos_embed"] |= {"seqlens": None}
-    try:
-        return plstm_config.from_dict(plain)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"img_size: expected a size that the patches tile, got {img_size!r}: {error}") from error
 
 
 def _resizable(module: nn.Module) -> dict[str, Callable[[tuple[int, ...]], bool]]:
