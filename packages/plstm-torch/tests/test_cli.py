@@ -11,7 +11,7 @@ from plstm_torch.settings import TASK_SETTINGS, MachineSettings, TrainingSetting
 
 DIGITS = ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "4", "--batch-size", "512", "--device", "cpu"]
 TEXT = ["--dim", "16", "--heads", "2", "--blocks", "1", "--context-length", "16", "--batch-size", "8"]
-ARROWS = ["--size", "16", "--train-images", "16", "--test-images", "6", "--batch-size", "8"]
+ARROWS = ["--size", "16", "--train-images", "16", "--validation-images", "4", "--test-images", "6", "--batch-size", "8"]
 ARROWS += ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "8", "--device", "cpu"]
 
 
@@ -142,7 +142,7 @@ def test_the_module_is_the_command():
         (["train", "digits", "--patch-size", "3"], "resolution: expected sides that patches of 3 tile, got (8, 8)"),
         (["train", "digits", "--heads", "5"], "dim: expected a multiple of num_heads=5, got 64"),
         (["train", "digits", "--blocks", "1"], "num_blocks: expected an even number (P and D take turns), got 1"),
-        (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, cuda or cuda:N"),
+        (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, mps, cuda or cuda:N"),
         (["train", "digits", "--device", "cuda:99"], "device='cuda:99': torch sees"),
         (["train", "digits", "--resume"], "holds no run (no training.json)"),
         (["train", "digits", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
@@ -190,6 +190,7 @@ def test_bad_input_is_one_line_and_code_two(words, message, refused, tmp_path, m
         ("matplotlib", "matplotlib", "plstm-torch[train]", ["train", "digits"]),
         ("rich", "rich", "plstm-torch[train]", ["train", "digits"]),
         ("filelock", "filelock", "plstm-torch[train]", ["train", "digits"]),
+        ("lightning_fabric", "lightning-fabric", "plstm-torch[train]", ["train", "digits"]),
         ("matplotlib.figure", "matplotlib", "plstm-torch[train]", ["show", "receptive-field"]),
     ],
 )
@@ -269,17 +270,17 @@ def test_a_resumed_text_may_move_but_not_change(refused, run, text_run, text_fil
 
 def test_a_text_is_trained_measured_and_continued(run, refused, text_run, text_file, tmp_path):
     summary = json.loads((text_run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert 0 < summary["bits_per_byte"] < 8
+    assert 0 < summary["test_bits_per_byte"] < 8
     assert len((text_run / "sample.txt").read_bytes()) >= 64 + 30
     code, out, _ = run("eval", text_run, "--json", "--file", text_file)
     assert code == 0
-    assert json.loads(out)["bits_per_byte"] == pytest.approx(summary["bits_per_byte"], rel=1e-6)
+    assert json.loads(out)["test_bits_per_byte"] == pytest.approx(summary["test_bits_per_byte"], rel=1e-6)
     other = tmp_path / "other.txt"
     other.write_bytes(bytes(range(256)) * 4)
     code, out, _ = run("eval", text_run, "--json", "--file", other)
-    assert json.loads(out)["bits_per_byte"] > summary["bits_per_byte"]
+    assert json.loads(out)["test_bits_per_byte"] > summary["test_bits_per_byte"]
     message = refused("eval", text_run)
-    assert f"--file: expected the data to measure on (the run names {str(text_file)!r}, which" in message
+    assert f"--file: expected the data to measure on (the run names {[str(text_file)]!r}, which" in message
 
 
 def test_generation_is_reproducible_and_continues_the_prompt(text_run, refused):

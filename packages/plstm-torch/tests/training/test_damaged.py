@@ -106,7 +106,7 @@ def test_damaged_settings_are_one_line(tmp_path, data):
         (b"[" * 100_000, "training.json: it is nested too deeply"),
         (b"[]", "training.json: settings: expected a JSON object, got list"),
         (b"null", "training.json: settings: expected a JSON object, got NoneType"),
-        (b'{"schema_version": true}', "training.json: schema_version: expected 1, got True"),
+        (b'{"schema_version": true}', "training.json: schema_version: expected 1 to 2, got True"),
         (
             b'{"schema_version": 1, "task": 3, "data": {}, "training": {}, "machine": {}}',
             "task: expected a text, got 3",

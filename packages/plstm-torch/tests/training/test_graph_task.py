@@ -1,14 +1,12 @@
 """Graph classification: data, folds, the cross-validation and its command."""
 
 import json
-import math
 
 import numpy as np
 import pytest
 
 from plstm_testing.datasets import DatasetError, load_tu_dataset, split_folds
 from plstm_torch.cli import app
-from plstm_torch.training import cross_validation
 
 
 @pytest.fixture
@@ -84,8 +82,10 @@ def test_cross_validation_stops_resumes_and_summarizes(root, tmp_path, capsys):
     assert summary["folds"] == 2
     assert summary["test_accuracy"] == pytest.approx(sum(line["test_accuracy"] for line in folds) / 2)
     for line in folds:
-        own = metrics(out / f"fold_{line['fold']}")[:-1]
+        *own, last = metrics(out / f"fold_{line['fold']}")
         assert line["val_accuracy"] == max(epoch["val_accuracy"] for epoch in own)
+        assert line["test_accuracy"] == last["test_accuracy"]
+        assert not any(name.startswith("test") for epoch in own for name in epoch)  # test graphs are looked at once
         assert sum(line[name] for name in line if name.startswith("confusion_")) == 6
     assert (out / "curves.png").exists()
     assert (out / "confusion.png").exists()
@@ -107,14 +107,3 @@ def test_bad_requests_are_one_line(root, tmp_path, capsys):
     assert train(root, out, "--pooling", "median") == 2
     assert "pooling" in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_the_epoch_is_chosen_by_validation_alone():
-    lines = [
-        {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0, "test_accuracy": 1.0},
-        {"epoch": 2, "val_accuracy": 0.8, "val_loss": 0.9, "test_accuracy": 0.1},
-        {"epoch": 3, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.2},
-        {"epoch": 4, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.3},
-    ]
-    assert cross_validation.best_epoch(lines)["epoch"] == 3
-    assert math.isclose(cross_validation.summarize([{**lines[0], "seconds": 1.0}])["test_accuracy"], 1.0)

@@ -19,7 +19,9 @@ from plstm_torch.training.report import Report
 from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, SETTINGS_FILE, RunFolder
 from plstm_torch.training.tasks import open_task
 
-_CHOSEN_BY = ("epoch", "val_accuracy", "val_loss", "test_accuracy", "seconds")
+_OF_EPOCHS = ("val_accuracy", "val_loss")
+_NOT_OF_A_FOLD = ("summary", "task", "epochs", "step", "parameters")
+_OF_SUMMARY = ("chosen_epoch", "val_accuracy", "test_accuracy", "seconds")
 
 
 def fold_folder(path: Path, fold: int) -> RunFolder:
@@ -61,15 +63,15 @@ def cross_validate(
     histories = []
     for fold in range(num_runs):
         own = fold_folder(folder.path, fold)
-        epochs = _finished(own)
-        if epochs is None:
+        finished = _finished(own)
+        if finished is None:
             report.message(f"fold {fold + 1} of {num_runs}")
             _run_fold(replace(settings, data={**settings.data, "fold": fold}), own, world, report)
-            epochs = _finished(own) or []
+            finished = _finished(own) or []
+        *epochs, line = finished
         histories.append(epochs)
-        best = best_epoch(epochs)
-        lines.append({"fold": fold, **best, "seconds": epochs[-1]["seconds"]})
-        report.message(f"fold {fold + 1}: test accuracy {best['test_accuracy']:.4f} at epoch {best['epoch']}")
+        lines.append({"fold": fold, **{name: value for name, value in line.items() if name not in _NOT_OF_A_FOLD}})
+        report.message(f"fold {fold + 1}: test accuracy {line['test_accuracy']:.4f} at epoch {line['chosen_epoch']}")
         world.barrier()
     summary = summarize(lines)
     if world.is_main:
@@ -80,23 +82,11 @@ def cross_validate(
     return summary
 
 
-def best_epoch(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The epoch with the best validation accuracy; of several, the one with the lowest validation loss.
-
-    Args:
-        epochs: metrics of every epoch.
-
-    Returns:
-        The metrics of that epoch.
-    """
-    return dict(max(epochs, key=lambda line: (line["val_accuracy"], -line["val_loss"])))
-
-
 def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over folds; one fold has none.
 
     Args:
-        lines: metrics of each fold at its best epoch.
+        lines: metrics of each fold at the epoch that its validation graphs chose.
 
     Returns:
         The last line of metrics.jsonl.
@@ -130,16 +120,18 @@ def sum_confusion(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return counts
 
 
-def _finished(folder: RunFolder) -> list[dict[str, float]] | None:
-    """Metrics of every epoch if the run is complete."""
+def _finished(folder: RunFolder) -> list[dict[str, Any]] | None:
+    """Metrics of every epoch, then the summary, if the run is complete."""
     lines = folder.read_metrics()
     if not lines or not lines[-1].get("summary"):
         return None
-    *epochs, _ = lines
-    missing = [name for name in _CHOSEN_BY for line in epochs if name not in line]
+    *epochs, summary = lines
+    missing = [name for name in _OF_EPOCHS for line in epochs if name not in line]
+    missing += [name for name in _OF_SUMMARY if name not in summary]
     if missing or not epochs:
-        raise UserError(f"cannot read the metrics in {folder.path}: expected {', '.join(_CHOSEN_BY)} of every epoch")
-    return epochs
+        expected = f"{', '.join(_OF_EPOCHS)} of every epoch, {', '.join(_OF_SUMMARY)} of the summary"
+        raise UserError(f"cannot read the metrics in {folder.path}: expected {expected}")
+    return lines
 
 
 def _run_fold(settings: RunSettings, folder: RunFolder, world: World, report: Report) -> None:

@@ -15,17 +15,21 @@ from plstm_torch.pretrained import from_pretrained, save_pretrained
 from plstm_torch.settings import Settings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
-from plstm_torch.training.task import Score
+from plstm_torch.training.task import Score, Split
 
 
 class ModelTask(ABC):
     """Builds, saves, loads and scores the model; the subclasses bring data and config.
 
     Attributes:
+        measure: what is measured: val_measure chooses the epoch, test_measure is the result.
+        more_is_better: whether the best epoch is that of the highest measure.
         settings: of data and model.
         seed: of the run.
     """
 
+    measure = "accuracy"
+    more_is_better = True
     settings: Settings
     seed: int
 
@@ -54,6 +58,9 @@ class ModelTask(ABC):
         """Run the model on a batch and measure its predictions."""
         inputs, targets = batch
         return score_logits(model(inputs), targets)
+
+
+PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 
 
 def score_logits(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Score:
