@@ -80,6 +80,57 @@ def test_every_setting_is_an_option_and_shows_its_default(run, task):
     assert out.count("(default:") == len(options)
 
 
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("eval", 1),
+        ("generate", 1),
+        ("info", 1),
+        ("convert", 2),
+        ("completion", 1),
+        ("check", 0),
+        ("show receptive-field", 0),
+        ("show graph", 0),
+    ],
+)
+def test_every_help_shows_defaults_or_that_there_is_none(run, command, needed):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    options = re.findall(r"^\W*--[a-z]", out, re.MULTILINE)
+    assert out.count("(default:") + out.count("(repeatable)") == len(options)
+    assert out.count("(required)") == needed
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tr", {"train"}),
+        ("train di", {"digits"}),
+        ("train digits --learn", {"--learning-rate"}),
+        ("train arrows --preset ", {"quick", "mixed", "paper"}),
+        ("show receptive-field --im", {"--image"}),
+        ("convert --over", {"--overwrite"}),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(run, tmp_path, typed, offered):
+    code, script, _ = run("completion", "bash")
+    assert not code
+    words = ["plstm-torch", *typed.split(" ")]
+    (tmp_path / "script").write_text(
+        f"{script}\nCOMP_WORDS=({' '.join(repr(word) for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
+        '$(complete -p plstm-torch | sed "s/.*-F \\([^ ]*\\).*/\\1/") 2>/dev/null\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", str(tmp_path / "script")], capture_output=True, text=True, check=True)
+    assert offered <= {word.strip() for word in done.stdout.splitlines()}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script(run, shell):
+    code, script, _ = run("completion", shell)
+    assert not code
+    assert "learning-rate" in script
+
+
 def test_help_needs_no_torch():
     code = """
 import sys
@@ -131,7 +182,7 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "command: expected one of train, show, eval, generate, info, check, got 'fly'"),
+        (["fly"], "command: expected one of train, show, eval, generate, info, convert, completion, check, got 'fly'"),
         (["train"], "command: expected one of plstm-torch train digits"),
         (["train", "digits", "--epochs", "many"], "Error parsing --epochs"),
         (["train", "digits", "--no-such-option"], "Unrecognized options: --no-such-option"),
@@ -149,7 +200,7 @@ def test_the_module_is_the_command():
         (["train", "arrows", "--preset", "huge"], "invalid choice 'huge' for argument '--preset'"),
         (["train", "arrows", "--size", "30"], "image_size: expected multiples of patch_size=4, got 30"),
         (["train", "arrows", "--scaling", "up"], "invalid choice 'up' for argument '--scaling'"),
-        (["train", "text"], "Missing from plstm-torch train text: FILE"),
+        (["train", "text"], "files: expected at least one, got ()"),
         (["train", "text", "/no/such/file"], "cannot read /no/such/file: No such file or directory"),
         (["train", "digits", "--threads", "100000"], "threads: expected at least 1 and at most 1024, got 100000"),
         (["train", "digits", "--workers", "100000"], "workers: expected at least 0 and at most 256, got 100000"),

@@ -90,8 +90,9 @@ def _entry(found: Any, path: Path, name: str | None) -> dict[str, torch.Tensor]:
         raise UserError(f"entry: expected an entry of {path}, got {name!r}, {_shown(found)}")
     inner = name or next((each for each in _ENTRIES if isinstance(found.get(each), Mapping)), None)
     weights = found if inner is None else found[inner]
-    tensors = {str(key): value for key, value in weights.items() if isinstance(value, torch.Tensor)}
-    if len(tensors) != len(weights) or not tensors:
+    items = weights.items() if isinstance(weights, Mapping) else ()
+    tensors = {str(key): value for key, value in items if isinstance(value, torch.Tensor)}
+    if len(tensors) != len(items) or not tensors:
         raise UserError(f"entry: expected one that holds tensors, got {inner!r} of {path}, {_shown(found)}")
     return tensors
 

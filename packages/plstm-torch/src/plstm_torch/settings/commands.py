@@ -110,10 +110,10 @@ class CompletionSettings(Settings):
     """For which shell.
 
     Attributes:
-        shell: bash, zsh or tcsh.
+        shell: bash, zsh or fish.
     """
 
-    shell: Literal["bash", "zsh", "tcsh"] = setting()
+    shell: Literal["bash", "zsh", "fish"] = setting()
 
 
 @dataclass(frozen=True, kw_only=True)
