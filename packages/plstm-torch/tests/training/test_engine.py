@@ -2,6 +2,7 @@
 
 import os
 
+import lightning_fabric
 import pytest
 import torch
 
@@ -78,6 +79,15 @@ def test_a_compiled_model_trains_as_others_do(bench, monkeypatch):
     plain = bench.train("plain", bench.Task(dropout=0.0))
     assert rms_error(weights(run).numpy(), weights(plain).numpy()) < tolerance("float32")
     assert bench.folder("compiled").load_checkpoint()["model"].keys() == plain.model.state_dict().keys()
+
+
+def test_the_engine_reads_and_writes_no_files(bench, monkeypatch):
+    """Its loaders unpickle unless they are told otherwise; checkpoints are read by `RunFolder` alone."""
+    for name in ("save", "load", "load_raw"):
+        monkeypatch.setattr(lightning_fabric.Fabric, name, None)
+    with pytest.raises(bench.Interrupted):
+        bench.train("run", bench.Task(die_at=9))
+    assert bench.train("run", bench.Task()).task.finished
 
 
 def test_one_process_cannot_be_sharded():

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import tokenizers
 import torch
 from lightning_fabric import Fabric
 
@@ -14,7 +15,6 @@ from plstm_torch.training.corpus import as_text, decode, load_corpus
 from plstm_torch.training.distributed import World
 from plstm_torch.training.tasks import open_task
 
-tokenizers = pytest.importorskip("tokenizers")
 TINY = {"context_length": 8, "dim": 16, "num_heads": 2, "num_blocks": 1, "streams": 2, "sample_length": 12}
 WORDS = [
     "--dim",

@@ -12,6 +12,7 @@ from torch import nn
 from plstm_torch.arrays import distributed_like
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.context import ContextModule
+from plstm_torch.optional import UserError
 
 
 def shard(model: nn.Module, mesh: Any) -> nn.Module:
@@ -23,7 +24,13 @@ def shard(model: nn.Module, mesh: Any) -> nn.Module:
 
     Returns:
         The model.
+
+    Raises:
+        UserError: if its parameters are of several types.
     """
+    kinds = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
+    if len(kinds) > 1:  # the norms of a float64 model stay in float32
+        raise UserError(f"strategy: expected parameters of one type for fsdp, got {' and '.join(kinds)}")
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     over = mesh["data_parallel"]
