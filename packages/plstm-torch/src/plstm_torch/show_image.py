@@ -13,7 +13,7 @@ from plstm_torch.models.vision import pLSTMVisionModel
 from plstm_torch.ops import plstm_2d
 from plstm_torch.optional import require
 
-_INK, _FAINT = "#1b2430", "#6b7684"
+_INK, _FAINT, _BORDER, _MARK = "#1b2430", "#6b7684", "#d8dde3", "#d1495b"
 _FLOOR = 1e-3
 _PALETTES = {"P": ["#ffffff", "#b5d7e3", "#2f86a8", "#0f2f52"], "D": ["#ffffff", "#fad7ac", "#dd7238", "#5a1f2b"]}
 _ARROWS = {0: "→↓", 1: "→↑", 2: "←↓", 3: "←↑"}  # X is the height: bit 1 flips it, bit 2 the width
@@ -157,6 +157,8 @@ def image_figure(model: nn.Module, pixels: Float[Tensor, "height width C"], node
     panels = above.subplots(1, columns, squeeze=False, subplot_kw={"xticks": []})[0]
     panels[0].imshow(pixels.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
     _title(panels[0], "image")
+    if by_gates:
+        panels[0].plot(*_middle(by_gates[0].field, pixels, node), "o", ms=5, mfc="none", mec=_MARK)
     for axes, (name, field) in zip(panels[1:], by_pixels.items(), strict=True):
         axes.imshow((field / field.max().clamp(min=1e-30)).numpy(), cmap="magma", vmin=0, vmax=1)
         _title(axes, name)
@@ -222,6 +224,15 @@ def _turned(tensor: Tensor, orientations: Sequence[int]) -> Tensor:
     return torch.stack(turned, 1)
 
 
+def _middle(field: Tensor, pixels: Tensor, node: tuple[int, int] | None) -> tuple[float, float]:
+    """Where the patch lies in the image, (column, row) in pixels."""
+    row, column = (field.shape[-2] // 2, field.shape[-1] // 2) if node is None else node
+    return (
+        (column + 0.5) * pixels.shape[1] / field.shape[-1] - 0.5,
+        (row + 0.5) * pixels.shape[0] / field.shape[-2] - 0.5,
+    )
+
+
 def _draw_strip(axes: Any, gates: GateField) -> None:
     colors = require("matplotlib.colors", "matplotlib")
     palette = colors.LinearSegmentedColormap.from_list("heard", _PALETTES[gates.mode])
@@ -230,6 +241,8 @@ def _draw_strip(axes: Any, gates: GateField) -> None:
     strip = torch.cat(list(framed), dim=1).numpy()
     top = max(float(gates.field.max()), 1e-30)
     axes.imshow(strip / top, cmap=palette, norm=colors.LogNorm(_FLOOR, 1.0, clip=True), interpolation="nearest")
+    for place in range(1, heads * orientations):
+        axes.axvline(place * (width + 1) - 1, color=_BORDER, linewidth=1.0)
     axes.set_xticks([(place + 0.5) * (width + 1) - 1 for place in range(heads * orientations)])
     axes.set_xticklabels(
         [f"{head} {_ARROWS[orientation]}" for head in range(heads) for orientation in gates.orientations], fontsize=5

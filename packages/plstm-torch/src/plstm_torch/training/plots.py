@@ -30,12 +30,12 @@ def new_figure(width: float, height: float) -> Any:
     return require("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def curves(progress: Progress, headline: str) -> Any:
+def curves(progress: Progress, measure: str) -> Any:
     """Draw the loss of every step and epoch beside the measures on validation data.
 
     Args:
         progress: of the run.
-        headline: name of the measure that chooses the epoch.
+        measure: name of what chooses the epoch, val_accuracy for instance.
 
     Returns:
         The figure.
@@ -56,12 +56,12 @@ def curves(progress: Progress, headline: str) -> Any:
     if positive and max(positive) > 8 * min(positive):
         loss_axes.set_yscale("log")
     _finish(loss_axes, "loss (nats)")
-    names = [name for name in (epochs[-1] if epochs else {}) if name == headline or name.startswith(f"{headline}_")]
+    names = [name for name in (epochs[-1] if epochs else {}) if name == measure or name.startswith(f"{measure}_")]
     for name in names:
         values = [line[name] for line in epochs]
         label = f"{name.replace('_', ' ')}: {values[-1]:.4f}"
         measure_axes.plot(at, values, marker="o", ms=3, label=label)
-    _finish(measure_axes, headline.replace("_", " "))
+    _finish(measure_axes, measure.replace("_", " "))
     return figure
 
 
