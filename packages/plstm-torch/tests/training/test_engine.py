@@ -98,7 +98,10 @@ def test_one_process_cannot_be_sharded():
         pass
 
 
-def test_a_world_of_one_needs_no_group():
+def test_a_world_of_one_needs_no_group(monkeypatch):
+    # as srun sets them for each of eight processes
+    for name, value in {"NTASKS": "8", "NTASKS_PER_NODE": "8", "NODEID": "0", "PROCID": "3", "LOCALID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     with open_world(MachineSettings(device="cpu")) as world:
         assert (world.share.rank, world.share.size, world.is_main) == (0, 1, True)
         assert world.sum({"a": 1.5, "b": 2.0}) == {"a": 1.5, "b": 2.0}

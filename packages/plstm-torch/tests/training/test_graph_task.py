@@ -60,6 +60,15 @@ def test_the_data_become_graphs_with_one_edge_for_two_directions(root):
     np.testing.assert_array_equal(first[: len(ring.topology.edges)], ring.edge_attr[ring.topology.edge_order])
 
 
+@pytest.mark.parametrize("place", ["SHAPES", "."])
+def test_the_files_are_found_wherever_they_were_unpacked(root, place):
+    before = load_tu_dataset("SHAPES", root)
+    for path in (root / "SHAPES" / "raw").iterdir():
+        path.rename(root / place / path.name)
+    after = load_tu_dataset("SHAPES", root)
+    assert (after.digest, len(after.graphs)) == (before.digest, 24)
+
+
 def test_folds_share_nothing_and_keep_the_classes(root):
     labels = load_tu_dataset("SHAPES", root).labels
     folds = split_folds(labels, 4, seed=1)

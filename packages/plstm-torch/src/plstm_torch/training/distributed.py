@@ -157,7 +157,11 @@ def open_world(machine: MachineSettings, precision: str = "32") -> Iterator[Worl
         places["strategy"] = _strategy(machine.strategy, size)
     elif machine.strategy == "fsdp":
         raise UserError("strategy: expected ddp in a single process, got fsdp; start several with torchrun")
-    fabric = fabric_module.Fabric(plugins=[_precision(precision, device)], **places)
+    plugins = [_precision(precision, device)]
+    if size == 1:  # whatever a scheduler set in the environment: its processes are not ours
+        environments = require("lightning_fabric.plugins.environments", "lightning-fabric")
+        plugins.append(environments.LightningEnvironment())
+    fabric = fabric_module.Fabric(plugins=plugins, **places)
     try:
         fabric.launch()
         yield World(fabric, sharded=size > 1 and machine.strategy == "fsdp")
