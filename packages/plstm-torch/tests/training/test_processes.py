@@ -91,6 +91,7 @@ def runs(tmp_path_factory):
         [*words, str(folder / "ddp"), "--accumulate", "2"],
         [*words, str(folder / "fsdp"), "--strategy", "fsdp", "--accumulate", "2"],
         [*extend, str(folder / "extended sharded"), "--strategy", "fsdp"],
+        [*words[:-3], "--learning-rate", "1e30", "--strategy", "fsdp", "--out", str(folder / "diverged")],
     )
     return folder
 
@@ -116,6 +117,10 @@ def test_a_sharded_checkpoint_is_that_of_a_single_process(runs):
     moments = [[means["exp_avg"] for means in each["optimizer"]["state"].values()] for each in (single, sharded)]
     expected, actual = (np.concatenate([mean.numpy().ravel() for mean in each]) for each in moments)
     assert rms_error(actual, expected) < tolerance("float32")
+
+
+def test_a_sharded_run_that_diverges_ends(runs):
+    assert not (runs / "diverged" / "model.safetensors").exists()
 
 
 def test_several_types_of_parameters_are_not_sharded():

@@ -4,9 +4,11 @@ Fabric rather than accelerate: accelerate (1.15) shards nothing on CPUs, so FSDP
 keeps the state of the process in singletons; Fabric leaves checkpoints to us, and none of its loaders is used here.
 """
 
+import gc
 import logging
 import math
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,8 +167,12 @@ def open_world(machine: MachineSettings, precision: str = "32") -> Iterator[Worl
     try:
         fabric.launch()
         yield World(fabric, sharded=size > 1 and machine.strategy == "fsdp")
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         if size > 1 and distributed.is_initialized():
+            gc.collect()  # a process that ends while a sharded model still holds its group would wait for ever
             distributed.destroy_process_group()
 
 
