@@ -40,7 +40,7 @@ class Corpus:
         test: the tail.
         vocabulary: number of tokens that there are.
         digest: SHA-256 of files and tokenizer, to notice that they changed between two runs.
-        tokenizer: None for bytes.
+        tokenizer: of the tokens; None for bytes.
     """
 
     train: Part
@@ -111,7 +111,7 @@ def encode(text: bytes, tokenizer: Any) -> Int[ndarray, " N"]:
 
     Args:
         text: UTF-8, or any bytes without a tokenizer.
-        tokenizer: None for bytes.
+        tokenizer: of the tokens; None for bytes.
 
     Returns:
         The tokens, without special ones.
@@ -133,7 +133,7 @@ def decode(tokens: Sequence[int], tokenizer: Any) -> str:
 
     Args:
         tokens: of the vocabulary.
-        tokenizer: None for bytes.
+        tokenizer: of the tokens; None for bytes.
 
     Returns:
         The text.
@@ -149,7 +149,7 @@ def as_text(tokens: Iterable[int], tokenizer: Any) -> Iterator[bytes]:
 
     Args:
         tokens: one after the other.
-        tokenizer: None for bytes.
+        tokenizer: of the tokens; None for bytes.
 
     Yields:
         UTF-8, or single bytes without a tokenizer.

@@ -43,7 +43,7 @@ class World:
     """The processes of a run.
 
     Attributes:
-        fabric: Lightning Fabric, launched.
+        fabric: of Lightning, launched.
         share: of this process.
         device: on which this process computes.
         sharded: whether parameters are spread over the processes.

@@ -115,7 +115,7 @@ class GraphsTask(ModelTask):
         return score_logits(model(graphs.x, graphs.topology, graphs.edge_attr), labels)
 
     def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
-        """Return loss and accuracy, of the test graphs also how often each class was taken for which."""
+        """Return loss and accuracy, and how often each test class was taken for which; see `Task.evaluate`."""
         indices = self.fold.validation if split == "validation" else self.fold.test
         sums = {"loss": 0.0, "correct": 0.0, "count": 0.0}
         confusion = torch.zeros(self.data.num_classes, self.data.num_classes)

@@ -222,7 +222,7 @@ class ArrowsTask(ImageTask):
         return CachedArrows(dataset, keep=s.cache)
 
     def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
-        """Return loss and accuracy at the training size, of the test images the accuracy at every size."""
+        """Return loss and accuracy, of test images the accuracy at every size; see `Task.evaluate`."""
         if split == "validation":
             if self._validation is None:
                 return {}

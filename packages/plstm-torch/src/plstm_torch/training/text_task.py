@@ -97,7 +97,7 @@ class TextTask(ModelTask):
         return text_config(self.settings, self.corpus.vocabulary, dtype)
 
     def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
-        """Return the mean loss of a token and the bits per byte of all the text, read with the state carried along."""
+        """Return the mean loss of a token and the bits per byte of all the text; see `Task.evaluate`."""
         part = self.corpus.validation if split == "validation" else self.corpus.test
         if part is None:
             return {}
