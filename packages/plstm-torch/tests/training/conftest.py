@@ -89,8 +89,8 @@ class Bench:
             folder.create(RunSettings(task="stand-in", training=self.settings), overwrite=False)
         return folder
 
-    def trainer(self, name, task, *, settings=None, checkpoint_every=4, **machine) -> Trainer:
-        machine = MachineSettings(device="cpu", checkpoint_every=checkpoint_every, **machine)
+    def trainer(self, name, task, *, settings=None, checkpoint_every=4, **options) -> Trainer:
+        machine = MachineSettings(device="cpu", checkpoint_every=checkpoint_every, **options)
         settings = settings or self.settings
         with open_world(machine, settings.precision) as world:
             return Trainer(task, settings, machine, self.folder(name), world)

@@ -150,7 +150,7 @@ def test_damaged_checkpoints_are_one_line(bench, interrupted, data):
     assert "checkpoint.pt" in said or trainers
     assert "\n" not in said
     for trainer in trainers:
-        assert 0 <= trainer.progress.step <= trainer.total_steps
+        assert 0 <= trainer.progress.step <= trainer.schedule.total_steps
         assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
 
 
