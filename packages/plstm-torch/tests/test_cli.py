@@ -11,7 +11,7 @@ from plstm_torch.settings import TASK_SETTINGS, MachineSettings, TrainingSetting
 
 DIGITS = ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "4", "--batch-size", "512", "--device", "cpu"]
 TEXT = ["--dim", "16", "--heads", "2", "--blocks", "1", "--context-length", "16", "--batch-size", "8"]
-ARROWS = ["--size", "16", "--train-images", "16", "--test-images", "6", "--batch-size", "8"]
+ARROWS = ["--size", "16", "--train-images", "16", "--validation-images", "4", "--test-images", "6", "--batch-size", "8"]
 ARROWS += ["--dim", "8", "--heads", "2", "--blocks", "2", "--patch-size", "8", "--device", "cpu"]
 
 
@@ -80,6 +80,57 @@ def test_every_setting_is_an_option_and_shows_its_default(run, task):
     assert out.count("(default:") == len(options)
 
 
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("eval", 1),
+        ("generate", 1),
+        ("info", 1),
+        ("convert", 2),
+        ("completion", 1),
+        ("check", 0),
+        ("show receptive-field", 0),
+        ("show graph", 0),
+    ],
+)
+def test_every_help_shows_defaults_or_that_there_is_none(run, command, needed):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    options = re.findall(r"^\W*--[a-z]", out, re.MULTILINE)
+    assert out.count("(default:") + out.count("(repeatable)") == len(options)
+    assert out.count("(required)") == needed
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tr", {"train"}),
+        ("train di", {"digits"}),
+        ("train digits --learn", {"--learning-rate"}),
+        ("train arrows --preset ", {"quick", "mixed", "paper"}),
+        ("show receptive-field --im", {"--image"}),
+        ("convert --over", {"--overwrite"}),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(run, tmp_path, typed, offered):
+    code, script, _ = run("completion", "bash")
+    assert not code
+    words = ["plstm-torch", *typed.split(" ")]
+    (tmp_path / "script").write_text(
+        f"{script}\nCOMP_WORDS=({' '.join(repr(word) for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
+        '$(complete -p plstm-torch | sed "s/.*-F \\([^ ]*\\).*/\\1/") 2>/dev/null\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", str(tmp_path / "script")], capture_output=True, text=True, check=True)
+    assert offered <= {word.strip() for word in done.stdout.splitlines()}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script(run, shell):
+    code, script, _ = run("completion", shell)
+    assert not code
+    assert "learning-rate" in script
+
+
 def test_help_needs_no_torch():
     code = """
 import sys
@@ -131,7 +182,7 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "command: expected one of train, show, eval, generate, info, check, got 'fly'"),
+        (["fly"], "command: expected one of train, show, eval, generate, info, convert, completion, check, got 'fly'"),
         (["train"], "command: expected one of plstm-torch train digits"),
         (["train", "digits", "--epochs", "many"], "Error parsing --epochs"),
         (["train", "digits", "--no-such-option"], "Unrecognized options: --no-such-option"),
@@ -142,14 +193,14 @@ def test_the_module_is_the_command():
         (["train", "digits", "--patch-size", "3"], "resolution: expected sides that patches of 3 tile, got (8, 8)"),
         (["train", "digits", "--heads", "5"], "dim: expected a multiple of num_heads=5, got 64"),
         (["train", "digits", "--blocks", "1"], "num_blocks: expected an even number (P and D take turns), got 1"),
-        (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, cuda or cuda:N"),
+        (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, mps, cuda or cuda:N"),
         (["train", "digits", "--device", "cuda:99"], "device='cuda:99': torch sees"),
         (["train", "digits", "--resume"], "holds no run (no training.json)"),
         (["train", "digits", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["train", "arrows", "--preset", "huge"], "invalid choice 'huge' for argument '--preset'"),
         (["train", "arrows", "--size", "30"], "image_size: expected multiples of patch_size=4, got 30"),
         (["train", "arrows", "--scaling", "up"], "invalid choice 'up' for argument '--scaling'"),
-        (["train", "text"], "Missing from plstm-torch train text: FILE"),
+        (["train", "text"], "files: expected at least one, got ()"),
         (["train", "text", "/no/such/file"], "cannot read /no/such/file: No such file or directory"),
         (["train", "digits", "--threads", "100000"], "threads: expected at least 1 and at most 1024, got 100000"),
         (["train", "digits", "--workers", "100000"], "workers: expected at least 0 and at most 256, got 100000"),
@@ -190,6 +241,7 @@ def test_bad_input_is_one_line_and_code_two(words, message, refused, tmp_path, m
         ("matplotlib", "matplotlib", "plstm-torch[train]", ["train", "digits"]),
         ("rich", "rich", "plstm-torch[train]", ["train", "digits"]),
         ("filelock", "filelock", "plstm-torch[train]", ["train", "digits"]),
+        ("lightning_fabric", "lightning-fabric", "plstm-torch[train]", ["train", "digits"]),
         ("matplotlib.figure", "matplotlib", "plstm-torch[train]", ["show", "receptive-field"]),
     ],
 )
@@ -269,17 +321,17 @@ def test_a_resumed_text_may_move_but_not_change(refused, run, text_run, text_fil
 
 def test_a_text_is_trained_measured_and_continued(run, refused, text_run, text_file, tmp_path):
     summary = json.loads((text_run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert 0 < summary["bits_per_byte"] < 8
+    assert 0 < summary["test_bits_per_byte"] < 8
     assert len((text_run / "sample.txt").read_bytes()) >= 64 + 30
     code, out, _ = run("eval", text_run, "--json", "--file", text_file)
     assert code == 0
-    assert json.loads(out)["bits_per_byte"] == pytest.approx(summary["bits_per_byte"], rel=1e-6)
+    assert json.loads(out)["test_bits_per_byte"] == pytest.approx(summary["test_bits_per_byte"], rel=1e-6)
     other = tmp_path / "other.txt"
     other.write_bytes(bytes(range(256)) * 4)
     code, out, _ = run("eval", text_run, "--json", "--file", other)
-    assert json.loads(out)["bits_per_byte"] > summary["bits_per_byte"]
+    assert json.loads(out)["test_bits_per_byte"] > summary["test_bits_per_byte"]
     message = refused("eval", text_run)
-    assert f"--file: expected the data to measure on (the run names {str(text_file)!r}, which" in message
+    assert f"--file: expected the data to measure on (the run names {[str(text_file)]!r}, which" in message
 
 
 def test_generation_is_reproducible_and_continues_the_prompt(text_run, refused):

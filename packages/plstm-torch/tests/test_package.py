@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plstm_torch
 
-FOREIGN = ("jax", "flax", "sklearn", "PIL", "matplotlib", "pandas", "tyro", "rich", "filelock")
+FOREIGN = ("jax", "flax", "sklearn", "PIL", "matplotlib", "pandas", "tyro", "rich", "filelock", "lightning_fabric")
 
 
 def test_importing_brings_no_foreign_package() -> None:

@@ -92,6 +92,7 @@ def test_an_item_is_a_function_of_seed_split_index_and_size():
     assert np.array_equal(image(), image())
     assert not np.array_equal(image(), image(seed=1))
     assert not np.array_equal(image(), image(split="test"))
+    assert not np.array_equal(image(split="validation"), image(split="test"))
     assert not np.array_equal(image(), image(index=5))
     assert image(size=64).shape == (64, 64, 3)
 

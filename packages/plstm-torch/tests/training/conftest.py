@@ -7,7 +7,7 @@ from torch import nn
 
 from plstm_torch.settings import MachineSettings, RunSettings, TrainingSettings
 from plstm_torch.training import RunFolder
-from plstm_torch.training.distributed import World
+from plstm_torch.training.distributed import open_world
 from plstm_torch.training.loop import Trainer
 from plstm_torch.training.report import Report
 from plstm_torch.training.task import Score
@@ -21,7 +21,8 @@ class StandInTask:
     """A tiny classification task with dropout, so that random numbers matter; dies at the batch `die_at`."""
 
     name = "stand-in"
-    headline = "test_accuracy"
+    measure = "accuracy"
+    more_is_better = True
     predictions_per_sample = 1
 
     def __init__(self, *, num_samples: int = 23, dropout: float = 0.3, die_at: int | None = None) -> None:
@@ -32,6 +33,7 @@ class StandInTask:
         self.scored = 0
         self.measured = None  # instead of what is true
         self.finished = False
+        self.looks = {"validation": 0, "test": 0}
 
     data_settings = property(lambda self: {})
 
@@ -57,11 +59,14 @@ class StandInTask:
         loss = nn.functional.cross_entropy(logits, batch[1], reduction="sum")
         return Score(loss, (logits.argmax(-1) == batch[1]).sum(), len(batch[1]))
 
-    def evaluate(self, model, world):
+    def evaluate(self, model, world, split):
+        prefix = {"validation": "val", "test": "test"}[split]
+        self.looks[split] += 1
         if self.measured is not None:
-            return {"test_loss": self.measured, "test_accuracy": 0.5}
+            return {f"{prefix}_loss": self.measured, f"{prefix}_accuracy": 0.5}
         score = self.score(model, (self.inputs, self.targets))
-        return {"test_loss": score.loss.item() / score.count, "test_accuracy": score.correct.item() / score.count}
+        loss, correct = score.loss.item() / score.count, score.correct.item() / score.count
+        return {f"{prefix}_loss": loss, f"{prefix}_accuracy": correct}
 
     def finish(self, model, device, folder):
         self.finished = True
@@ -72,6 +77,7 @@ class Bench:
 
     Interrupted = InterruptedRunError
     Task = StandInTask
+    Report = Report
     settings = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.01, warmup_epochs=0.5, seed=3)
 
     def __init__(self, path: Path) -> None:
@@ -83,10 +89,11 @@ class Bench:
             folder.create(RunSettings(task="stand-in", training=self.settings), overwrite=False)
         return folder
 
-    def trainer(self, name, task, *, settings=None, checkpoint_every=4, workers=0) -> Trainer:
-        machine = MachineSettings(checkpoint_every=checkpoint_every, workers=workers)
-        world = World(0, 1, torch.device("cpu"))
-        return Trainer(task, settings or self.settings, machine, self.folder(name), world)
+    def trainer(self, name, task, *, settings=None, checkpoint_every=4, **options) -> Trainer:
+        machine = MachineSettings(device="cpu", checkpoint_every=checkpoint_every, **options)
+        settings = settings or self.settings
+        with open_world(machine, settings.precision) as world:
+            return Trainer(task, settings, machine, self.folder(name), world)
 
     def train(self, name, task, **options) -> Trainer:
         trainer = self.trainer(name, task, **options)

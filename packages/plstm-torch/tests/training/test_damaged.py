@@ -106,7 +106,7 @@ def test_damaged_settings_are_one_line(tmp_path, data):
         (b"[" * 100_000, "training.json: it is nested too deeply"),
         (b"[]", "training.json: settings: expected a JSON object, got list"),
         (b"null", "training.json: settings: expected a JSON object, got NoneType"),
-        (b'{"schema_version": true}', "training.json: schema_version: expected 1, got True"),
+        (b'{"schema_version": true}', "training.json: schema_version: expected 1 to 2, got True"),
         (
             b'{"schema_version": 1, "task": 3, "data": {}, "training": {}, "machine": {}}',
             "task: expected a text, got 3",
@@ -150,7 +150,7 @@ def test_damaged_checkpoints_are_one_line(bench, interrupted, data):
     assert "checkpoint.pt" in said or trainers
     assert "\n" not in said
     for trainer in trainers:
-        assert 0 <= trainer.progress.step <= trainer.total_steps
+        assert 0 <= trainer.progress.step <= trainer.schedule.total_steps
         assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
 
 

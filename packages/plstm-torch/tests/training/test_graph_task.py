@@ -8,7 +8,6 @@ import pytest
 
 from plstm_testing.datasets import DatasetError, load_tu_dataset, split_folds
 from plstm_torch.cli import app
-from plstm_torch.training import cross_validation
 
 
 @pytest.fixture
@@ -62,6 +61,15 @@ def test_the_data_become_graphs_with_one_edge_for_two_directions(root):
     np.testing.assert_array_equal(first[: len(ring.topology.edges)], ring.edge_attr[ring.topology.edge_order])
 
 
+@pytest.mark.parametrize("place", ["SHAPES", "."])
+def test_the_files_are_found_wherever_they_were_unpacked(root, place):
+    before = load_tu_dataset("SHAPES", root)
+    for path in (root / "SHAPES" / "raw").iterdir():
+        path.rename(root / place / path.name)
+    after = load_tu_dataset("SHAPES", root)
+    assert (after.digest, len(after.graphs)) == (before.digest, 24)
+
+
 def test_folds_share_nothing_and_keep_the_classes(root):
     labels = load_tu_dataset("SHAPES", root).labels
     folds = split_folds(labels, 4, seed=1)
@@ -84,8 +92,10 @@ def test_cross_validation_stops_resumes_and_summarizes(root, tmp_path, capsys):
     assert summary["folds"] == 2
     assert summary["test_accuracy"] == pytest.approx(sum(line["test_accuracy"] for line in folds) / 2)
     for line in folds:
-        own = metrics(out / f"fold_{line['fold']}")[:-1]
+        *own, last = metrics(out / f"fold_{line['fold']}")
         assert line["val_accuracy"] == max(epoch["val_accuracy"] for epoch in own)
+        assert line["test_accuracy"] == last["test_accuracy"]
+        assert not any(name.startswith("test") for epoch in own for name in epoch)  # test graphs are looked at once
         assert sum(line[name] for name in line if name.startswith("confusion_")) == 6
     assert (out / "curves.png").exists()
     assert (out / "confusion.png").exists()
@@ -109,14 +119,13 @@ def drop(name):
     [
         *(lambda line, name=name: line | {name: "x"} for name in ("epoch", "val_loss", "train_loss", "confusion_0_1")),
         *(lambda line, number=number: line | {"test_accuracy": number} for number in (10**400, True, math.inf)),
-        *(drop(name) for name in ("seconds", "test_loss", "val_accuracy", "confusion_0_0", "confusion_1_1")),
+        *(drop(name) for name in ("seconds", "test_accuracy", "val_accuracy", "confusion_0_0", "confusion_1_1")),
     ],
 )
 def test_damaged_metrics_of_a_finished_fold_are_one_line(root, tmp_path, capsys, change):
     out = tmp_path / "run"
     assert train(root, out, "--folds", 2) == 0
-    *lines, summary = metrics(out / "fold_1")
-    written = "".join(json.dumps(line) + "\n" for line in (*map(change, lines), summary))
+    written = "".join(json.dumps(change(line)) + "\n" for line in metrics(out / "fold_1"))
     (out / "fold_1" / "metrics.jsonl").write_text(written)
     capsys.readouterr()
     assert train(root, out, "--folds", 2, "--resume") == 2
@@ -132,14 +141,3 @@ def test_bad_requests_are_one_line(root, tmp_path, capsys):
     assert train(root, out, "--pooling", "median") == 2
     assert "pooling" in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_the_epoch_is_chosen_by_validation_alone():
-    lines = [
-        {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0, "test_accuracy": 1.0},
-        {"epoch": 2, "val_accuracy": 0.8, "val_loss": 0.9, "test_accuracy": 0.1},
-        {"epoch": 3, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.2},
-        {"epoch": 4, "val_accuracy": 0.8, "val_loss": 0.7, "test_accuracy": 0.3},
-    ]
-    assert cross_validation.best_epoch(lines)["epoch"] == 3
-    assert math.isclose(cross_validation.summarize([{**lines[0], "seconds": 1.0}])["test_accuracy"], 1.0)

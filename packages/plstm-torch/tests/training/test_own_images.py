@@ -31,20 +31,39 @@ def test_a_share_of_each_class_is_held_out(tmp_path) -> None:
     write(tmp_path, 10)
     found = load_image_folder(tmp_path, size=16, held_out=0.3)
     assert found.classes == CLASSES
-    assert np.bincount(found.train_labels).tolist() == [7, 7, 7]
-    assert np.bincount(found.test_labels).tolist() == [3, 3, 3]
+    assert np.bincount(found.train.labels).tolist() == [7, 7, 7]
+    assert np.bincount(found.test.labels).tolist() == [3, 3, 3]
+    assert not len(found.validation.labels)
     again = load_image_folder(tmp_path, size=16, held_out=0.3)
-    assert np.array_equal(found.test_images, again.test_images)
+    assert np.array_equal(found.test.images, again.test.images)
     assert found.digest == again.digest
-    both = {image.tobytes() for images in (found.train_images, found.test_images) for image in images}
+    both = {image.tobytes() for part in (found.train, found.test) for image in part.images}
     assert len(both) == 30
 
 
 def test_folders_that_are_split(tmp_path) -> None:
-    write(tmp_path / "train", 3)
+    def counts(**shares):
+        found = load_image_folder(tmp_path, size=8, **shares)
+        return [len(part.labels) for part in (found.train, found.validation, found.test)]
+
+    write(tmp_path / "train", 6)
     write(tmp_path / "val", 2)
-    found = load_image_folder(tmp_path, size=8, held_out=0.5)
-    assert (len(found.train_labels), len(found.test_labels)) == (9, 6)
+    assert counts(held_out=0.5, validation=0.5) == [9, 6, 9]  # val is what it says, the test is taken out of the rest
+    assert counts(held_out=0.5) == [18, 0, 6]  # nothing chooses the epoch, so val is measured
+    write(tmp_path / "test", 1)
+    assert counts(held_out=0.5, validation=0.5) == [18, 6, 3]
+    (tmp_path / "val").rename(tmp_path / "other")
+    assert counts(held_out=0.5, validation=0.5) == [9, 9, 3]
+
+
+def test_no_image_is_on_two_sides(tmp_path) -> None:
+    write(tmp_path, 10)
+    found = load_image_folder(tmp_path, size=16, held_out=0.3, validation=0.2)
+    parts = (found.train, found.validation, found.test)
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[6] * 3, [1] * 3, [3] * 3]
+    assert len({image.tobytes() for part in parts for image in part.images}) == 30
+    without = load_image_folder(tmp_path, size=16, held_out=0.3)
+    assert np.array_equal(found.test.images, without.test.images)
 
 
 def test_images_keep_their_shape(tmp_path) -> None:
@@ -54,7 +73,7 @@ def test_images_keep_their_shape(tmp_path) -> None:
         for index in range(2):
             Image.new("L", size, 255).save(tmp_path / name / f"{index}.jpg")
     found = load_image_folder(tmp_path, size=16, held_out=0.5)
-    wide, high = found.train_images[found.train_labels == 1][0], found.train_images[found.train_labels == 0][0]
+    wide, high = (found.train.images[found.train.labels == label][0] for label in (1, 0))
     assert (wide[6:10] > 200).all()
     assert not wide[:6].any()
     assert (high[:, 6:10] > 200).all()

@@ -11,18 +11,18 @@ def test_curves_show_every_epoch_and_measure(epochs, tmp_path):
         {
             "step": 10.0 * number,
             "train_loss": 1.0 / number,
-            "test_loss": 1.1 / number,
-            "test_accuracy": 0.5 + 0.1 * number,
-            "test_accuracy_96": 0.4,
+            "val_loss": 1.1 / number,
+            "val_accuracy": 0.5 + 0.1 * number,
+            "val_accuracy_96": 0.4,
         }
         for number in range(1, epochs + 1)
     ]
-    figure = plots.curves(Progress(step_losses=[2.0] * 5 * epochs, steps_per_loss=2, epochs=lines), "test_accuracy")
+    figure = plots.curves(Progress(step_losses=[2.0] * 5 * epochs, steps_per_loss=2, epochs=lines), "val_accuracy")
     loss_axes, measure_axes = figure.axes
     assert len(loss_axes.lines) == (3 if epochs else 2)
     assert loss_axes.lines[0].get_xdata().max(initial=0) == 10 * epochs
     labels = [line.get_label() for line in measure_axes.lines]
-    assert [label.split(":")[0] for label in labels] == (["test accuracy", "test accuracy 96"] if epochs else [])
+    assert [label.split(":")[0] for label in labels] == (["val accuracy", "val accuracy 96"] if epochs else [])
     figure.savefig(tmp_path / "curves.png")
 
 
@@ -43,6 +43,6 @@ def test_a_text_is_drawn_byte_by_byte(tmp_path):
 def test_no_global_figure_is_opened():
     import matplotlib.pyplot
 
-    lines = [{"step": 1, "train_loss": 1.0, "test_accuracy": 1.0}]
-    plots.curves(Progress(step_losses=[1.0], epochs=lines), "test_accuracy")
+    lines = [{"step": 1, "train_loss": 1.0, "val_accuracy": 1.0}]
+    plots.curves(Progress(step_losses=[1.0], epochs=lines), "val_accuracy")
     assert matplotlib.pyplot.get_fignums() == []

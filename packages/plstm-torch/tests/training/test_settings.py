@@ -58,7 +58,7 @@ def test_machine_values_out_of_range_are_named(options, message):
 def test_unknown_fields_and_versions_are_refused():
     with pytest.raises(ValueError, match=r"TrainingSettings: expected the settings epochs, steps, .*, got 'epoch'"):
         from_mapping(TrainingSettings, {"epoch": 3})
-    with pytest.raises(ValueError, match="schema_version: expected 1, got 9"):
+    with pytest.raises(ValueError, match="schema_version: expected 1 to 2, got 9"):
         RunSettings.from_dict({"schema_version": 9})
     with pytest.raises(ValueError, match="settings: expected the entries data, machine, got none"):
         RunSettings.from_dict({"schema_version": 1, "task": "digits", "training": {}})

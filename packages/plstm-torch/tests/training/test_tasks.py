@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 import plstm_config
 from plstm_testing.datasets import ArrowGenerator, derive_seed
@@ -13,9 +14,9 @@ from plstm_torch.training import RunFolder, open_task
 from plstm_torch.training.distributed import World
 from plstm_torch.training.image_tasks import arrow_generator
 from plstm_torch.training.model_configs import vision_config
-from plstm_torch.training.text_task import sample_bytes, stream_losses
+from plstm_torch.training.text_task import sample_stream, stream_losses
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = World(Fabric(accelerator="cpu", devices=1))
 TINY_ARROWS = {
     "image_size": 16,
     "test_sizes": [16, 32],
@@ -25,6 +26,7 @@ TINY_ARROWS = {
     "num_blocks": 2,
     "train_images": 8,
     "test_images": 6,
+    "validation_images": 4,
 }
 TINY_TEXT = {"context_length": 8, "dim": 16, "num_heads": 2, "num_blocks": 1, "streams": 3, "sample_length": 20}
 
@@ -37,7 +39,7 @@ def text_file(tmp_path):
 
 
 def text_task(path, **settings):
-    return open_task("text", {"file": str(path), **TINY_TEXT, **settings}, 0)
+    return open_task("text", {"files": [str(path)], **TINY_TEXT, **settings}, 0)
 
 
 def test_the_paper_preset_is_the_papers_model():
@@ -54,7 +56,7 @@ def test_arrows_are_measured_at_every_size(tmp_path):
     task = open_task("arrows", TINY_ARROWS, 0)
     model = task.build_model("float32").eval()
     with torch.no_grad():
-        measured = task.evaluate(model, ALONE)
+        measured = task.evaluate(model, ALONE, "test")
         for size, name in ((16, "test_accuracy"), (32, "test_accuracy_32")):
             right = 0
             for index in range(6):
@@ -148,7 +150,7 @@ def test_digits_draw_their_mistakes_first(tmp_path):
     task = open_task("digits", {"dim": 8, "num_heads": 2, "num_blocks": 2, "patch_size": 4}, 0)
     model = task.build_model("float32").eval()
     with torch.no_grad():
-        measured = task.evaluate(model, ALONE)
+        measured = task.evaluate(model, ALONE, "test")
         logits = model(torch.from_numpy(task.digits.test_images))
     labels = torch.from_numpy(task.digits.test_labels)
     expected = (logits.argmax(-1) == labels).double().mean()
@@ -163,16 +165,17 @@ def test_the_bits_per_byte_are_those_of_a_byte_by_byte_pass(text_file):
     task = text_task(text_file, streams=1)
     torch.manual_seed(derive_seed(3))
     model = task.build_model("float64").eval()
-    everything = torch.from_numpy(np.concatenate([task.text.head[-8:], task.text.tail]).astype(np.int64))
+    before = np.concatenate([task.corpus.train.tokens, task.corpus.validation.tokens])[-8:]
+    everything = torch.from_numpy(np.concatenate([before, task.corpus.test.tokens]).astype(np.int64))
     bits = []
     with torch.no_grad():
-        measured = task.evaluate(model, ALONE)
+        measured = task.evaluate(model, ALONE, "test")
         cache = model.init_cache(1)
         for position in range(len(everything) - 1):
             logits, cache = model.step(everything[position : position + 1], cache)
             bits.append(-logits.log_softmax(-1)[0, everything[position + 1]].item() / math.log(2))
-    assert measured["bits_per_byte"] == pytest.approx(np.mean(bits[7:]), rel=1e-9)
-    assert measured["test_loss"] == pytest.approx(measured["bits_per_byte"] * math.log(2))
+    assert measured["test_bits_per_byte"] == pytest.approx(np.mean(bits[7:]), rel=1e-9)
+    assert measured["test_loss"] == pytest.approx(measured["test_bits_per_byte"] * math.log(2))
 
 
 @pytest.mark.parametrize("state_size", [1, 2])
@@ -186,7 +189,7 @@ def test_heads_remember_for_different_times(text_file, state_size):
 def test_chunks_do_not_change_the_loss_of_a_stream(text_file, monkeypatch):
     task = text_task(text_file)
     model = task.build_model("float64").eval()
-    rows = task.streams
+    rows = task.held_out["test"]
 
     def all_losses():
         with torch.no_grad():
@@ -196,7 +199,7 @@ def test_chunks_do_not_change_the_loss_of_a_stream(text_file, monkeypatch):
     whole = all_losses()
     monkeypatch.setattr("plstm_torch.training.text_task._EVALUATION_CHUNK", 5)
     chunked = all_losses()
-    assert len(whole) == len(chunked) == len(task.text.tail)
+    assert len(whole) == len(chunked) == len(task.corpus.test.tokens)
     torch.testing.assert_close(whole.sort().values, chunked.sort().values)
 
 
@@ -207,7 +210,7 @@ def test_short_epochs_go_on_where_the_last_one_stopped(text_file):
     second = task.batch(1, range(10))[0]
     assert first.shape == (10, 8)
     # the offset of an epoch is less than a window, so windows of different epochs hardly overlap
-    assert int(second[0, 0]) in task.text.head[80 : 80 + 16].tolist()
+    assert int(second[0, 0]) in task.corpus.train.tokens[80 : 80 + 16].tolist()
 
 
 def test_a_sample_is_drawn_step_by_step_and_is_reproducible(text_file, tmp_path):
@@ -216,18 +219,18 @@ def test_a_sample_is_drawn_step_by_step_and_is_reproducible(text_file, tmp_path)
     device = torch.device("cpu")
 
     def sample(**options):
-        return b"".join(sample_bytes(model, b"the ", 12, device=device, **options))
+        return bytes(sample_stream(model, list(b"the "), 12, device=device, **options))
 
     assert len(sample(seed=1)) == 12
     assert sample(seed=1) == sample(seed=1) != sample(seed=2)
     assert sample(temperature=0.0) == sample(temperature=0.0)
     reference = model.generate(torch.tensor([list(b"the ")]), 12, temperature=0.0)
     assert sample(temperature=0.0) == bytes(reference[0, 4:].tolist())
-    with pytest.raises(ValueError, match="prompt: expected at least one byte"):
-        next(sample_bytes(model, b"", 3, device=device))
+    with pytest.raises(ValueError, match="prompt: expected at least one token"):
+        next(sample_stream(model, [], 3, device=device))
     task.finish(model, device, RunFolder(tmp_path))
     written = (tmp_path / "sample.txt").read_bytes()
-    assert written.startswith(bytes(task.text.head[-64:].tolist()))
+    assert written.startswith(bytes(task.corpus.train.tokens[-64:].tolist()))
     assert (tmp_path / "examples.png").exists()
 
 
@@ -236,14 +239,16 @@ def test_a_text_that_changed_is_noticed(text_file):
     stored = json.loads(json.dumps(task.data_settings))
     assert open_task("text", stored, 0).settings == task.settings
     text_file.write_bytes(b"something else entirely. " * 12)
-    with pytest.raises(UserError, match=r"text.txt is not the text that this run began with \(it has changed\)"):
+    with pytest.raises(
+        UserError, match=r"text.txt is not the text that this run began with \(it or its tokenizer has changed\)"
+    ):
         open_task("text", stored, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("chess", {}, "task: expected one of digits, arrows, text, graphs, images, got 'chess'"),
+        ("chess", {}, "task: expected one of digits, arrows, text, graphs, nodes, images, got 'chess'"),
         ("digits", {"dim": 0}, "dim: expected at least 1 .*, got 0"),
         ("digits", {"num_blocks": 3}, r"num_blocks: expected an even number \(P and D take turns\), got 3"),
         ("digits", {"dim": 30, "num_heads": 4}, "dim: expected a multiple of num_heads=4, got 30"),
@@ -262,13 +267,17 @@ def test_a_text_that_changed_is_noticed(text_file):
         ("arrows", {"patch_size": 5}, "image_size: expected multiples of patch_size=5, got 48"),
         ("arrows", {"palette": "gray"}, "palette: expected one of 'mono', 'color', got 'gray'"),
         ("arrows", {"test_images": 0}, "test_images: expected at least 1 .*, got 0"),
-        ("text", {"file": "x", "held_out": 1.0}, "held_out: expected above 0 and below 1, got 1.0"),
-        ("text", {"file": "x", "transition_bias": [1.0]}, r"transition_bias: expected 2 times a number, got \(1.0,\)"),
-        ("text", {"file": "x", "streams": 0}, "streams: expected at least 1 .*, got 0"),
-        ("text", {"file": "x", "sample_length": -1}, "sample_length: expected at least 0 .*, got -1"),
-        ("text", {"file": "x", "dim": 30, "num_heads": 7}, "num_heads"),
-        ("text", {"file": "/no/such/file"}, "cannot read /no/such/file: No such file or directory"),
-        ("text", {}, "file"),
+        ("text", {"files": ["x"], "held_out": 1.0}, "held_out: expected above 0 and below 1, got 1.0"),
+        (
+            "text",
+            {"files": ["x"], "transition_bias": [1.0]},
+            r"transition_bias: expected 2 times a number, got \(1.0,\)",
+        ),
+        ("text", {"files": ["x"], "streams": 0}, "streams: expected at least 1 .*, got 0"),
+        ("text", {"files": ["x"], "sample_length": -1}, "sample_length: expected at least 0 .*, got -1"),
+        ("text", {"files": ["x"], "dim": 30, "num_heads": 7}, "num_heads"),
+        ("text", {"files": ["/no/such/file"]}, "cannot read /no/such/file: No such file or directory"),
+        ("text", {}, "files"),
     ],
 )
 def test_impossible_settings_are_one_clear_error(name, data, message):

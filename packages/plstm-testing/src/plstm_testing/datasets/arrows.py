@@ -19,7 +19,8 @@ from plstm_testing.datasets.errors import require
 from plstm_testing.datasets.random_numbers import derive_seed, uniform
 
 NUM_CLASSES = 2
-_SPLITS = {"train": 1, "test": 2}
+_SPLITS = {"train": 1, "test": 2, "validation": 3}
+Split = Literal["train", "validation", "test"]
 _SUPERSAMPLING = 4
 _HEAD_LENGTH = 0.45
 _HEAD_WIDTH = 3.2
@@ -122,12 +123,12 @@ class ArrowGenerator:
                 f"got {self.radius} and {self.length}"
             )
 
-    def scene(self, seed: int, split: Literal["train", "test"], index: int, size: int | None = None) -> ArrowScene:
+    def scene(self, seed: int, split: Split, index: int, size: int | None = None) -> ArrowScene:
         """Return scene number `index`; two neighbours (2k, 2k + 1) always have different labels.
 
         Args:
             seed: of the data set.
-            split: "train" or "test"; the two share no random numbers.
+            split: "train", "validation" or "test"; they share no random numbers.
             index: of the scene.
             size: side of the image; None is `base_size`.
 
@@ -231,7 +232,7 @@ class ArrowDataset:
         generator: ArrowGenerator,
         *,
         seed: int,
-        split: Literal["train", "test"],
+        split: Split,
         num_images: int,
         size: int | None = None,
     ) -> None:
@@ -240,7 +241,7 @@ class ArrowDataset:
         Args:
             generator: draws the scenes.
             seed: of the data set.
-            split: "train" or "test".
+            split: "train", "validation" or "test".
             num_images: length of the data set; an even number is exactly balanced.
             size: side of the images; None is the generator's `base_size`.
 

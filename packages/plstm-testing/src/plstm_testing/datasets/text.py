@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Integer
 from numpy import ndarray
 
 from plstm_testing.datasets.errors import DatasetError
@@ -20,13 +20,13 @@ class ByteText:
     """A text, cut into head and tail.
 
     Attributes:
-        head: [N] uint8, for training.
-        tail: [M] uint8, held out.
+        head: [N] integers, uint8 for bytes, for training.
+        tail: [M] integers, held out.
         digest: SHA-256 of the whole file, to notice that it changed between two runs.
     """
 
-    head: UInt8[ndarray, " N"]
-    tail: UInt8[ndarray, " M"]
+    head: Integer[ndarray, " N"]
+    tail: Integer[ndarray, " M"]
     digest: str
 
 
@@ -84,12 +84,12 @@ def windows_per_epoch(length: int, context_length: int) -> int:
 
 
 def training_windows(
-    head: UInt8[ndarray, " N"], indices: Sequence[int], *, context_length: int, seed: int, epoch: int
+    head: Integer[ndarray, " N"], indices: Sequence[int], *, context_length: int, seed: int, epoch: int
 ) -> tuple[Int[ndarray, "B T"], Int[ndarray, "B T"]]:
     """Cut windows out of the head; each epoch starts the row of windows at another offset.
 
     Args:
-        head: [N] uint8.
+        head: [N] integers, such as bytes or tokens.
         indices: which windows.
         context_length: T, bytes in a window.
         seed: seed of the run.

@@ -33,7 +33,7 @@ def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> G
 
     Args:
         name: such as "MUTAG".
-        root: folder that holds `name/raw/name_A.txt` and its companions.
+        root: folder that holds `name/raw/name_A.txt` and its companions; also `name/name_A.txt` or `name_A.txt`.
         download: whether to fetch a data set that is not there from the collection's site.
 
     Returns:
@@ -57,7 +57,8 @@ def load_tu_dataset(name: str, root: str | Path, *, download: bool = False) -> G
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
         raise DatasetError(f"dataset: expected a name of letters, digits, '-' and '_', got {name!r}")
-    folder = Path(root) / name / "raw"
+    places = (Path(root) / name / "raw", Path(root) / name, Path(root))
+    folder = next((place for place in places if (place / f"{name}_A.txt").is_file()), places[0])
     if not (folder / f"{name}_A.txt").is_file():
         if not download:
             raise DatasetError(f"{folder}: expected the text files of {name}, there is no {name}_A.txt")

@@ -59,9 +59,9 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print one line, once for all processes of a run, and exit."""
+    """Print one line, once for all processes of a machine, and exit."""
     # what a stranger's file says must not reach the terminal as a control sequence
     shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(message.split()))
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{PROGRAM}: error: {shown}", file=sys.stderr)
     sys.exit(code)

@@ -1,8 +1,8 @@
 """Every command: what it does, the settings that are its options, and what runs it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Union
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Any, Union, get_args
 
 import tyro
 
@@ -12,7 +12,9 @@ from plstm_torch.optional import UserError
 from plstm_torch.settings import MachineSettings, commands
 from plstm_torch.settings.commands import CheckSettings, FieldSettings, GraphPictureSettings
 
-_ABOUT = "pLSTM in PyTorch: train on digits, arrows, text or graphs, use what was trained, check the installation."
+_ABOUT = (
+    "pLSTM in PyTorch: train on digits, arrows, text, images or graphs, use what was trained, check the installation."
+)
 _PLACE = Part(MachineSettings, only=("device", "threads"))
 
 
@@ -53,6 +55,19 @@ def _check(options: Any, words: Sequence[str]) -> int:
     return check(settings_of(CheckSettings, options.what))
 
 
+def _convert(options: Any, words: Sequence[str]) -> int:
+    settings = settings_of(commands.ConvertSettings, options.what)
+    from plstm_torch.cli.convert import convert
+
+    return convert(settings)
+
+
+def _completion(options: Any, words: Sequence[str]) -> int:
+    shell = settings_of(commands.CompletionSettings, options.what).shell
+    parse(_everything(), ["--tyro-print-completion", shell], prog=PROGRAM)
+    return 0
+
+
 def _info(options: Any, words: Sequence[str]) -> int:
     from plstm_torch.cli.info import info
 
@@ -73,12 +88,12 @@ def _graph(options: Any, words: Sequence[str]) -> int:
 
 _USE: dict[str, Command] = {
     "eval": Command(
-        "Measure a trained model on its held-out data.",
+        "Measure a trained model on its test data.",
         {"what": Part(commands.EvaluateSettings), "machine": _PLACE},
         _evaluate,
     ),
     "generate": Command(
-        "Continue a prompt with a trained language model, byte by byte.",
+        "Continue a prompt with a trained language model, token by token.",
         {"what": Part(commands.GenerateSettings), "machine": _PLACE},
         _generate,
     ),
@@ -86,6 +101,16 @@ _USE: dict[str, Command] = {
         "Describe a saved model: parameters, memory, FLOPs per image or token, config.",
         {"what": Part(commands.InfoSettings)},
         _info,
+    ),
+    "convert": Command(
+        "Write a model folder of this version from one of another version, or from weights of the original project.",
+        {"what": Part(commands.ConvertSettings)},
+        _convert,
+    ),
+    "completion": Command(
+        'Print a script that lets a shell complete commands and options: eval "$(plstm-torch completion bash)".',
+        {"what": Part(commands.CompletionSettings)},
+        _completion,
     ),
     "check": Command(
         "Compare every op on this machine's devices and dtypes with the numpy reference; exit code 1 if one is wrong.",
@@ -95,7 +120,7 @@ _USE: dict[str, Command] = {
 }
 _SHOW: dict[str, Command] = {
     "receptive-field": Command(
-        "Impulse responses of a P and a D layer over a grid: what one node's signal reaches, and how strongly.",
+        "What a node reaches in a P and a D layer, or, with --run and --image, what a trained model attends to.",
         {"what": Part(FieldSettings)},
         _receptive_field,
     ),
@@ -120,12 +145,7 @@ def run(words: Sequence[str]) -> int:
         UserError: if the words make no sense, or the command cannot do what they say.
         SystemExit: after printing help.
     """
-    from plstm_torch.cli.train import TRAIN
-
-    groups = {
-        "train": (TRAIN, "Train a model. Under torchrun, several processes share each batch and give the same result."),
-        "show": (_SHOW, "Draw what the layers do."),
-    }
+    groups = _groups()
     first = words[0] if words else "--help"
     if first in groups:
         known, about = groups[first]
@@ -138,17 +158,45 @@ def run(words: Sequence[str]) -> int:
     raise UserError(f"command: expected one of {', '.join((*groups, *_USE))}, got {first!r}")
 
 
+def _groups() -> dict[str, tuple[dict[str, Command], str]]:
+    """The commands that have commands of their own, and what these are about."""
+    from plstm_torch.cli.train import TRAIN
+
+    return {
+        "train": (TRAIN, "Train a model. Under torchrun, several processes share each batch and give the same result."),
+        "show": (_SHOW, "Draw what the layers do."),
+    }
+
+
+def _everything() -> Any:
+    """All commands with all options as one type."""
+    groups = {name: (_choice(inner), about) for name, (inner, about) in _groups().items()}
+    nested = [
+        Annotated[make_dataclass(name, [("command", inner)]), tyro.conf.subcommand(name, description=about)]
+        for name, (inner, about) in groups.items()
+    ]
+    return Union[(*nested, *get_args(_choice(_USE)))]
+
+
+def _choice(known: dict[str, Command]) -> Any:
+    """Some commands as one type."""
+    choices = [
+        Annotated[
+            options_class(name, command.about, command.parts), tyro.conf.subcommand(name, description=command.about)
+        ]
+        for name, command in known.items()
+    ]
+    return Union[tuple(choices)]  # noqa: UP007
+
+
 def _choose(known: dict[str, Command], words: Sequence[str], prog: str, about: str) -> int:
     name = words[0] if words else ""
     if name in known:
         return _call(known[name], name, words[1:], f"{prog} {name}")
     if name not in ("-h", "--help"):
         raise UserError(f"command: expected one of {', '.join(f'{prog} {each}' for each in known)}, got {name!r}")
-    choices = [
-        Annotated[options_class(each, command.about, {}), tyro.conf.subcommand(each, description=command.about)]
-        for each, command in known.items()
-    ]
-    parse(Union[tuple(choices)], ["--help"], about=about, prog=prog)  # type: ignore[arg-type]  # noqa: UP007
+    bare = {each: Command(command.about, {}, command.run) for each, command in known.items()}
+    parse(_choice(bare), ["--help"], about=about, prog=prog)
     return 0
 
 

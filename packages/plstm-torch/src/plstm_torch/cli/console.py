@@ -33,7 +33,7 @@ class ConsoleReport(Report):
 
     def epoch(self, line: Mapping[str, float], epochs: int) -> None:
         """Print one line."""
-        hidden = ("epoch", "step", "seconds", "learning_rate", "train_accuracy", "test_loss")
+        hidden = ("epoch", "step", "seconds", "learning_rate", "train_accuracy", "val_loss")
         shown = {k: v for k, v in line.items() if k not in hidden and not k.startswith("confusion_")}
         numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in shown.items())
         self.lines.print(f"epoch {line['epoch']:>3.0f}/{epochs}  {numbers}  {line['seconds']:.0f} s")

@@ -13,6 +13,7 @@ from plstm_torch.training.distributed import World, open_world
 from plstm_torch.training.loop import train
 from plstm_torch.training.report import Report
 from plstm_torch.training.run_folder import SAMPLE_FILE, RunFolder
+from plstm_torch.training.schedule import Schedule
 from plstm_torch.training.task import Task
 from plstm_torch.training.tasks import open_task
 
@@ -29,6 +30,7 @@ class Request:
         out: run folder.
         resume: whether to continue the run in the folder.
         overwrite: whether to delete the run in the folder.
+        extend: how many epochs a finished run is extended by.
         folds: how many folds of a cross-validation are run; None: all.
     """
 
@@ -36,6 +38,7 @@ class Request:
     out: Path
     resume: bool
     overwrite: bool
+    extend: int | None = None
     folds: int | None = None
 
 
@@ -56,6 +59,8 @@ def launch(request: Request) -> int:
         raise UserError(f"{folder.path} has no checkpoint to continue from; start anew with --overwrite")
     settings = request.settings
     task = open_task(settings.task, settings.data, settings.training.seed)
+    if request.extend is not None:
+        settings = _extended(settings, task, folder, request.extend)
     with _prepared(request, folder, replace(settings, data=task.data_settings)) as world:
         summary = train(task, settings, folder, world, _report(world))
         if world.is_main:
@@ -91,6 +96,21 @@ def launch_cross_validation(request: Request) -> int:
     return 0
 
 
+def _extended(settings: RunSettings, task: Task, folder: RunFolder, epochs: int) -> RunSettings:
+    """Settings with a further schedule of so many epochs, once the run has come to its end."""
+    schedule = Schedule(settings.training, -(-task.num_samples // settings.training.batch_size))
+    checkpoint = folder.load_checkpoint() or {}
+    stored = checkpoint.get("progress")
+    step = stored.get("step") if isinstance(stored, dict) else None
+    if step != schedule.total_steps:
+        raise UserError(
+            f"extend: expected a run that is finished, after {schedule.total_steps} steps, got one after {step!r:.80};"
+            " continue it with --resume"
+        )
+    extensions = (*settings.training.extensions, epochs * schedule.steps_per_epoch)
+    return replace(settings, training=replace(settings.training, extensions=extensions))
+
+
 def _report(world: World) -> Report:
     from plstm_torch.cli.console import ConsoleReport
 
@@ -98,8 +118,8 @@ def _report(world: World) -> Report:
 
 
 def _check(request: Request) -> RunFolder:
-    require("matplotlib", "matplotlib")
-    require("rich", "rich")
+    for module, package in (("matplotlib", "matplotlib"), ("rich", "rich"), ("lightning_fabric", "lightning-fabric")):
+        require(module, package)
     folder = RunFolder(request.out)
     if not request.resume:
         folder.check_new(overwrite=request.overwrite)
@@ -109,18 +129,25 @@ def _check(request: Request) -> RunFolder:
 @contextmanager
 def _prepared(request: Request, folder: RunFolder, settings: RunSettings) -> Iterator[World]:
     """Join the processes; the first of them locks the folder and, for a new run, starts it."""
-    with open_world(settings.machine.device) as world, folder.locked() if world.is_main else nullcontext():
+    with (
+        open_world(settings.machine, settings.training.precision) as world,
+        folder.locked() if world.is_main else nullcontext(),
+    ):
         if not request.resume and world.is_main:
             folder.check_new(overwrite=request.overwrite)  # again, now that nobody else can write there
             delete_folds(folder)
             folder.create(settings, overwrite=request.overwrite)
+        elif request.extend is not None and world.is_main:
+            folder.write_settings(settings)
         world.barrier()
         yield world
 
 
 def _print_summary(summary: Mapping[str, Any], task: Task, folder: RunFolder) -> None:
-    names = [name for name in summary if name.startswith(task.headline)]
+    names = [name for name in summary if name.startswith(f"test_{task.measure}")]
     measured = ", ".join(f"{name.replace('_', ' ')} {summary[name]:.4f}" for name in names)
+    chosen, by = summary["chosen_epoch"], summary["chosen_by"].replace("_", " ")
+    print(f"epoch {chosen} of {summary['epochs']} is kept ({by}), and measured once on the test data:")
     print(f"{measured} after {summary['seconds']:.0f} s, {summary['parameters']:,} parameters")
     print(f"run folder: {folder.path}")
     sample = folder.path / SAMPLE_FILE

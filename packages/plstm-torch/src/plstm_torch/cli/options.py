@@ -124,7 +124,10 @@ def _part_class(part: Part) -> Any:
         name = (marks["option"] or entry.name).replace("_", "-")
         hint: Any = Annotated[hints[entry.name], tyro.conf.arg(name=name, help=help_texts[entry.name])]
         if entry.default is MISSING and part.default is None:
-            hint = _marked(tyro.conf.Positional, Annotated[hint, tyro.conf.arg(metavar=name.upper())])
+            hint = _marked(
+                tyro.conf.Positional,
+                Annotated[hint, tyro.conf.arg(metavar=name.upper(), help_behavior_hint="(required)")],
+            )
         if marks["switch"]:
             hint = _marked(tyro.conf.FlagCreatePairsOff, hint)
         if marks["repeated"]:

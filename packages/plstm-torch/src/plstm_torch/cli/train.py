@@ -15,6 +15,7 @@ from plstm_torch.settings import (
     DIGITS_TRAINING,
     GRAPHS_TRAINING,
     IMAGES_TRAINING,
+    NODES_TRAINING,
     TASK_SETTINGS,
     TEXT_TRAINING,
     ArrowsSettings,
@@ -24,7 +25,7 @@ from plstm_torch.settings import (
     TrainingSettings,
     from_mapping,
 )
-from plstm_torch.settings.commands import FolderSettings, FoldsSettings, PresetSettings
+from plstm_torch.settings.commands import FolderSettings, FoldsSettings, PresetSettings, SingleRunSettings
 
 if TYPE_CHECKING:
     from plstm_torch.cli.launch import Request
@@ -62,7 +63,7 @@ _TASKS = (
     Task(
         "digits",
         "Handwritten digits: 1,797 real images of 8 x 8 pixels that come with scikit-learn.",
-        FolderSettings(out="runs/digits"),
+        SingleRunSettings(out="runs/digits"),
         DIGITS_TRAINING,
     ),
     Task(
@@ -74,8 +75,8 @@ _TASKS = (
     ),
     Task(
         "text",
-        "A byte-level language model of a text file: bits per byte on its held-out tail, then a sample.",
-        FolderSettings(out="runs/text"),
+        "A language model of text files, over bytes or a tokenizer's tokens: bits per byte of the tail, a sample.",
+        SingleRunSettings(out="runs/text"),
         TEXT_TRAINING,
     ),
     Task(
@@ -85,9 +86,15 @@ _TASKS = (
         GRAPHS_TRAINING,
     ),
     Task(
+        "nodes",
+        "Node classification on a graph of your own: a CSV file of edges, and one of nodes with their labels.",
+        SingleRunSettings(out="runs/nodes"),
+        NODES_TRAINING,
+    ),
+    Task(
         "images",
-        "Your own images: ROOT/train/CLASS/* and ROOT/val/CLASS/*, or ROOT/CLASS/*, of which a share is held out.",
-        FolderSettings(out="runs/images"),
+        "Your own images: ROOT/CLASS/*, or ROOT/train/CLASS/* beside ROOT/val/CLASS/*, ROOT/test/CLASS/* or both.",
+        SingleRunSettings(out="runs/images"),
         IMAGES_TRAINING,
     ),
 )
@@ -95,9 +102,13 @@ _TASKS = (
 
 def _run(task: Task, options: Any, words: Sequence[str]) -> int:
     folder = settings_of(type(task.folder), options.folder)
-    if folder.resume and folder.overwrite:
-        raise UserError("--resume and --overwrite exclude each other")
-    request = _resumed(task, folder, options, words) if folder.resume else _new(task, folder, options, words)
+    extend = folder.extend if isinstance(folder, SingleRunSettings) else None
+    goes_on = folder.resume or extend is not None
+    if goes_on and folder.overwrite:
+        raise UserError(f"--{'resume' if folder.resume else 'extend'} and --overwrite exclude each other")
+    if folder.resume and extend is not None:
+        raise UserError("--resume and --extend exclude each other: one continues a run to its end, the other beyond it")
+    request = _resumed(task, folder, options, words) if goes_on else _new(task, folder, options, words)
     from plstm_torch.cli.launch import launch, launch_cross_validation
 
     return launch_cross_validation(request) if isinstance(folder, FoldsSettings) else launch(request)
@@ -130,7 +141,7 @@ def _resumed(task: Task, folder: FolderSettings, options: Any, words: Sequence[s
     if stored.task != task.name:
         raise UserError(f"{folder.out} holds a run of {stored.task!r}, not of {task.name!r}")
     cls = TASK_SETTINGS[task.name]
-    place = {cls.location: getattr(options.data, cls.location)} if cls.location else {}
+    place = {name: getattr(options.data, name) for name in cls.locations}
     if "init_from" in stored.data:  # a resumed run begins with its checkpoint
         place["init_from"] = None
     try:
@@ -177,7 +188,9 @@ def _request(folder: FolderSettings, settings: RunSettings) -> "Request":
     from plstm_torch.cli.launch import Request
 
     folds = folder.folds if isinstance(folder, FoldsSettings) else None
-    return Request(settings, Path(folder.out), resume=folder.resume, overwrite=folder.overwrite, folds=folds)
+    extend = folder.extend if isinstance(folder, SingleRunSettings) else None
+    goes_on = folder.resume or extend is not None
+    return Request(settings, Path(folder.out), goes_on, folder.overwrite, extend, folds)
 
 
 def _command(task: Task) -> Command:

@@ -13,13 +13,15 @@ from torch import nn
 from plstm_torch.optional import FailedRunError, UserError
 from plstm_torch.settings import TASK_SETTINGS, MachineSettings, RunSettings
 from plstm_torch.settings.commands import EvaluateSettings, GenerateSettings
+from plstm_torch.training.corpus import as_text, encode, num_tokens, read_tokenizer
 from plstm_torch.training.distributed import choose_device, open_world
-from plstm_torch.training.model_configs import NUM_BYTES
 from plstm_torch.training.model_task import load_fitting
-from plstm_torch.training.run_folder import RunFolder
+from plstm_torch.training.run_folder import TOKENIZER_FILE, RunFolder
 from plstm_torch.training.task import Task
 from plstm_torch.training.tasks import open_task
-from plstm_torch.training.text_task import sample_bytes
+from plstm_torch.training.text_task import sample_stream
+
+_OPTIONS = {"files": "file"}  # by the names of their fields
 
 
 def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
@@ -43,10 +45,10 @@ def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     task = open_task(stored.task, data, stored.training.seed)
-    with open_world(machine.device) as world, torch.no_grad():
+    with open_world(machine) as world, torch.no_grad():
         model = _load(task, folder.path, world.device)
         try:
-            measured = task.evaluate(model, world)
+            measured = task.evaluate(model, world, "test")
         except ValueError as error:
             raise UserError(f"cannot measure the model in {folder.path}: {error}") from error
         for name, value in measured.items():
@@ -61,18 +63,30 @@ def _data(stored: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
     """The stored settings of the data, with what the command line says; only it says which files are read."""
     data = dict(stored.data)
     cls = TASK_SETTINGS.get(stored.task)
-    for name, tasks in (("size", ("arrows",)), ("file", ("text",)), ("root", ("graphs", "images"))):
+    for name, tasks in (
+        ("size", ("arrows",)),
+        ("files", ("text",)),
+        ("root", ("graphs", "images")),
+        ("edges", ("nodes",)),
+        ("nodes", ("nodes",)),
+    ):
         if getattr(settings, name) and stored.task not in tasks:
             expected = " or ".join(tasks)
-            raise UserError(f"--{name}: expected a run of {expected}, {settings.folder} holds {stored.task}")
-    if cls is not None and cls.location is not None:
-        place = getattr(settings, cls.location)
-        if place is None:
-            named = f"the run names {data.get(cls.location)!r:.200}, which a run folder may not choose"
-            raise UserError(f"--{cls.location}: expected the data to measure on ({named})")
-        data[cls.location] = place
-        if cls.location == "file":
+            raise UserError(
+                f"--{_OPTIONS.get(name, name)}: expected a run of {expected}, {settings.folder} holds {stored.task}"
+            )
+    for name in cls.locations if cls is not None else ():
+        if not hasattr(settings, name):
+            continue
+        place = getattr(settings, name)
+        if not place:
+            named = f"the run names {data.get(name)!r:.200}, which a run folder may not choose"
+            raise UserError(f"--{_OPTIONS.get(name, name)}: expected the data to measure on ({named})")
+        data[name] = place
+        if name == "files":
             data["digest"] = ""  # any text may be measured
+            if data.get("tokenizer") is not None:
+                data["tokenizer"] = str(Path(settings.folder) / TOKENIZER_FILE)
     if settings.size:
         own = data.get("image_size")
         data["test_sizes"] = [own, *(size for size in settings.size if size != own)]
@@ -103,7 +117,7 @@ def _print(measured: dict[str, float], task: str, folder: Path, *, as_json: bool
 
 
 def generate(settings: GenerateSettings, machine: MachineSettings) -> int:
-    """Continue a prompt with a trained language model, byte by byte.
+    """Continue a prompt with a trained language model, token by token.
 
     Args:
         settings: what is generated.
@@ -130,14 +144,21 @@ def generate(settings: GenerateSettings, machine: MachineSettings) -> int:
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     device = choose_device(machine.device)
+    tokenizer = None
+    if stored.data.get("tokenizer") is not None:
+        tokenizer = read_tokenizer(folder.path / TOKENIZER_FILE)
     try:  # without the task: the text that the run was trained on is not needed any more
-        model = load_fitting(folder.path, {"class_name": "pLSTMLMModel", "vocab_size": NUM_BYTES}).to(device).eval()
+        fields = {"class_name": "pLSTMLMModel", "vocab_size": num_tokens(tokenizer)}
+        model = load_fitting(folder.path, fields).to(device).eval()
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot load the model in {folder.path}: {error}") from error
+    tokens = encode(prompt, tokenizer).tolist()
+    if not tokens:
+        raise UserError("prompt: expected at least one token, got none")
     sampling = {name: getattr(settings, name) for name in ("seed", "temperature", "top_k", "top_p")}
-    stream = sample_bytes(model, prompt, settings.length, device=device, **sampling)
+    stream = sample_stream(model, tokens, settings.length, device=device, **sampling)
     out = sys.stdout.buffer
-    for piece in chain((prompt,), stream, (b"\n",)):
+    for piece in chain((prompt,), as_text(stream, tokenizer), (b"\n",)):
         out.write(piece)
         out.flush()
     return 0

@@ -5,6 +5,7 @@ from plstm_torch.settings.base import Settings, from_mapping
 from plstm_torch.settings.digits import DIGITS_TRAINING, DigitsSettings
 from plstm_torch.settings.graphs import GRAPHS_TRAINING, GraphsSettings
 from plstm_torch.settings.images import IMAGES_TRAINING, ImagesSettings
+from plstm_torch.settings.nodes import NODES_TRAINING, NodesSettings
 from plstm_torch.settings.run import MachineSettings, RunSettings, TrainingSettings
 from plstm_torch.settings.text import TEXT_TRAINING, TextSettings
 from plstm_torch.settings.vision import VisionSettings
@@ -14,6 +15,7 @@ TASK_SETTINGS: dict[str, type[Settings]] = {
     "arrows": ArrowsSettings,
     "text": TextSettings,
     "graphs": GraphsSettings,
+    "nodes": NodesSettings,
     "images": ImagesSettings,
 }
 
@@ -22,6 +24,7 @@ __all__ = [
     "DIGITS_TRAINING",
     "GRAPHS_TRAINING",
     "IMAGES_TRAINING",
+    "NODES_TRAINING",
     "TASK_SETTINGS",
     "TEXT_TRAINING",
     "ArrowsSettings",
@@ -29,6 +32,7 @@ __all__ = [
     "GraphsSettings",
     "ImagesSettings",
     "MachineSettings",
+    "NodesSettings",
     "RunSettings",
     "Settings",
     "TextSettings",

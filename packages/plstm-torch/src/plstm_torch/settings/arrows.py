@@ -20,6 +20,7 @@ class ArrowsSettings(VisionSettings):
             What changes from the smaller to the larger teaches a model what to expect beyond.
         test_sizes: sides of the test images; the first is `image_size`.
         train_images: number of training images of each size.
+        validation_images: number of images of `image_size` that choose the epoch; 0: the last epoch is taken.
         test_images: number of test images of each size.
         data_seed: of the images; runs with different seeds see the same images.
         palette: "mono" or "color", see ArrowGenerator.
@@ -36,6 +37,7 @@ class ArrowsSettings(VisionSettings):
     smaller_sizes: tuple[int, ...] = setting((), low=1, high=LARGEST_IMAGE)
     test_sizes: tuple[int, ...] = setting((48, 96), low=1, high=LARGEST_IMAGE)
     train_images: int = setting(8192, low=1, high=LARGEST_COUNT)
+    validation_images: int = setting(1000, low=0, high=LARGEST_COUNT)
     test_images: int = setting(1000, low=1, high=LARGEST_COUNT)
     data_seed: int = setting(0, low=0, high=LARGEST_SEED)
     palette: Literal["mono", "color"] = setting("mono")
@@ -86,6 +88,7 @@ _QUICK = ArrowsSettings(
     image_size=32,
     test_sizes=(32, 64),
     train_images=8192,
+    validation_images=500,
     test_images=500,
     palette="color",
     radius=(0.09, 0.12),
@@ -117,6 +120,7 @@ ARROW_PRESETS: dict[str, tuple[ArrowsSettings, TrainingSettings]] = {
             image_size=192,
             test_sizes=(192, 384),
             train_images=100_000,
+            validation_images=5_000,
             test_images=5_000,
             patch_size=16,
             dim=192,

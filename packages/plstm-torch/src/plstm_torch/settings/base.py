@@ -50,8 +50,8 @@ def setting(
 class Settings:
     """Base of all settings: types and ranges of the fields are checked on construction."""
 
-    # the field that says where the data lie; it is taken from the command line and never from a run folder
-    location: ClassVar[str | None] = None
+    # the fields that say which files are read; they are taken from the command line and never from a run folder
+    locations: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from plstm_torch.settings.base import LARGEST_COUNT, LARGEST_SEED, Settings, setting
+from plstm_torch.settings.base import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE, Settings, setting
 
 _LARGEST_PICTURE = 1024
 
@@ -24,7 +24,18 @@ class FolderSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PresetSettings(FolderSettings):
+class SingleRunSettings(FolderSettings):
+    """Where a run lives, and whether it goes on beyond its end.
+
+    Attributes:
+        extend: train a finished run for this many more epochs; the learning rate rises and falls once more.
+    """
+
+    extend: int | None = setting(None, low=1, high=LARGEST_SIZE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetSettings(SingleRunSettings):
     """Where a run of arrows lives, and what it starts from.
 
     Attributes:
@@ -55,15 +66,19 @@ class EvaluateSettings(Settings):
     Attributes:
         folder: run folder of `plstm-torch train`.
         size: arrows: test at this size too; may be repeated.
-        file: text: the file whose tail is measured; a run folder does not choose what is read.
+        files: text: the file whose tail is measured; may be repeated. A run folder does not choose what is read.
         root: graphs, images: folder of the data; a run folder does not choose what is read.
+        edges: nodes: CSV file of the edges; a run folder does not choose what is read.
+        nodes: nodes: CSV file of the nodes.
         json: print one line of JSON instead of a table.
     """
 
     folder: str = setting()
     size: tuple[int, ...] = setting((), low=1, high=2**14, repeated=True)
-    file: str | None = setting(None)
+    files: tuple[str, ...] = setting((), repeated=True, option="file")
     root: str | None = setting(None)
+    edges: str | None = setting(None)
+    nodes: str | None = setting(None)
     json: bool = setting(False, switch=True)
 
 
@@ -74,10 +89,10 @@ class GenerateSettings(Settings):
     Attributes:
         folder: run folder of `plstm-torch train text`.
         prompt: text to continue.
-        length: bytes to generate.
-        temperature: 0 takes the most likely byte.
-        top_k: draw from the k most likely bytes only.
-        top_p: draw from the fewest bytes that reach this probability only.
+        length: tokens to generate.
+        temperature: 0 takes the most likely token.
+        top_k: draw from the k most likely tokens only.
+        top_p: draw from the fewest tokens that reach this probability only.
         seed: of the draws; None: another text each time.
     """
 
@@ -88,6 +103,17 @@ class GenerateSettings(Settings):
     top_k: int | None = setting(None, low=1, high=LARGEST_COUNT)
     top_p: float | None = setting(None, above=0, high=1)
     seed: int | None = setting(None, low=0, high=LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionSettings(Settings):
+    """For which shell.
+
+    Attributes:
+        shell: bash, zsh or fish.
+    """
+
+    shell: Literal["bash", "zsh", "fish"] = setting()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,19 +131,60 @@ class InfoSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSettings(Settings):
-    """What the picture of the receptive field shows.
+    """What the picture of the receptive field shows: layers whose gates are the same everywhere, or a trained model.
 
     Attributes:
         out: where to write the picture (.png, .svg or .pdf).
-        size: side of the grid.
-        angle: angle of a P panel; may be repeated. Without any: 0.2, 0.5 and 0.75.
-        decay: decay of the P panels.
+        run: folder of a vision model, a run folder or one of save_pretrained; with `image`. By gradients and by the
+            gates of each layer, head and orientation.
+        image: picture that this model looks at; it is fitted into the size that the model is made for.
+        node: row and column of the patch that listens; None: the middle.
+        size: side of the grid, without `run`.
+        angle: angle of a P panel, without `run`; may be repeated. Without any: 0.2, 0.5 and 0.75.
+        decay: decay of the P panels, without `run`.
     """
 
     out: str = setting("receptive_field.png")
+    run: str | None = setting(None)
+    image: str | None = setting(None)
+    node: tuple[int, int] | None = setting(None, low=0, high=LARGEST_SIZE)
     size: int = setting(64, low=8, high=_LARGEST_PICTURE)
     angle: tuple[float, ...] = setting((), above=0, below=1, repeated=True)
     decay: float = setting(1.0, above=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Check that model and image come together.
+
+        Raises:
+            TypeError: if a value has another type.
+            ValueError: naming the field, what was expected and what came.
+        """
+        super().__post_init__()
+        self.expect(self.image is not None or self.run is None, "image", "a picture, since there is a --run")
+        self.expect(self.run is not None or self.image is None, "run", "a folder, since there is an --image")
+        self.expect(self.run is not None or self.node is None, "node", "no patch without --run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(Settings):
+    """What is converted.
+
+    Attributes:
+        source: a folder with config.json and model.safetensors of any backend or version, or the weights of the
+            original project: a torch checkpoint (.pt, .pth, .ckpt, .bin) or .safetensors, with `config`.
+        out: folder to write: config.json and model.safetensors of this version.
+        config: config of the original project (.json or .yaml), for its weights.
+        entry: name of the weights in the checkpoint; None: state_dict, model or model_state_dict, if there is one.
+        prefix: what stands before the names of the weights and is taken away; names without it are left out.
+        overwrite: replace a model in `out`.
+    """
+
+    source: str = setting()
+    out: str = setting()
+    config: str | None = setting(None)
+    entry: str | None = setting(None)
+    prefix: str = setting("")
+    overwrite: bool = setting(False, switch=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ class DigitsSettings(VisionSettings):
     """Settings of the digits.
 
     Attributes:
+        validation: share of the training images of each digit that choose the epoch and are not trained on; 0: the last
+            epoch is taken.
         distort: whether training images are shifted, turned and scaled a little.
         label_smoothing: share of each training target that is spread evenly over all digits.
     """
@@ -21,6 +23,7 @@ class DigitsSettings(VisionSettings):
     gate_spread: float = setting(0.5, low=0)
     query_spread: float = setting(0.3, low=0)
     convolution: bool = setting(True)
+    validation: float = setting(0.1, low=0, below=1)
     distort: bool = setting(True)
     label_smoothing: float = setting(0.1, low=0, below=1)
 

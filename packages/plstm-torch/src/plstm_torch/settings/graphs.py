@@ -25,7 +25,7 @@ class GraphsSettings(Settings):
         degree_encoding: whether the degrees of a node are added to its features.
     """
 
-    location: ClassVar[str | None] = "root"
+    locations: ClassVar[tuple[str, ...]] = ("root",)
 
     dataset: str = setting("MUTAG")
     root: str = setting("data/TUDataset")

@@ -13,9 +13,11 @@ class ImagesSettings(VisionSettings):
     """Settings of one's own images.
 
     Attributes:
-        root: folder with train/CLASS/* and val/CLASS/*, or with CLASS/*, of which a share is held out.
+        root: folder with CLASS/*, or with train/CLASS/*, and val/CLASS/* or test/CLASS/* or both.
         digest: SHA-256 of names and sizes of the files when the run began; empty before that.
-        held_out: share of each class that is held out where there is no folder val.
+        held_out: share of each class that becomes the test data where there is no folder test.
+        validation: share of the rest of each class that chooses the epoch where there is no folder val; 0: the last
+            epoch is taken.
         image_size: side to which images are resized, the longer one; the rest is black.
         augment: whether training images are mirrored and shifted.
         label_smoothing: share of each training target that is spread evenly over all classes.
@@ -23,11 +25,12 @@ class ImagesSettings(VisionSettings):
             other classes. The options of the model have to be those of the folder.
     """
 
-    location: ClassVar[str | None] = "root"
+    locations: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str = setting()
     digest: str = setting("", option=None)
     held_out: float = setting(0.2, above=0, below=1)
+    validation: float = setting(0.1, low=0, below=1)
     image_size: int = setting(64, low=1, high=LARGEST_SIZE, option="size")
     augment: bool = setting(True)
     label_smoothing: float = setting(0.1, low=0, below=1)

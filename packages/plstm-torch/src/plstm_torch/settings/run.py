@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from plstm_torch.settings.base import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE, Settings, from_mapping, setting
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# runs of version 1 had no validation data: they trained on all of the rest, and their last epoch was measured
+_WITHOUT_VALIDATION: dict[str, dict[str, Any]] = {
+    "digits": {"validation": 0.0},
+    "images": {"validation": 0.0},
+    "text": {"validation": 0.0},
+    "arrows": {"validation_images": 0},
+}
 _MOST_THREADS = 1024  # torch crashes where the system refuses to start them
 _MOST_WORKERS = 256
 _LARGEST_RATE = 1e30  # beyond that, AdamW's own numbers overflow
@@ -28,7 +35,10 @@ class TrainingSettings(Settings):
         beta2: decay of AdamW's running variance.
         gradient_clip: largest norm of the whole gradient; 0 switches clipping off.
         seed: of the initial weights, the order of the data, its distortions and drop path.
-        dtype: in which the model computes; parameters are float32, or float64 with "float64".
+        dtype: in which the model computes, now and when it is used; parameters are float32, or float64 with "float64".
+        precision: "bf16" trains under torch's autocast: linear maps and convolutions in bfloat16, gates, states and
+            parameters in float32. What is saved computes in `dtype`.
+        extensions: optimizer steps that were added to a finished run, by each time that it was extended.
     """
 
     epochs: int = setting(10, low=1, high=LARGEST_SIZE)
@@ -43,6 +53,18 @@ class TrainingSettings(Settings):
     gradient_clip: float = setting(1.0, low=0)
     seed: int = setting(0, low=0, high=LARGEST_SEED)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = setting("float32")
+    precision: Literal["32", "bf16"] = setting("32")
+    extensions: tuple[int, ...] = setting((), low=1, high=LARGEST_COUNT, option=None)
+
+    def __post_init__(self) -> None:
+        """Check what excludes each other.
+
+        Raises:
+            TypeError: if a value has another type.
+            ValueError: naming the field, what was expected and what came.
+        """
+        super().__post_init__()
+        self.expect(self.precision == "32" or self.dtype == "float32", "precision", f"32 with dtype={self.dtype!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +72,21 @@ class MachineSettings(Settings):
     """Where and how a run is computed. A resumed run may change these.
 
     Attributes:
-        device: "auto" (CUDA where there is a GPU), "cpu", "cuda" or "cuda:1".
+        device: "auto" (CUDA where there is a GPU), "cpu", "mps", "cuda" or "cuda:1".
+        strategy: what several processes do: "ddp" gives each the whole model, "fsdp" spreads parameters, gradients and
+            the optimizer's means over them (FSDP2). The result is the same.
+        accumulate: pieces in which a process computes its share of a batch, one after the other, to save memory; the
+            gradient is that of the whole batch.
+        compile: whether torch compiles the model; it takes a while, and may change the last bits of the result.
         threads: of torch on the CPU; None leaves torch's choice. Another number may change the last bits of the result.
         workers: processes that prepare batches; 0 prepares them in the training process.
         checkpoint_every: steps between two checkpoints; there is one after each epoch in any case.
     """
 
     device: str = setting("auto")
+    strategy: Literal["ddp", "fsdp"] = setting("ddp")
+    accumulate: int = setting(1, low=1, high=LARGEST_SIZE)
+    compile: bool = setting(False, switch=True)
     threads: int | None = setting(None, low=1, high=_MOST_THREADS)
     workers: int = setting(0, low=0, high=_MOST_WORKERS)
     checkpoint_every: int = setting(200, low=1, high=LARGEST_COUNT)
@@ -67,7 +97,7 @@ class RunSettings:
     """Everything that defines a run.
 
     Attributes:
-        task: "digits", "arrows", "text", "graphs" or "images".
+        task: "digits", "arrows", "text", "graphs", "nodes" or "images".
         data: the task's own settings.
         training: how the weights are trained.
         machine: where and how it is computed.
@@ -99,8 +129,8 @@ class RunSettings:
         if not isinstance(mapping, Mapping):
             raise TypeError(f"settings: expected a JSON object, got {type(mapping).__name__}")
         version = mapping.get("schema_version")
-        if version != SCHEMA_VERSION or isinstance(version, bool):
-            raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {version!r:.80}")
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            raise ValueError(f"schema_version: expected 1 to {SCHEMA_VERSION}, got {version!r:.80}")
         missing = [name for name in ("task", "data", "training", "machine") if name not in mapping]
         if missing:
             raise ValueError(f"settings: expected the entries {', '.join(missing)}, got none")
@@ -111,7 +141,17 @@ class RunSettings:
             raise TypeError(f"data: expected a JSON object, got {data!r:.80}")
         training = _part(TrainingSettings, "training", mapping["training"])
         machine = _part(MachineSettings, "machine", mapping["machine"])
-        return cls(task=task, data=dict(data), training=training, machine=machine)
+        return cls(
+            task=task, data=_migrated(task, data) if version == 1 else dict(data), training=training, machine=machine
+        )
+
+
+def _migrated(task: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data settings of version 1 as they are now."""
+    now = {**_WITHOUT_VALIDATION.get(task, {}), **data}
+    if task == "text" and "file" in now:
+        now["files"] = [now.pop("file")]
+    return now
 
 
 def _part(cls: Any, name: str, mapping: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plstm_torch.optional import UserError
+from plstm_torch.training.sharding import spread_means
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -69,6 +70,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, stored: Any) -> None:
             value = means.get(name)
             if not isinstance(value, Tensor) or value.shape != shape or not all_finite([value]):
                 raise ValueError(f"{name}: expected finite numbers of shape {tuple(shape)}, got {value!r:.80}")
+    spread_means(optimizer)
 
 
 def all_finite(tensors: Any) -> bool:

@@ -20,9 +20,10 @@ from plstm_torch.training.report import Report
 from plstm_torch.training.run_folder import CONFUSION_FILE, CURVES_FILE, METRICS_FILE, SETTINGS_FILE, RunFolder
 from plstm_torch.training.tasks import open_task
 
-_SPLITS, _MEASURES = ("train", "val", "test"), ("loss", "accuracy")
-# what is read of every epoch, besides how often each class was taken for which
-_METRICS = ("epoch", "seconds", *(f"{split}_{measure}" for split in _SPLITS for measure in _MEASURES))
+_MEASURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+_OF_EPOCHS = ("epoch", "seconds", *_MEASURES)
+_NOT_OF_A_FOLD = ("summary", "task", "epochs", "step", "parameters")
+_OF_SUMMARY = ("chosen_epoch", "val_accuracy", "test_accuracy", "seconds")
 
 
 def fold_folder(path: Path, fold: int) -> RunFolder:
@@ -64,15 +65,15 @@ def cross_validate(
     histories = []
     for fold in range(num_runs):
         own = fold_folder(folder.path, fold)
-        epochs = _finished(own)
-        if epochs is None:
+        finished = _finished(own)
+        if finished is None:
             report.message(f"fold {fold + 1} of {num_runs}")
             _run_fold(replace(settings, data={**settings.data, "fold": fold}), own, world, report)
-            epochs = _finished(own) or []
+            finished = _finished(own) or []
+        *epochs, line = finished
         histories.append(epochs)
-        best = best_epoch(epochs)
-        lines.append({"fold": fold, **best, "seconds": epochs[-1]["seconds"]})
-        report.message(f"fold {fold + 1}: test accuracy {best['test_accuracy']:.4f} at epoch {best['epoch']}")
+        lines.append({"fold": fold, **_of_fold(line)})
+        report.message(f"fold {fold + 1}: test accuracy {line['test_accuracy']:.4f} at epoch {line['chosen_epoch']}")
         world.barrier()
     summary = summarize(lines)
     if world.is_main:
@@ -83,23 +84,11 @@ def cross_validate(
     return summary
 
 
-def best_epoch(epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The epoch with the best validation accuracy; of several, the one with the lowest validation loss.
-
-    Args:
-        epochs: metrics of every epoch.
-
-    Returns:
-        The metrics of that epoch.
-    """
-    return dict(max(epochs, key=lambda line: (line["val_accuracy"], -line["val_loss"])))
-
-
 def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over folds; one fold has none.
 
     Args:
-        lines: metrics of each fold at its best epoch.
+        lines: metrics of each fold at the epoch that its validation graphs chose.
 
     Returns:
         The last line of metrics.jsonl.
@@ -139,16 +128,24 @@ def sum_confusion(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return counts
 
 
-def _finished(folder: RunFolder) -> list[dict[str, float]] | None:
-    """Metrics of every epoch if the run is complete."""
+def _finished(folder: RunFolder) -> list[dict[str, Any]] | None:
+    """Metrics of every epoch, then the summary, if the run is complete."""
     lines = folder.read_metrics()
     if not lines or not lines[-1].get("summary"):
         return None
-    *epochs, _ = lines
-    if not epochs or not all(is_line(line, _METRICS) and _num_classes(line) for line in epochs):
-        names = ", ".join((*_METRICS, CONFUSION + "*"))
-        raise UserError(f"cannot read {folder.path / METRICS_FILE}: expected the numbers {names} of every epoch")
-    return epochs
+    *epochs, summary = lines
+    own = {name: value for name, value in _of_fold(summary).items() if name != "chosen_by"}  # which is no number
+    if not (epochs and all(is_line(line, _OF_EPOCHS) for line in epochs) and is_line(own, _OF_SUMMARY)):
+        expected = f"{', '.join(_OF_EPOCHS)} of every epoch, {', '.join(_OF_SUMMARY)} of the summary"
+        raise UserError(f"cannot read {folder.path / METRICS_FILE}: expected the numbers {expected}")
+    if not _num_classes(own):
+        raise UserError(f"cannot read {folder.path / METRICS_FILE}: expected {CONFUSION}* for all pairs of classes")
+    return lines
+
+
+def _of_fold(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary of a fold says of this fold alone."""
+    return {name: value for name, value in summary.items() if name not in _NOT_OF_A_FOLD}
 
 
 def _num_classes(line: Mapping[str, Any]) -> int:

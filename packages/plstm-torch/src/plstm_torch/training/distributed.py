@@ -1,70 +1,112 @@
-"""One process or several: who computes which samples, and how sums come together."""
+"""One process or several, by Lightning Fabric: who computes which samples, and how gradients and sums come together.
 
+Fabric rather than accelerate: accelerate (1.15) shards nothing on CPUs, so FSDP2 could not be tested without GPUs, and
+keeps the state of the process in singletons; Fabric leaves checkpoints to us, and none of its loaders is used here.
+"""
+
+import gc
+import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed, nn
 
-from plstm_torch.optional import UserError
+from plstm_torch.optional import UserError, require
+from plstm_torch.settings import MachineSettings
+from plstm_torch.training.sharding import shard
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a run.
+class Share:
+    """Which part of everything is this process's.
 
     Attributes:
         rank: number of this process.
         size: number of processes.
-        device: on which this process computes.
     """
 
-    rank: int
-    size: int
-    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    def of(self, indices: Sequence[int]) -> Sequence[int]:
+        """Return this process's share of a global batch: a contiguous piece, sizes differing by one at most."""
+        return indices[len(indices) * self.rank // self.size : len(indices) * (self.rank + 1) // self.size]
+
+
+class World:
+    """The processes of a run.
+
+    Attributes:
+        fabric: of Lightning, launched.
+        share: of this process.
+        device: on which this process computes.
+        sharded: whether parameters are spread over the processes.
+    """
+
+    def __init__(self, fabric: Any, *, sharded: bool = False) -> None:
+        """Take what `open_world` launched."""
+        self.fabric, self.sharded = fabric, sharded
+        self.share, self.device = Share(fabric.global_rank, fabric.world_size), fabric.device
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and prints."""
-        return self.rank == 0
-
-    def shard(self, indices: Sequence[int]) -> Sequence[int]:
-        """Return this process's share of a global batch: a contiguous piece, sizes differing by one at most."""
-        return indices[len(indices) * self.rank // self.size : len(indices) * (self.rank + 1) // self.size]
+        return self.share.rank == 0
 
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Add up each value over all processes, in float64."""
-        if self.size == 1:
-            return dict(values)
-        total = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
-        distributed.all_reduce(total)
+        """Add up each value over all processes, in float64 where the device has it."""
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        total = torch.tensor(list(values.values()), dtype=dtype, device=self.device)
+        total = self.fabric.all_reduce(total, reduce_op="sum")
         return dict(zip(values, total.tolist(), strict=True))
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model, its gradients averaged over the processes if there are several."""
-        if self.size == 1:
-            return model
-        devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        if self.size > 1:
-            distributed.barrier()
+        self.fabric.barrier()
 
+    def prepare(
+        self, model: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], *, compiled: bool
+    ) -> tuple[Any, Any]:
+        """Spread a model over the processes, so that its gradients are their means.
 
-def environment_rank() -> int:
-    """Return this process's number as torchrun set it, 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
+        Args:
+            model: with its weights, the same in every process; sharded in place where that was asked for.
+            make_optimizer: called with the model as it then is.
+            compiled: whether torch compiles it.
+
+        Returns:
+            What is called in training, and the optimizer.
+        """
+        parallel = self.fabric.setup_module(torch.compile(model) if compiled else model)
+        return parallel, self.fabric.setup_optimizers(make_optimizer(model))
+
+    def clip(self, parallel: Any, optimizer: Any, limit: float) -> float:
+        """Scale the whole gradient down to a norm.
+
+        Args:
+            parallel: from `prepare`.
+            optimizer: from `prepare`.
+            limit: largest norm; 0: none.
+
+        Returns:
+            The norm before that.
+        """
+        highest = limit or math.inf
+        norm = self.fabric.clip_gradients(parallel, optimizer, max_norm=highest, error_if_nonfinite=False)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def choose_device(name: str) -> torch.device:
     """Turn a device's name into a device that exists here.
 
     Args:
-        name: "auto", "cpu", "cuda", "cuda:1" and so on; with several processes "cuda" means one GPU each.
+        name: "auto", "cpu", "mps", "cuda", "cuda:1" and so on; with several processes "cuda" means one GPU each.
 
     Returns:
         The device.
@@ -78,36 +120,81 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device={name!r}: expected auto, cpu, cuda or cuda:N") from error
+        raise UserError(f"device={name!r}: expected auto, cpu, mps, cuda or cuda:N") from error
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             raise UserError(f"device={name!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
         return torch.device("cuda", index)
-    if device.type != "cpu":
-        raise UserError(f"device={name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device={name!r}: torch sees no Metal device here")
+    if device.type not in ("cpu", "mps"):
+        raise UserError(f"device={name!r}: expected auto, cpu, mps, cuda or cuda:N")
     return device
 
 
 @contextmanager
-def open_world(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, or stand alone without torchrun.
+def open_world(machine: MachineSettings, precision: str = "32") -> Iterator[World]:
+    """Join the processes that torchrun started, on this machine or several, or stand alone without torchrun.
 
     Args:
-        device: see `choose_device`.
+        machine: device and strategy.
+        precision: "32", or "bf16" for autocast.
 
     Yields:
         The world; the process group is left at the end.
+
+    Raises:
+        UserError: if Lightning Fabric is not installed, or the device or enough of them do not exist.
     """
-    chosen = choose_device(device)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield World(0, 1, chosen)
-        return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    fabric_module = require("lightning_fabric", "lightning-fabric")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    device = choose_device(machine.device)
+    size, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    places: dict[str, Any] = {"accelerator": device.type, "devices": [device.index or 0]}
+    if device.type == "cpu":
+        places["devices"] = 1
+    if size > 1:
+        places = {"accelerator": device.type, "devices": local, "num_nodes": size // local}
+        places["strategy"] = _strategy(machine.strategy, size)
+    elif machine.strategy == "fsdp":
+        raise UserError("strategy: expected ddp in a single process, got fsdp; start several with torchrun")
+    plugins = [_precision(precision, device)]
+    if size == 1:  # whatever a scheduler set in the environment: its processes are not ours
+        environments = require("lightning_fabric.plugins.environments", "lightning-fabric")
+        plugins.append(environments.LightningEnvironment())
+    fabric = fabric_module.Fabric(plugins=plugins, **places)
     try:
-        yield World(distributed.get_rank(), size, chosen)
+        fabric.launch()
+        yield World(fabric, sharded=size > 1 and machine.strategy == "fsdp")
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
-        distributed.destroy_process_group()
+        if size > 1 and distributed.is_initialized():
+            gc.collect()  # a process that ends while a sharded model still holds its group would wait for ever
+            distributed.destroy_process_group()
+
+
+def _strategy(name: str, size: int) -> Any:
+    strategies = require("lightning_fabric.strategies", "lightning-fabric")
+    environments = require("lightning_fabric.plugins.environments", "lightning-fabric")
+    environment = environments.TorchElasticEnvironment()
+    if name == "ddp":
+        return strategies.DDPStrategy(cluster_environment=environment)
+    strategy = strategies.ModelParallelStrategy(shard, data_parallel_size=size, tensor_parallel_size=1)
+    strategy.cluster_environment = environment
+    return strategy
+
+
+def _precision(name: str, device: torch.device) -> Any:
+    """Inputs are handed on as they are: a topology cannot be rebuilt, and autocast narrows what it multiplies."""
+    plugins = require("lightning_fabric.plugins.precision", "lightning-fabric")
+    if name == "32":
+        return plugins.Precision()
+
+    class Autocast(plugins.MixedPrecision):  # type: ignore[name-defined, misc]
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    return Autocast("bf16-mixed", device.type)

@@ -15,10 +15,10 @@ from plstm_torch.optional import UserError
 from plstm_torch.settings import GraphsSettings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.model_configs import param_dtype
-from plstm_torch.training.model_task import ModelTask, means, score_logits
+from plstm_torch.training.model_task import PREFIX, ModelTask, means, score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import RunFolder
-from plstm_torch.training.task import Score
+from plstm_torch.training.task import Score, Split
 
 _EVALUATION_BATCH = 64
 CONFUSION = "confusion_"  # and the true class, "_", the predicted class
@@ -54,7 +54,6 @@ class GraphsTask(ModelTask):
     """One fold: trained on most graphs, one fold chooses the epoch, one is measured."""
 
     name = "graphs"
-    headline = "test_accuracy"
     predictions_per_sample = 1
 
     settings: GraphsSettings
@@ -115,24 +114,26 @@ class GraphsTask(ModelTask):
         graphs, labels = batch
         return score_logits(model(graphs.x, graphs.topology, graphs.edge_attr), labels)
 
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Return loss and accuracy on the validation and test graphs, and how often each class was taken for which."""
-        measured = {}
-        for name, indices in (("val", self.fold.validation), ("test", self.fold.test)):
-            sums = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-            confusion = torch.zeros(self.data.num_classes, self.data.num_classes)
-            own = world.shard(indices)
-            for start in range(0, len(own), _EVALUATION_BATCH):
-                graphs, labels = self._batch(own[start : start + _EVALUATION_BATCH])
-                graphs, labels = graphs.to(world.device), labels.to(world.device)
-                logits = model(graphs.x, graphs.topology, graphs.edge_attr)
-                score = score_logits(logits, labels)
-                sums["loss"] += score.loss.item()
-                sums["correct"] += score.correct.item()
-                sums["count"] += score.count
-                pairs = torch.stack([labels, logits.argmax(-1)]).cpu()
-                confusion.index_put_(tuple(pairs), torch.ones(score.count), accumulate=True)
-            measured[f"{name}_loss"], measured[f"{name}_accuracy"] = means(sums, world)
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Return loss and accuracy, and how often each test class was taken for which; see `Task.evaluate`."""
+        indices = self.fold.validation if split == "validation" else self.fold.test
+        sums = {"loss": 0.0, "correct": 0.0, "count": 0.0}
+        confusion = torch.zeros(self.data.num_classes, self.data.num_classes)
+        own = world.share.of(indices)
+        for start in range(0, len(own), _EVALUATION_BATCH):
+            graphs, labels = self._batch(own[start : start + _EVALUATION_BATCH])
+            graphs, labels = graphs.to(world.device), labels.to(world.device)
+            logits = model(graphs.x, graphs.topology, graphs.edge_attr)
+            score = score_logits(logits, labels)
+            sums["loss"] += score.loss.item()
+            sums["correct"] += score.correct.item()
+            sums["count"] += score.count
+            pairs = torch.stack([labels, logits.argmax(-1)]).cpu()
+            confusion.index_put_(tuple(pairs), torch.ones(score.count), accumulate=True)
+        loss, accuracy = means(sums, world)
+        measured = {f"{PREFIX[split]}_loss": loss, f"{PREFIX[split]}_accuracy": accuracy}
+        if split == "validation":
+            return measured
         counts = {
             f"{CONFUSION}{truth}_{answer}": float(confusion[truth, answer])
             for truth in range(len(confusion))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,40 +11,43 @@ import numpy as np
 from numpy import ndarray
 
 from plstm_torch.optional import UserError, require
+from plstm_torch.training.held_out import Labelled, hold_out
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_VALIDATION = ("val", "valid", "validation", "test")
+_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 Files = list[tuple[Path, int]]
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images [N, size, size, 3] of 8 bits and labels [N] of both splits.
+    """Images [N, size, size, 3] of 8 bits and labels [N] of each split.
 
     Attributes:
         classes: names, by label.
         digest: SHA-256 of names and sizes of all files.
-        train_images: images to train on.
-        train_labels: their labels.
-        test_images: images that are held out.
-        test_labels: their labels.
+        train: images to train on.
+        validation: images that choose the epoch; there may be none.
+        test: images that are measured.
     """
 
     classes: tuple[str, ...]
     digest: str
-    train_images: ndarray
-    train_labels: ndarray
-    test_images: ndarray
-    test_labels: ndarray
+    train: Labelled
+    validation: Labelled
+    test: Labelled
 
 
-def load_image_folder(root: str | Path, *, size: int, held_out: float) -> ImageFolder:
-    """Read root/train/CLASS/* and root/val/CLASS/*, or root/CLASS/*, of which a share of each class is held out.
+def load_image_folder(root: str | Path, *, size: int, held_out: float, validation: float = 0.0) -> ImageFolder:
+    """Read root/train/CLASS/* beside root/val/CLASS/* or root/test/CLASS/* or both, or root/CLASS/*.
+
+    What has no folder is taken out of the rest: first the test data, then those of the validation.
 
     Args:
         root: the folder.
         size: side of the images; the longer side is resized to it, and the rest stays black.
-        held_out: share of each class that is held out where there is no folder val; the same files every time.
+        held_out: share of each class that becomes test data where there is no folder test; the same files every time.
+        validation: share of the rest of each class that chooses the epoch where there is no folder val. With 0 nothing
+            does, and a folder val without a folder test is measured.
 
     Returns:
         The images.
@@ -56,18 +59,11 @@ def load_image_folder(root: str | Path, *, size: int, held_out: float) -> ImageF
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"root: expected a folder of images, got {root}, which is none")
-    validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and validation is not None:
-        classes = _classes(root / "train")
-        train, test = _files(root / "train", classes), _files(validation, classes)
-    else:
-        classes = _classes(root)
-        train, test = _held_out(_files(root, classes), held_out)
+    classes, splits = _splits(root, {"test": held_out, "validation": validation})
     digest = hashlib.sha256()
-    for path, _ in (*train, *test):
+    for path, _ in (file for files in splits.values() for file in files):
         digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
-    arrays = [array for files in (train, test) for array in _read(files, size)]
-    return ImageFolder(classes, digest.hexdigest(), *arrays)
+    return ImageFolder(classes, digest.hexdigest(), **{split: _read(files, size) for split, files in splits.items()})
 
 
 def augmented(images: ndarray, indices: Sequence[int], *, key: tuple[int, ...]) -> ndarray:
@@ -93,6 +89,27 @@ def augmented(images: ndarray, indices: Sequence[int], *, key: tuple[int, ...]) 
     return results
 
 
+def _splits(root: Path, shares: Mapping[str, float]) -> tuple[tuple[str, ...], dict[str, Files]]:
+    """The classes, and the files of each split: those of its folder, or a share of those that are trained on."""
+    places = {
+        split: next((root / name for name in names if (root / name).is_dir()), None)
+        for split, names in _FOLDERS.items()
+    }
+    if not shares["validation"] and places["test"] is None:
+        places["test"], places["validation"] = places["validation"], None
+    named = places["train"] is not None and (places["validation"] or places["test"]) is not None
+    top = (places["train"] if named else None) or root
+    classes = _classes(top)
+    found = {"train": _files(top, classes)}
+    for key, split in enumerate(("test", "validation")):
+        place = places[split] if named else None
+        if place is None:
+            found["train"], found[split] = _take_out(found["train"], shares[split], key=key or None)
+        else:
+            found[split] = _files(place, classes)
+    return classes, found
+
+
 def _classes(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if len(names) < 2:
@@ -110,32 +127,48 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     return found
 
 
-def _held_out(files: Files, share: float) -> tuple[Files, Files]:
-    """Split each class by a drawing of its own; both parts have at least one image of each."""
-    train: Files = []
-    test: Files = []
-    for label in sorted({label for _, label in files}):
-        own = [file for file in files if file[1] == label]
-        if len(own) < 2:
-            raise UserError(f"root: expected at least two images of each class, got one in {own[0][0].parent}")
-        order = np.random.default_rng(label).permutation(len(own))
-        count = min(len(own) - 1, max(1, round(share * len(own))))
-        test += [own[place] for place in sorted(order[:count])]
-        train += [own[place] for place in sorted(order[count:])]
-    return train, test
+def _take_out(files: Files, share: float, *, key: int | None) -> tuple[Files, Files]:
+    """What stays, and a share of each class."""
+    labels = np.array([label for _, label in files])
+    alone = np.flatnonzero(np.bincount(labels)[labels] == 1)
+    if key is None and len(alone):
+        raise UserError(f"root: expected at least two images of each class, got one in {files[alone[0]][0].parent}")
+    stays, held = hold_out(labels, share, key=key)
+    return [files[place] for place in stays], [files[place] for place in held]
 
 
-def _read(files: Files, size: int) -> tuple[ndarray, ndarray]:
-    pillow = require("PIL.Image", "Pillow")
+def _read(files: Files, size: int) -> Labelled:
     images = np.zeros((len(files), size, size, 3), np.uint8)
     for image, (path, _) in zip(images, files, strict=True):
-        try:
-            with pillow.open(path) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-            raise UserError(f"root: expected an image in {path}, got a file that cannot be read: {error}") from error
-        scale = size / max(picture.size)
-        width, height = (max(1, min(size, round(side * scale))) for side in picture.size)
-        top, left = (size - height) // 2, (size - width) // 2
-        image[top : top + height, left : left + width] = np.asarray(picture.resize((width, height)))
-    return images, np.array([label for _, label in files], np.int64)
+        image[:] = fitted_image(path, (size, size), name="root")
+    return Labelled(images, np.array([label for _, label in files], np.int64))
+
+
+def fitted_image(path: Path, sides: tuple[int, int], *, name: str, channels: int = 3) -> ndarray:
+    """Read an image and fit it into a frame; what it leaves free stays black.
+
+    Args:
+        path: of the file.
+        sides: height and width of the frame.
+        name: of the option that led here, for messages.
+        channels: 3 for colors, 1 for brightness.
+
+    Returns:
+        [height, width, channels] of 8 bits.
+
+    Raises:
+        UserError: if Pillow is not installed, or the image cannot be read.
+    """
+    pillow = require("PIL.Image", "Pillow")
+    try:
+        with pillow.open(path) as opened:
+            picture = opened.convert("RGB" if channels == 3 else "L")
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+        raise UserError(f"{name}: expected an image in {path}, got a file that cannot be read: {error}") from error
+    scale = min(side / own for side, own in zip(sides, picture.size[::-1], strict=True))
+    height, width = (max(1, min(side, round(own * scale))) for side, own in zip(sides, picture.size[::-1], strict=True))
+    top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    image = np.zeros((*sides, channels), np.uint8)
+    resized = np.asarray(picture.resize((width, height)))
+    image[top : top + height, left : left + width] = resized.reshape(height, width, channels)
+    return image

@@ -1,9 +1,10 @@
 """The tasks on images: digits and arrow pointing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from numpy import ndarray
@@ -13,11 +14,12 @@ from plstm_testing.datasets import ArrowDataset, ArrowGenerator, CachedArrows, a
 from plstm_torch.settings import ArrowsSettings, DigitsSettings
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
+from plstm_torch.training.held_out import Labelled, hold_out
 from plstm_torch.training.model_configs import vision_config
-from plstm_torch.training.model_task import ModelTask, means, score_logits
+from plstm_torch.training.model_task import PREFIX, ModelTask, means, score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, RunFolder
-from plstm_torch.training.task import Score
+from plstm_torch.training.task import Score, Split
 
 _EVALUATION_BATCH = 64
 GetImages = Callable[[Sequence[int]], tuple[ndarray, ndarray]]
@@ -32,7 +34,6 @@ def tensors(batch: tuple[ndarray, ndarray]) -> Batch:
 class ImageTask(ModelTask):
     """Shared by the tasks whose model classifies images."""
 
-    headline = "test_accuracy"
     predictions_per_sample = 1
 
     def evaluate_images(
@@ -50,7 +51,7 @@ class ImageTask(ModelTask):
             Mean loss and accuracy, the same in every process.
         """
         sums = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-        own = world.shard(range(num_images))
+        own = world.share.of(range(num_images))
         for start in range(0, len(own), _EVALUATION_BATCH):
             images, labels = tensors(get_images(own[start : start + _EVALUATION_BATCH]))
             score = self.score(model, (images.to(world.device), labels.to(world.device)))
@@ -58,6 +59,26 @@ class ImageTask(ModelTask):
             sums["correct"] += score.correct.item()
             sums["count"] += score.count
         return means(sums, world)
+
+    def evaluate_labelled(
+        self, model: nn.Module, world: World, data: Labelled, split: Split, scale: float = 1.0
+    ) -> dict[str, float]:
+        """Measure on images in memory.
+
+        Args:
+            model: the model.
+            world: the processes.
+            data: the images.
+            split: what they are.
+            scale: factor of their pixels.
+
+        Returns:
+            Loss and accuracy, nothing where there are no images.
+        """
+        if not len(data.labels):
+            return {}
+        loss, accuracy = self.evaluate_images(model, world, partial(data.batch, scale=scale), len(data.labels))
+        return {f"{PREFIX[split]}_loss": loss, f"{PREFIX[split]}_accuracy": accuracy}
 
 
 def predict(model: nn.Module, images: Tensor, device: torch.device) -> Int[Tensor, " B"]:
@@ -93,7 +114,14 @@ class DigitsTask(ImageTask):
         """
         self.settings, self.seed = settings, seed
         self.model_config("float32")
-        self.digits = digits.load_digits()
+        everything = digits.load_digits()
+        train, validation = hold_out(everything.train_labels, settings.validation, key=1)
+        images, labels = everything.train_images, everything.train_labels
+        self.digits = replace(everything, train_images=images[train], train_labels=labels[train])
+        self.held_out: dict[Split, Labelled] = {
+            "validation": Labelled(images[validation], labels[validation]),
+            "test": Labelled(everything.test_images, everything.test_labels),
+        }
 
     @property
     def num_samples(self) -> int:
@@ -115,15 +143,9 @@ class DigitsTask(ImageTask):
         sizes = {"size": digits.IMAGE_SIZE, "num_classes": digits.NUM_CLASSES, "num_channels": 1}
         return vision_config(self.settings, **sizes, dtype=dtype)
 
-    def _test_images(self, indices: Sequence[int]) -> tuple[ndarray, ndarray]:
-        chosen = np.asarray(indices, np.int64)
-        return self.digits.test_images[chosen], self.digits.test_labels[chosen]
-
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Return loss and accuracy on the test images."""
-        number = len(self.digits.test_labels)
-        loss, accuracy = self.evaluate_images(model, world, self._test_images, number)
-        return {"test_loss": loss, "test_accuracy": accuracy}
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Return loss and accuracy; see `Task.evaluate`."""
+        return self.evaluate_labelled(model, world, self.held_out[split], split)
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
         """Draw test images with the model's answers, the wrong ones first; see `Task.finish`."""
@@ -174,6 +196,7 @@ class ArrowsTask(ImageTask):
         self.generator.draw(self.generator.scene(settings.data_seed, "train", 0))
         self._trains = [self._images("train", size) for size in (*settings.smaller_sizes, settings.image_size)]
         self._tests = {size: self._images("test", size) for size in settings.test_sizes}
+        self._validation = self._images("validation", settings.image_size) if settings.validation_images else None
 
     @property
     def num_samples(self) -> int:
@@ -192,14 +215,20 @@ class ArrowsTask(ImageTask):
         sizes = {"size": self.settings.image_size, "num_classes": arrows.NUM_CLASSES, "num_channels": 3}
         return vision_config(self.settings, **sizes, dtype=dtype)
 
-    def _images(self, split: Literal["train", "test"], size: int) -> CachedArrows:
+    def _images(self, split: Literal["train", "validation", "test"], size: int) -> CachedArrows:
         s = self.settings
-        number = s.train_images if split == "train" else s.test_images
+        number = {"train": s.train_images, "validation": s.validation_images, "test": s.test_images}[split]
         dataset = ArrowDataset(self.generator, seed=s.data_seed, split=split, num_images=number, size=size)
         return CachedArrows(dataset, keep=s.cache)
 
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Return loss and accuracy at the training size, and the accuracy at every size."""
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Return loss and accuracy, of test images the accuracy at every size; see `Task.evaluate`."""
+        if split == "validation":
+            if self._validation is None:
+                return {}
+            number = self.settings.validation_images
+            loss, accuracy = self.evaluate_images(model, world, self._validation.batch, number)
+            return {"val_loss": loss, "val_accuracy": accuracy}
         measured: dict[str, float] = {}
         for size, images in self._tests.items():
             loss, accuracy = self.evaluate_images(model, world, images.batch, self.settings.test_images)

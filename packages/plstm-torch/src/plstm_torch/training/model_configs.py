@@ -6,7 +6,6 @@ import plstm_config
 from plstm_torch.settings import TextSettings, VisionSettings
 
 _CONVOLVED = "STMDQKVO"
-NUM_BYTES = 256
 
 
 def vision_config(
@@ -46,11 +45,12 @@ def vision_config(
     return plstm_config.change(config, changes)
 
 
-def text_config(settings: TextSettings, dtype: str) -> plstm_config.Config:
-    """Return the config of a language model over bytes.
+def text_config(settings: TextSettings, vocabulary: int, dtype: str) -> plstm_config.Config:
+    """Return the config of a language model.
 
     Args:
         settings: of the model.
+        vocabulary: number of tokens.
         dtype: in which the model computes.
 
     Returns:
@@ -58,7 +58,7 @@ def text_config(settings: TextSettings, dtype: str) -> plstm_config.Config:
     """
     config = plstm_config.preset(
         "plstm_lm_small",
-        vocab_size=NUM_BYTES,
+        vocab_size=vocabulary,
         embedding_dim=settings.dim,
         num_heads=settings.num_heads,
         num_blocks=settings.num_blocks,

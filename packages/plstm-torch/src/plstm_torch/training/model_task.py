@@ -16,8 +16,9 @@ from plstm_torch.pretrained import from_pretrained, save_pretrained
 from plstm_torch.settings import Settings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
-from plstm_torch.training.task import Score
+from plstm_torch.training.task import Score, Split
 
+PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 # what has to be right before a model can be called at all
 _INTERFACES = {
     "pLSTMVisionModel": ("num_channels", "channels_first", "has_head", "output_shape"),
@@ -30,10 +31,14 @@ class ModelTask(ABC):
     """Builds, saves, loads and scores the model; the subclasses bring data and config.
 
     Attributes:
+        measure: what is measured: val_measure chooses the epoch, test_measure is the result.
+        more_is_better: whether the best epoch is that of the highest measure.
         settings: of data and model.
         seed: of the run.
     """
 
+    measure = "accuracy"
+    more_is_better = True
     settings: Settings
     seed: int
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy import ndarray
 from torch import nn
 
 from plstm_config.folder import read_config
@@ -16,15 +15,17 @@ from plstm_torch.pretrained import load_weights
 from plstm_torch.settings.images import ImagesSettings
 from plstm_torch.training import plots
 from plstm_torch.training.distributed import World
+from plstm_torch.training.held_out import Labelled
 from plstm_torch.training.image_folder import augmented, load_image_folder
 from plstm_torch.training.image_tasks import ImageTask, predict, tensors
 from plstm_torch.training.model_configs import vision_config
 from plstm_torch.training.model_task import score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, RunFolder
-from plstm_torch.training.task import Score
+from plstm_torch.training.task import Score, Split
 
 _SHOWN = 40
+_SCALE = 1 / 255
 
 
 class ImagesTask(ImageTask):
@@ -43,7 +44,8 @@ class ImagesTask(ImageTask):
         Raises:
             UserError: if the images cannot be read, or are no longer those that the run began with.
         """
-        self.images = load_image_folder(settings.root, size=settings.image_size, held_out=settings.held_out)
+        shares = {"held_out": settings.held_out, "validation": settings.validation}
+        self.images = load_image_folder(settings.root, size=settings.image_size, **shares)
         if settings.digest and settings.digest != self.images.digest:
             raise UserError(f"{settings.root} does not hold the images that this run began with (they have changed)")
         place = str(Path(settings.root).resolve())
@@ -53,15 +55,15 @@ class ImagesTask(ImageTask):
     @property
     def num_samples(self) -> int:
         """Samples in an epoch."""
-        return len(self.images.train_labels)
+        return len(self.images.train.labels)
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Return training images, mirrored and shifted if the settings say so, and labels."""
         chosen = np.asarray(indices, np.int64)
-        images = self.images.train_images[chosen]
+        images = self.images.train.images[chosen]
         if self.settings.augment:
             images = augmented(images, indices, key=(self.seed, epoch))
-        return tensors((_scaled(images), self.images.train_labels[chosen]))
+        return tensors(Labelled(images, self.images.train.labels[chosen]).batch(range(len(chosen)), scale=_SCALE))
 
     def score(self, model: nn.Module, batch: Batch) -> Score:
         """Run the model on a batch; the targets are smoothed in training only."""
@@ -90,29 +92,20 @@ class ImagesTask(ImageTask):
             raise UserError(f"init_from: expected a folder of a model like this one: {error}") from error
         return model
 
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Return loss and accuracy on the images that are held out."""
-        number = len(self.images.test_labels)
-        loss, accuracy = self.evaluate_images(model, world, self._test_images, number)
-        return {"test_loss": loss, "test_accuracy": accuracy}
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Return loss and accuracy; see `Task.evaluate`."""
+        data = self.images.validation if split == "validation" else self.images.test
+        return self.evaluate_labelled(model, world, data, split, scale=_SCALE)
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw images that were held out with the model's answers, evenly chosen; see `Task.finish`."""
+        """Draw test images with the model's answers, evenly chosen; see `Task.finish`."""
         model.eval()
-        count = len(self.images.test_labels)
+        count = len(self.images.test.labels)
         chosen = np.linspace(0, count - 1, min(_SHOWN, count)).astype(np.int64)
-        images, labels = self._test_images(chosen)
+        images, labels = self.images.test.batch(chosen, scale=_SCALE)
         answers = predict(model, torch.from_numpy(images), device).numpy()
         names = self.images.classes
         figure = plots.image_grid(
             images, [names[answer] for answer in answers], [names[label] for label in labels], columns=8
         )
         folder.save_picture(EXAMPLES_FILE, figure.savefig)
-
-    def _test_images(self, indices: Sequence[int] | ndarray) -> tuple[ndarray, ndarray]:
-        chosen = np.asarray(indices, np.int64)
-        return _scaled(self.images.test_images[chosen]), self.images.test_labels[chosen]
-
-
-def _scaled(images: ndarray) -> ndarray:
-    return images.astype(np.float32) / 255.0

@@ -30,12 +30,12 @@ def new_figure(width: float, height: float) -> Any:
     return require("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def curves(progress: Progress, headline: str) -> Any:
-    """Draw the loss of every step and epoch beside the measures on held-out data.
+def curves(progress: Progress, measure: str) -> Any:
+    """Draw the loss of every step and epoch beside the measures on validation data.
 
     Args:
         progress: of the run.
-        headline: name of the main measure.
+        measure: name of what chooses the epoch, val_accuracy for instance.
 
     Returns:
         The figure.
@@ -47,19 +47,21 @@ def curves(progress: Progress, headline: str) -> Any:
     loss_axes.plot(steps, step_losses, color=_LEFT, alpha=0.25, linewidth=0.8, label="training, each step")
     at = [line["step"] for line in epochs]
     loss_axes.plot(at, [line["train_loss"] for line in epochs], color=_LEFT, marker="o", ms=3, label="training, epoch")
-    held_out = [line["test_loss"] for line in epochs if "test_loss" in line]
+    measured = [line for line in epochs if "val_loss" in line]
+    held_out = [line["val_loss"] for line in measured]
     if held_out:
-        loss_axes.plot(at, held_out, color=_RIGHT, marker="o", ms=3, label="held out")
+        places = [line["step"] for line in measured]
+        loss_axes.plot(places, held_out, color=_RIGHT, marker="o", ms=3, label="validation")
     positive = [loss for loss in (*step_losses, *held_out) if loss > 0]
     if positive and max(positive) > 8 * min(positive):
         loss_axes.set_yscale("log")
     _finish(loss_axes, "loss (nats)")
-    names = [name for name in (epochs[-1] if epochs else {}) if name == headline or name.startswith(f"{headline}_")]
+    names = [name for name in (epochs[-1] if epochs else {}) if name == measure or name.startswith(f"{measure}_")]
     for name in names:
         values = [line[name] for line in epochs]
         label = f"{name.replace('_', ' ')}: {values[-1]:.4f}"
         measure_axes.plot(at, values, marker="o", ms=3, label=label)
-    _finish(measure_axes, headline.replace("_", " "))
+    _finish(measure_axes, measure.replace("_", " "))
     return figure
 
 
@@ -144,7 +146,7 @@ def fold_curves(histories: Sequence[Sequence[Mapping[str, float]]]) -> Any:
     length = min(len(history) for history in histories)
     epochs = np.arange(1, length + 1)
     for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, color in (("train", _LEFT), ("val", "#8a929c"), ("test", _RIGHT)):
+        for split, color in (("train", _LEFT), ("val", _RIGHT)):
             values = np.array([[line[f"{split}_{measure}"] for line in history[:length]] for history in histories])
             mean, deviation = values.mean(0), values.std(0)
             axes.plot(epochs, mean, color=color, label=f"{split}: {mean[-1]:.3f}")

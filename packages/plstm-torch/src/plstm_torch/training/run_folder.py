@@ -22,8 +22,19 @@ CURVES_FILE = "curves.png"
 EXAMPLES_FILE = "examples.png"
 CONFUSION_FILE = "confusion.png"
 SAMPLE_FILE = "sample.txt"
+TOKENIZER_FILE = "tokenizer.json"
+PREDICTIONS_FILE = "predictions.csv"
 _PICTURES = (CURVES_FILE, EXAMPLES_FILE, CONFUSION_FILE)
-_RUN_FILES = (CHECKPOINT_FILE, METRICS_FILE, *MODEL_FILES, *_PICTURES, SAMPLE_FILE, SETTINGS_FILE)
+_RUN_FILES = (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    *MODEL_FILES,
+    *_PICTURES,
+    SAMPLE_FILE,
+    TOKENIZER_FILE,
+    PREDICTIONS_FILE,
+    SETTINGS_FILE,
+)
 _UNFINISHED = ".unfinished-"
 _LOCK_FILE = ".lock"
 
@@ -107,9 +118,13 @@ class RunFolder:
         try:
             self.delete()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write_text(SETTINGS_FILE, json.dumps(settings.to_dict(), indent=2) + "\n")
+            self.write_settings(settings)
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror or error}") from error
+
+    def write_settings(self, settings: RunSettings) -> None:
+        """Write the settings of the run in this folder."""
+        self._write_text(SETTINGS_FILE, json.dumps(settings.to_dict(), indent=2) + "\n")
 
     def read_settings(self) -> RunSettings:
         """Read the settings of the run in this folder.
@@ -141,7 +156,7 @@ class RunFolder:
         return all((self.path / name).exists() for name in MODEL_FILES)
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Write weights, optimizer and progress as one file."""
+        """Write weights, those of the chosen epoch, optimizer and progress as one file."""
 
         def save(path: Path) -> None:
             # a file of Python's own: torch's says nothing of why it could not write

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from plstm_torch.training.distributed import World
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import RunFolder
+
+Split = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Task(Protocol):
     """Data, model and measures of one training task."""
 
     name: str
-    headline: str
+    measure: str  # val_measure chooses the epoch, test_measure is the result
+    more_is_better: bool
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -61,8 +64,17 @@ class Task(Protocol):
     def score(self, model: nn.Module, batch: Batch) -> Score:
         """Run the model on a batch and measure its predictions."""
 
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Measure the model on held-out data; every process gets the same numbers."""
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Measure the model on data that it was not trained on; every process gets the same numbers.
+
+        Args:
+            model: in evaluation mode.
+            world: the processes.
+            split: which data.
+
+        Returns:
+            Measures by name, val_... or test_...; none where there are no validation data.
+        """
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
         """Write the pictures and samples that show what the trained model does.

@@ -7,6 +7,7 @@ from plstm_torch.optional import UserError
 from plstm_torch.settings import TASK_SETTINGS, from_mapping
 from plstm_torch.training.graph_task import GraphsTask
 from plstm_torch.training.image_tasks import ArrowsTask, DigitsTask
+from plstm_torch.training.node_task import NodesTask
 from plstm_torch.training.own_images_task import ImagesTask
 from plstm_torch.training.task import Task
 from plstm_torch.training.text_task import TextTask
@@ -16,6 +17,7 @@ _TASKS: dict[str, Any] = {
     "arrows": ArrowsTask,
     "text": TextTask,
     "graphs": GraphsTask,
+    "nodes": NodesTask,
     "images": ImagesTask,
 }
 

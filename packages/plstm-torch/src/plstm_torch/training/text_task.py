@@ -1,35 +1,45 @@
-"""The language model on the bytes of a text file."""
+"""The language model on text files."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
-from plstm_testing.datasets.text import evaluation_streams, load_text, training_windows, windows_per_epoch
+from plstm_testing.datasets.text import (
+    VOCABULARY,
+    ByteText,
+    Streams,
+    evaluation_streams,
+    training_windows,
+    windows_per_epoch,
+)
 from plstm_torch.generation import sample_tokens
 from plstm_torch.optional import FailedRunError, UserError
 from plstm_torch.settings import TextSettings
 from plstm_torch.training import plots
+from plstm_torch.training.corpus import Part, decode, load_corpus, with_places
 from plstm_torch.training.distributed import World
 from plstm_torch.training.model_configs import text_config
-from plstm_torch.training.model_task import ModelTask
+from plstm_torch.training.model_task import PREFIX, ModelTask
 from plstm_torch.training.order import Batch
-from plstm_torch.training.run_folder import EXAMPLES_FILE, SAMPLE_FILE, RunFolder
+from plstm_torch.training.run_folder import EXAMPLES_FILE, SAMPLE_FILE, TOKENIZER_FILE, RunFolder
+from plstm_torch.training.task import Split
 
 _EVALUATION_CHUNK = 512
 _HEAT_BYTES = 1008
 
 
 class TextTask(ModelTask):
-    """Predicts each byte of a text from those before it."""
+    """Predicts each token of a text from those before it."""
 
     name = "text"
-    headline = "bits_per_byte"
+    measure = "bits_per_byte"
+    more_is_better = False
     settings: TextSettings
 
     def __init__(self, settings: TextSettings, seed: int) -> None:
@@ -40,69 +50,94 @@ class TextTask(ModelTask):
             seed: of the run.
 
         Raises:
-            UserError: if the text is no longer the one that the run began with.
-            ValueError: if the text cannot be read or is too short, or the model's sizes are impossible.
+            UserError: if the text cannot be read, is too short or is no longer the one that the run began with.
+            ValueError: if the model's sizes are impossible.
         """
-        text_config(settings, "float32")  # finds impossible sizes before the text is read
-        path = Path(settings.file)
-        self.text = load_text(path, context_length=settings.context_length, held_out=settings.held_out)
-        if settings.digest and settings.digest != self.text.digest:
-            raise UserError(f"{path} is not the text that this run began with (it has changed)")
-        self.settings, self.seed = replace(settings, digest=self.text.digest, file=str(path.resolve())), seed
-        self.streams = evaluation_streams(self.text, streams=settings.streams, warm_up=settings.context_length)
+        text_config(settings, VOCABULARY, "float32")  # finds impossible sizes before the text is read
+        self.corpus = load_corpus(settings)
+        if settings.digest and settings.digest != self.corpus.digest:
+            named = ", ".join(settings.files)
+            raise UserError(f"{named} is not the text that this run began with (it or its tokenizer has changed)")
+        self.settings, self.seed = with_places(settings, self.corpus.digest), seed
+        self.held_out = {"test": self._streams(self.corpus.test)}
+        if self.corpus.validation is not None:
+            self.held_out["validation"] = self._streams(self.corpus.validation)
+
+    def _before(self, part: Part) -> ndarray:
+        """What precedes a part of the text, to read before it."""
+        before = [self.corpus.train, self.corpus.validation] if part is self.corpus.test else [self.corpus.train]
+        return np.concatenate([each.tokens for each in before if each is not None])
+
+    def _streams(self, part: Part) -> Streams:
+        text = ByteText(self._before(part), part.tokens, self.corpus.digest)
+        return evaluation_streams(text, streams=self.settings.streams, warm_up=self.settings.context_length)
 
     @property
     def num_samples(self) -> int:
         """Windows in an epoch."""
-        return min(windows_per_epoch(len(self.text.head), self.settings.context_length), self.settings.epoch_windows)
+        length = len(self.corpus.train.tokens)
+        return min(windows_per_epoch(length, self.settings.context_length), self.settings.epoch_windows)
 
     @property
     def predictions_per_sample(self) -> int:
-        """Bytes in a window."""
+        """Tokens in a window."""
         return self.settings.context_length
 
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
-        """Return windows and the bytes that follow each of theirs."""
+        """Return windows and the tokens that follow each of theirs."""
         context = self.settings.context_length
-        available = windows_per_epoch(len(self.text.head), context)
+        available = windows_per_epoch(len(self.corpus.train.tokens), context)
         # where an epoch is shorter than the text, successive epochs go on where the last one stopped
         windows = [(index + epoch * self.num_samples) % available for index in indices]
-        cut = training_windows(self.text.head, windows, context_length=context, seed=self.seed, epoch=epoch)
+        cut = training_windows(self.corpus.train.tokens, windows, context_length=context, seed=self.seed, epoch=epoch)
         return torch.from_numpy(cut[0]), torch.from_numpy(cut[1])
 
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
-        return text_config(self.settings, dtype)
+        return text_config(self.settings, self.corpus.vocabulary, dtype)
 
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Return the mean loss and the bits per byte over the whole tail, read with the state carried along."""
-        rows = list(world.shard(range(len(self.streams.values))))
+    def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
+        """Return the mean loss of a token and the bits per byte of all the text; see `Task.evaluate`."""
+        part = self.corpus.validation if split == "validation" else self.corpus.test
+        if part is None:
+            return {}
+        streams = self.held_out[split]
+        rows = list(world.share.of(range(len(streams.values))))
         sums = {"loss": 0.0, "count": 0.0}
         if rows:
-            values, counts = (torch.from_numpy(part[rows]) for part in (self.streams.values, self.streams.counts))
+            values, counts = (torch.from_numpy(each[rows]) for each in (streams.values, streams.counts))
             for losses, counted in stream_losses(model, values, counts, world.device):
                 sums["loss"] += losses[counted].to(torch.float64).sum().item()
                 sums["count"] += counted.sum().item()
         total = world.sum(sums)
-        loss = total["loss"] / total["count"]
-        return {"test_loss": loss, "bits_per_byte": loss / math.log(2)}
+        prefix, bits = PREFIX[split], total["loss"] / math.log(2)
+        return {f"{prefix}_loss": total["loss"] / total["count"], f"{prefix}_bits_per_byte": bits / part.num_bytes}
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder, and the tokenizer beside them."""
+        super().save_model(model, folder)
+        if self.corpus.tokenizer is not None:
+            RunFolder(folder).save_text(TOKENIZER_FILE, self.corpus.tokenizer.to_str())
 
     def finish(self, model: nn.Module, device: torch.device, folder: RunFolder) -> None:
-        """Draw what the first bytes of the tail cost, and write a sample that continues the head; see `Task.finish`."""
+        """Write a sample that continues the training text, and draw what the first bytes of the tail cost.
+
+        Tokens of several bytes are not drawn; see `Task.finish`.
+        """
         model.eval()
-        length = min(_HEAT_BYTES, len(self.text.tail))
-        warm_up = self.streams.values.shape[1] - int(self.streams.counts[0].sum())
-        read = np.concatenate([self.text.head[-warm_up:], self.text.tail[:length]]).astype(np.int64)
-        first = torch.from_numpy(read)[None]
+        tokenizer, prompt = self.corpus.tokenizer, self.corpus.train.tokens[-64:].tolist()
+        sample = sample_stream(model, prompt, self.settings.sample_length, device=device, seed=self.seed)
+        folder.save_text(SAMPLE_FILE, decode([*prompt, *sample], tokenizer))
+        if tokenizer is not None:
+            return
+        before, tail = self._before(self.corpus.test), self.corpus.test.tokens[:_HEAT_BYTES]
+        warm_up = min(len(before), self.settings.context_length)
+        first = torch.from_numpy(np.concatenate([before[-warm_up:], tail]).astype(np.int64))[None]
         counts = (torch.arange(first.shape[1]) >= warm_up)[None]
         with torch.no_grad():
             losses = torch.cat([part[counted] for part, counted in stream_losses(model, first, counts, device)])
         bits = (losses.to(torch.float64) / math.log(2)).numpy()
-        figure = plots.text_heat(bytes(self.text.tail[:length].tolist()), np.asarray(bits))
-        folder.save_picture(EXAMPLES_FILE, figure.savefig)
-        prompt = bytes(self.text.head[-64:].tolist())
-        sample = b"".join(sample_bytes(model, prompt, self.settings.sample_length, device=device, seed=self.seed))
-        folder.save_text(SAMPLE_FILE, (prompt + sample).decode("utf-8", errors="replace"))
+        folder.save_picture(EXAMPLES_FILE, plots.text_heat(bytes(tail.tolist()), np.asarray(bits)).savefig)
 
 
 def stream_losses(
@@ -129,9 +164,9 @@ def stream_losses(
 
 
 @torch.no_grad()
-def sample_bytes(
+def sample_stream(
     model: Any,
-    prompt: bytes,
+    prompt: Sequence[int],
     length: int,
     *,
     device: torch.device,
@@ -139,28 +174,28 @@ def sample_bytes(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> Iterator[bytes]:
-    """Continue a prompt byte by byte: one pass over the prompt, then one step of constant cost for each byte.
+) -> Iterator[int]:
+    """Continue a prompt token by token: one pass over the prompt, then one step of constant cost for each token.
 
     Args:
-        model: pLSTMLMModel over bytes, in evaluation mode.
-        prompt: at least one byte.
-        length: number of bytes to add.
+        model: pLSTMLMModel, in evaluation mode.
+        prompt: at least one token.
+        length: number of tokens to add.
         device: of the model.
         seed: of the draws; None draws anew each time.
-        temperature: 0 takes the most likely byte.
-        top_k: draw from the k most likely bytes only.
-        top_p: draw from the fewest bytes whose probabilities reach p only.
+        temperature: 0 takes the most likely token.
+        top_k: draw from the k most likely tokens only.
+        top_p: draw from the fewest tokens whose probabilities reach p only.
 
     Yields:
-        One byte at a time.
+        One token at a time.
 
     Raises:
         ValueError: if the prompt is empty or a sampling option out of range.
         FailedRunError: if the logits are infinite or no numbers.
     """
     if not prompt:
-        raise ValueError("prompt: expected at least one byte, got none")
+        raise ValueError("prompt: expected at least one token, got none")
     generator = torch.Generator(device=device)
     if seed is None:
         generator.seed()
@@ -172,6 +207,6 @@ def sample_bytes(
         if not torch.isfinite(logits).all():
             raise FailedRunError("the model predicts no byte, its logits are infinite or no numbers")
         token = sample_tokens(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        yield bytes([int(token)])
+        yield int(token)
         if position + 1 < length:
             logits, cache = model.step(token, cache)
