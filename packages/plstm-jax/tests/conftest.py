@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from plstm_jax.check import QUICK_COMPILATION
+from plstm_jax.check import quick_compilation
 
 
 @pytest.fixture(autouse=True)
@@ -25,4 +25,4 @@ def no_silent_promotion(request):
 @pytest.fixture
 def jit():
     """`jax.jit` for programs that run once."""
-    return lambda function: jax.jit(function, compiler_options=dict(QUICK_COMPILATION))
+    return lambda function: jax.jit(function, compiler_options=dict(quick_compilation()))

@@ -72,3 +72,10 @@ def test_dtypes_of_a_forward_pass():
 def test_unknown_names(arguments, message):
     with pytest.raises(ValueError, match=message):
         list(check.check_rows(**arguments))
+
+
+def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch):
+    known = dict(check.quick_compilation())
+    assert known.keys() <= check._QUICK.keys()
+    monkeypatch.setattr(check, "_QUICK", {**known, "xla_no_such_option": 1})
+    assert check.quick_compilation.__wrapped__() == known

@@ -5,7 +5,7 @@ import pytest
 
 import plstm_config as configs
 from plstm_config.presets import vit
-from plstm_jax.check import QUICK_COMPILATION
+from plstm_jax.check import quick_compilation
 from plstm_testing.conformance.layer_cases import layer_cases
 from plstm_testing.conformance.model_cases import model_cases
 
@@ -21,7 +21,7 @@ def double_precision():
 @pytest.fixture
 def jit():
     """`jax.jit` for programs that run once."""
-    return lambda function, **options: jax.jit(function, compiler_options=dict(QUICK_COMPILATION), **options)
+    return lambda function, **options: jax.jit(function, compiler_options=dict(quick_compilation()), **options)
 
 
 @pytest.fixture(scope="session")

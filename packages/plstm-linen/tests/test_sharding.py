@@ -14,11 +14,11 @@ PROGRAM = textwrap.dedent(
     from flax.training.train_state import TrainState
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
     import plstm_config, plstm_linen
-    from plstm_jax.check import QUICK_COMPILATION
+    from plstm_jax.check import quick_compilation
     from plstm_jax.sharding import axis_rules
     from plstm_testing.tolerances import assert_within, tolerance
 
-    jit = partial(jax.jit, compiler_options=dict(QUICK_COMPILATION))
+    jit = partial(jax.jit, compiler_options=dict(quick_compilation()))
     config = plstm_config.pLSTMVisionModelConfig(
         dim=16, num_heads=2, num_blocks=2, resolution=(16, 16), patch_size=4, output_shape=(4,), num_channels=1
     )

@@ -26,7 +26,7 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 # A test runs each program once, so time spent on making it fast is lost, and cutting small programs into parts that are
 # compiled side by side costs a third more. What users run is compiled otherwise, so the check itself does without these
 # unless asked.
-QUICK_COMPILATION: Mapping[str, Any] = {
+_QUICK: Mapping[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
@@ -177,19 +177,22 @@ def _compiled(call: OpCall, fixed: dict[str, Any], *, quick: bool) -> Callable[.
         state_weights = jax.tree.map(jnp.zeros_like, result[1]) if weights[1] is None else weights[1]
         return result, pull_back((weights[0], state_weights))[0]
 
-    options = _compiler_options() if quick else None
+    options = dict(quick_compilation()) if quick else None
     return jax.jit(function if call.cotangent is None else differentiate, compiler_options=options)
 
 
 @cache
-def _compiler_options() -> dict[str, Any] | None:
-    """`QUICK_COMPILATION` if the installed compiler knows these options."""
-    options = dict(QUICK_COMPILATION)
+def quick_compilation() -> Mapping[str, Any]:
+    """Options of `jax.jit` for what runs once: as many as the installed compiler knows."""
+    return {name: value for name, value in _QUICK.items() if _is_known({name: value})}
+
+
+def _is_known(options: dict[str, Any]) -> bool:
     try:
         jax.jit(lambda: jnp.zeros(()), compiler_options=options)()
     except jax.errors.JaxRuntimeError:
-        return None
-    return options
+        return False
+    return True
 
 
 def _is_differentiable(value: Any) -> bool:

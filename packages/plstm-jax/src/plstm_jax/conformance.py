@@ -17,7 +17,7 @@ import numpy as np
 
 from plstm_config.original import MigrationWarning
 from plstm_config.parameters import parameter_tree
-from plstm_jax.check import QUICK_COMPILATION, available_devices
+from plstm_jax.check import available_devices, quick_compilation
 from plstm_jax.parameters import Params, flatten, unflatten
 from plstm_testing import golden, reference
 from plstm_testing.conformance import ModuleCall, Result
@@ -107,7 +107,7 @@ class ModuleAdapter(ABC):
         program = self._programs.pop(key, None)
         if program is None:
             run = partial(self._run_module, call, given.fixed)
-            program = jax.jit(_derived(run) if differentiated else run, compiler_options=dict(QUICK_COMPILATION))
+            program = jax.jit(_derived(run) if differentiated else run, compiler_options=dict(quick_compilation()))
         self._programs[key] = program
         if len(self._programs) > _KEPT:
             del self._programs[next(iter(self._programs))]
@@ -244,4 +244,4 @@ def _pulled(run: Callable[..., Any], params: Any, floats: Any, cotangent: np.nda
         output, pull = jax.vjp(run, params, floats)
         return output, pull(jnp.asarray(cotangent))
 
-    return jax.jit(both, compiler_options=dict(QUICK_COMPILATION))(params, floats)
+    return jax.jit(both, compiler_options=dict(quick_compilation()))(params, floats)

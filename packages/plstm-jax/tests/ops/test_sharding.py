@@ -12,7 +12,7 @@ PROGRAM = textwrap.dedent(
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
     from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED
     from plstm_jax import ops
-    from plstm_jax.check import QUICK_COMPILATION
+    from plstm_jax.check import quick_compilation
     from plstm_jax.ops._plstm_1d import chunkwise
     from plstm_testing.tolerances import assert_close
 
@@ -49,7 +49,7 @@ PROGRAM = textwrap.dedent(
             outputs, pull_back = jax.vjp(run, arguments)
             return outputs, pull_back(outputs)
 
-        program = jax.jit(outputs_and_gradients, compiler_options=dict(QUICK_COMPILATION))
+        program = jax.jit(outputs_and_gradients, compiler_options=dict(quick_compilation()))
         whole = program(arguments)
         spread = jax.device_put(arguments, sharding)
         compiled = program.lower(spread).compile()
