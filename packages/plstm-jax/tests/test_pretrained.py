@@ -172,3 +172,14 @@ def test_numbers_that_a_dtype_has_no_room_for(tmp_path):
         plstm_jax.load(tmp_path)
     write_folder(tmp_path, config, {"scale": np.array([1.0, np.inf, np.nan])}, package="p", version="1")
     np.testing.assert_array_equal(plstm_jax.load(tmp_path)[1]["scale"], np.array([1.0, np.inf, np.nan], np.float16))
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_weights_go_where_those_before_were_put(tmp_path, placed):
+    config = configs.RMSNormConfig(input_dim=3)
+    own = plstm_jax.init(config, jax.random.key(0))
+    plstm_jax.save(config, own, tmp_path)
+    own = jax.device_put(own, jax.sharding.SingleDeviceSharding(jax.devices()[0])) if placed else own
+    found = plstm_jax.load_weights(config, own, tmp_path)["scale"]
+    assert (found.committed, found.sharding) == (own["scale"].committed, own["scale"].sharding)
+    assert found.committed is placed

@@ -38,6 +38,17 @@ def test_examples_are_named_by_their_headings(tmp_path):
         readme.run(found["Use (2)"], place)
 
 
+def test_one_test_runs_them_all(tmp_path, monkeypatch):
+    place = tmp_path / "README.md"
+    place.write_text(TEXT, encoding="utf-8")
+    made = readme.example_test(place)
+    (mark,) = made.pytestmark
+    assert list(mark.args[1]) == ["Use", "Use (2)", "Train"]
+    made("Train", tmp_path, monkeypatch)
+    with pytest.raises(KeyError, match="second"):
+        made("Use (2)", tmp_path, monkeypatch)
+
+
 def test_a_readme_without_examples_is_refused(tmp_path):
     place = tmp_path / "README.md"
     place.write_text("# Title\n", encoding="utf-8")

@@ -115,9 +115,10 @@ class Module(Steps, nnx.Module):
         """From an input and what stands beside it to the output and the new cache; what other modules call."""
         return formula_of(self.config)(self.config, ModuleScope(self), x, context)
 
-    def set_view(self, deterministic: bool | None = None) -> None:
+    def set_view(self, deterministic: bool | None = None) -> dict[str, Any]:
         """What `nnx.view` calls to make another model of the same arrays, such as one for evaluation."""
         self.deterministic = self.deterministic if deterministic is None else deterministic
+        return {}  # flax 0.12.4 asks for what was not used
 
 
 class ParameterGroup(Module):

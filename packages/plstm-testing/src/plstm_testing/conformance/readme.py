@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 _PARTS = re.compile(r"^## (.+?)$|^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -40,6 +42,25 @@ def run(code: str, readme: Path) -> None:
         readme: where it stands, for tracebacks.
     """
     exec(compile(code, str(readme), "exec"), {"__name__": "example"})
+
+
+def example_test(readme: Path) -> Callable[..., None]:
+    """Make the test that a package's own tests need: every example runs in a folder of its own.
+
+    Args:
+        readme: the file.
+
+    Returns:
+        A test for pytest, to be given a name that begins with "test_".
+    """
+    found = examples(readme)
+
+    @pytest.mark.parametrize("name", found)
+    def test(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        run(found[name], readme)
+
+    return test
 
 
 def _headed(text: str) -> Iterator[tuple[str, str]]:
