@@ -209,3 +209,16 @@ def test_a_checkpoint_of_an_earlier_version_is_continued(bench):
         del line["val_accuracy"], line["val_loss"]
     bench.folder("cut").save_checkpoint(checkpoint)
     assert torch.equal(weights(whole), weights(bench.train("cut", bench.Task())))
+
+
+def test_a_finished_run_of_an_earlier_version_keeps_its_last_weights(bench):
+    whole = bench.train("run", bench.Task())
+    checkpoint = bench.folder("run").load_checkpoint()
+    del checkpoint["chosen"]
+    for line in checkpoint["progress"]["epochs"]:
+        del line["val_accuracy"], line["val_loss"]
+    bench.folder("run").save_checkpoint(checkpoint)
+    again = bench.train("run", bench.Task())
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.chosen.state_dict()[name], value)
+    assert again.summary["chosen_by"] == "last epoch"

@@ -6,7 +6,6 @@ keeps the state of the process in singletons; Fabric leaves checkpoints to us, a
 
 import gc
 import logging
-import math
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,21 +84,6 @@ class World:
         """
         parallel = self.fabric.setup_module(torch.compile(model) if compiled else model)
         return parallel, self.fabric.setup_optimizers(make_optimizer(model))
-
-    def clip(self, parallel: Any, optimizer: Any, limit: float) -> float:
-        """Scale the whole gradient down to a norm.
-
-        Args:
-            parallel: from `prepare`.
-            optimizer: from `prepare`.
-            limit: largest norm; 0: none.
-
-        Returns:
-            The norm before that.
-        """
-        highest = limit or math.inf
-        norm = self.fabric.clip_gradients(parallel, optimizer, max_norm=highest, error_if_nonfinite=False)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def choose_device(name: str) -> torch.device:

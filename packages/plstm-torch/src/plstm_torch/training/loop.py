@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from plstm_testing.datasets.random_numbers import derive_seed
 from plstm_torch.optional import FailedRunError
@@ -69,8 +70,9 @@ class Trainer:
         self.chosen = copy.deepcopy(self.model)
         checkpoint = folder.load_checkpoint()
         self._load(checkpoint, {"progress": self._load_progress, "model": partial(load_model, self.model)})
-        if any(choose_by(line, task) != LAST_EPOCH for line in self.progress.epochs) or "chosen" in (checkpoint or {}):
-            self._load(checkpoint, {"chosen": partial(load_model, self.chosen)})
+        # earlier versions kept the last epoch: where they stopped inside one, its end comes before the next look
+        kept = "chosen" in (checkpoint or {}) or any(choose_by(e, task) != LAST_EPOCH for e in self.progress.epochs)
+        self._load(checkpoint, {"chosen" if kept else "model": partial(load_model, self.chosen)})
         self.model.to(world.device)
         # what is measured: where the model is sharded, a copy
         self.whole = copy.deepcopy(self.model) if world.sharded else self.model
@@ -165,7 +167,10 @@ class Trainer:
         sums = self.world.sum(sums)
         if not math.isfinite(sums["loss"]):
             raise TrainingDivergedError(f"the loss became {sums['loss']}", progress.step + 1)
-        norm = self.world.clip(self.parallel, self.optimizer, self.settings.gradient_clip)
+        # not by Fabric, which adds up by the optimizer's groups: another order has other last bits
+        norm = gathered(
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
+        ).item()
         if not math.isfinite(norm):  # it must not reach the weights
             raise TrainingDivergedError(f"the gradient became {norm}", progress.step + 1)
         self.optimizer.step()
@@ -186,7 +191,7 @@ class Trainer:
             fabric.backward(score.loss * (counts * self.world.share.size / predictions))
         return {"loss": counts * score.loss.item(), "correct": counts * score.correct.item()}
 
-    def _measure(self, model: torch.nn.Module, split: Any) -> dict[str, float]:
+    def _measure(self, model: nn.Module, split: Any) -> dict[str, float]:
         with torch.no_grad():
             measured = self.task.evaluate(model.eval(), self.world, split)
         for name, value in measured.items():
