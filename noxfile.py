@@ -385,6 +385,6 @@ def fuzz(session: nox.Session) -> None:
             "plstm-nnx",
             "plstm-linen",
             extras={"plstm-torch": "[train,pyg]"},
-        ),  # fmt: skip
+        ),
     )
     session.run("python", str(ROOT / "fuzz"), *(session.posargs or ["--minutes", "20"]), env={"OMP_NUM_THREADS": "1"})
