@@ -378,6 +378,13 @@ def fuzz(session: nox.Session) -> None:
     """Hold ops, configs, weights, runs and graphs against drawn inputs: ``nox -s fuzz -- --minutes 20``."""
     install(
         session,
-        *editable(*REQUIRES["plstm-torch"], "plstm-torch", "plstm-jax", extras={"plstm-torch": "[train,pyg]"}),
+        *editable(
+            *REQUIRES["plstm-torch"],
+            "plstm-torch",
+            "plstm-jax",
+            "plstm-nnx",
+            "plstm-linen",
+            extras={"plstm-torch": "[train,pyg]"},
+        ),
     )
     session.run("python", str(ROOT / "fuzz"), *(session.posargs or ["--minutes", "20"]), env={"OMP_NUM_THREADS": "1"})

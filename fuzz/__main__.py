@@ -18,7 +18,7 @@ from files import TARGETS as FILES
 from neighbours import neighbour_targets
 from operations import operation_targets
 
-LONGEST = 120  # seconds that an example may take
+LONGEST = 600  # seconds that an example may take, on a busy machine and with all imports
 Target = Callable[[np.random.Generator], None]
 
 

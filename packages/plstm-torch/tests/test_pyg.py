@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from plstm_config import pLSTMGraphModelConfig
+from plstm_config import pLSTMGraphLayerConfig, pLSTMGraphModelConfig
 from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
@@ -178,6 +179,32 @@ def test_the_layer_refuses_what_makes_no_sense(molecules):
         layer(batch.x, batch.edge_index, batch=batch.batch.flip(0))
     with pytest.raises(ValueError, match="self loop"):
         layer(batch.x, torch.tensor([[1], [1]]))
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        None,
+        [[0], [1]],
+        np.array([[0], [1]]),
+        torch.zeros(2, 1, dtype=torch.int64, device="meta"),
+        torch.eye(2).to_sparse(),
+    ],
+    ids=["none", "list", "numpy", "meta", "sparse"],
+)
+def test_edges_that_are_no_tensor_of_numbers_are_named(edges):
+    x = torch.randn(3, 8)
+    with pytest.raises(TypeError, match=r"^edge_index: expected a dense tensor with values, got "):
+        pLSTMConv(8, 8)(x, edges)
+    if isinstance(edges, torch.Tensor):
+        with pytest.raises(TypeError, match=r"^graph: expected a dense tensor with values, got "):
+            build(pLSTMGraphLayerConfig(input_dim=8, num_heads=2, max_edges=4))(x, edges)
+
+
+@pytest.mark.parametrize("batch", [[0, 0, 0], torch.zeros(3), torch.zeros(3, dtype=torch.bool)])
+def test_numbers_of_graphs_are_integers(batch):
+    with pytest.raises(TypeError, match=r"^batch: expected a tensor of integers, got "):
+        pLSTMConv(8, 8)(torch.randn(3, 8), torch.tensor([[0], [1]]), batch=batch)
 
 
 def test_the_layer_can_be_drawn_anew():

@@ -1,5 +1,7 @@
 """Tensors as numpy arrays and back, without a change of bits."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +30,25 @@ def as_array(tensor: Tensor) -> np.ndarray:
     import ml_dtypes
 
     return whole.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def index_array(name: str, indices: Any) -> np.ndarray:
+    """Give indices to numpy, of whatever dtype.
+
+    Args:
+        name: of the argument, for messages.
+        indices: a tensor.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: it is no dense tensor with values.
+    """
+    if not isinstance(indices, Tensor) or indices.layout != torch.strided or indices.is_meta:
+        got = f"a {indices.layout} one on {indices.device}" if isinstance(indices, Tensor) else type(indices).__name__
+        raise TypeError(f"{name}: expected a dense tensor with values, got {got}")
+    return indices.detach().cpu().numpy()
 
 
 def distributed_like(tensor: Tensor, own: Tensor) -> Tensor:

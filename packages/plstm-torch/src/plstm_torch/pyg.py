@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology, Mode
+from plstm_torch.arrays import index_array
 from plstm_torch.build import build
 from plstm_torch.module import Module
 
@@ -275,7 +276,7 @@ class pLSTMConv(nn.Module):
 
 
 def _topology(edge_index: Tensor, num_nodes: int, mode: Mode, undirected: bool, bounds: Any) -> DagTopology:
-    pairs = edge_index.detach().cpu().numpy()
+    pairs = index_array("edge_index", edge_index)
     return DagTopology.from_edge_index(num_nodes, pairs, mode, undirected=undirected, node_ptr=bounds)
 
 
@@ -283,6 +284,8 @@ def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
     """First node of every graph, and N."""
     if batch is None:
         return None
+    if not isinstance(batch, Tensor) or batch.is_floating_point() or batch.dtype == torch.bool:
+        raise TypeError(f"batch: expected a tensor of integers, got {getattr(batch, 'dtype', type(batch).__name__)}")
     if batch.shape != (num_nodes,):
         raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
     if (batch.diff() < 0).any():

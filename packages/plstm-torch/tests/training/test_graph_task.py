@@ -8,6 +8,8 @@ import pytest
 
 from plstm_testing.datasets import DatasetError, load_tu_dataset, split_folds
 from plstm_torch.cli import app
+from plstm_torch.optional import UserError
+from plstm_torch.training import RunFolder, cross_validation
 
 
 @pytest.fixture
@@ -110,6 +112,12 @@ def test_cross_validation_stops_resumes_and_summarizes(root, tmp_path, capsys):
     assert not (out / "fold_1").exists()
 
 
+EPOCH = {"epoch": 1, "chosen_epoch": 1, "seconds": 1.0} | {
+    f"confusion_{truth}_{answer}": 3.0 for truth in (0, 1) for answer in (0, 1)
+}
+EPOCH |= {f"{split}_{measure}": 0.5 for split in ("train", "val", "test") for measure in ("loss", "accuracy")}
+
+
 def drop(name):
     return lambda line: {key: value for key, value in line.items() if key != name}
 
@@ -119,19 +127,26 @@ def drop(name):
     [
         *(lambda line, name=name: line | {name: "x"} for name in ("epoch", "val_loss", "train_loss", "confusion_0_1")),
         *(lambda line, number=number: line | {"test_accuracy": number} for number in (10**400, True, math.inf)),
-        *(drop(name) for name in ("seconds", "test_accuracy", "val_accuracy", "confusion_0_0", "confusion_1_1")),
+        *(drop(name) for name in ("seconds", "test_accuracy", "val_accuracy", "confusion_0_0")),
     ],
 )
-def test_damaged_metrics_of_a_finished_fold_are_one_line(root, tmp_path, capsys, change):
-    out = tmp_path / "run"
-    assert train(root, out, "--folds", 2) == 0
-    written = "".join(json.dumps(change(line)) + "\n" for line in metrics(out / "fold_1"))
-    (out / "fold_1" / "metrics.jsonl").write_text(written)
-    capsys.readouterr()
-    assert train(root, out, "--folds", 2, "--resume") == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "metrics.jsonl" in err or "the same number of classes" in err
+def test_damaged_metrics_of_a_finished_fold_are_one_line(tmp_path, change):
+    def finished(line):
+        lines = (line, line, {"summary": True, "chosen_by": "validation"} | line)
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+        return cross_validation._finished(RunFolder(tmp_path))
+
+    *epochs, summary = finished(EPOCH)
+    assert epochs == [EPOCH, EPOCH]
+    assert summary["test_accuracy"] == EPOCH["test_accuracy"]
+    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl: "):
+        finished(change(EPOCH))
+
+
+def test_folds_of_different_classes_have_no_sum():
+    assert cross_validation.sum_confusion([EPOCH, EPOCH]).tolist() == [[6, 6], [6, 6]]
+    with pytest.raises(UserError, match=r"the same number of classes in all, got \[1, 2\]"):
+        cross_validation.sum_confusion([EPOCH, drop("confusion_1_1")(EPOCH)])
 
 
 def test_bad_requests_are_one_line(root, tmp_path, capsys):

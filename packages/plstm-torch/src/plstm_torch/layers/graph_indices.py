@@ -11,6 +11,7 @@ from torch import Tensor
 from plstm_config import checks
 from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
+from plstm_torch.arrays import index_array
 from plstm_torch.compiling import outside_compiler
 from plstm_torch.constants import constant, keep
 
@@ -74,7 +75,7 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
         ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
     """
     if isinstance(graph, Tensor):
-        return DagTopology.from_edge_index(num_nodes, graph.detach().cpu().numpy(), mode or "P")
+        return DagTopology.from_edge_index(num_nodes, index_array("graph", graph), mode or "P")
     check_topology(graph, num_nodes, DagTopology)
     return graph if mode is None else graph.with_mode(mode)
 
