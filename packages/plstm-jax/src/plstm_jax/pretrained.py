@@ -195,6 +195,29 @@ def load_weights(
     return placed_like(params, stacked_like(params, unflatten(own | taken)))
 
 
+def without_shared(arrays: Mapping[str, Any], shared: Mapping[str, str], *, source: str) -> dict[str, Any]:
+    """Drop what a module holds under another name, if both names have the same numbers.
+
+    Args:
+        arrays: arrays by canonical name.
+        shared: names that the module shares by hand, and the name under which it holds each.
+        source: where the arrays come from, for messages.
+
+    Returns:
+        The other arrays.
+
+    Raises:
+        ValueError: if one parameter has two values, of which one would win in silence.
+    """
+    for name, held in shared.items():
+        if not np.array_equal(arrays[name], arrays[held], equal_nan=True):
+            raise ValueError(
+                f"{source}: {name}: expected the values of {held}, since the module shares one parameter for both, "
+                "got others"
+            )
+    return {name: array for name, array in arrays.items() if name not in shared}
+
+
 def placed_like(held: Any, arrays: Any) -> Any:
     """Put arrays where others were put; those that lie where they were made may go wherever they are used.
 

@@ -61,8 +61,7 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, of another schema version, or the weights do not fit the config, or the model
-            has no such head or images, or the key is missing.
+        ValueError: if a file is damaged or of another schema version, or weights or options do not fit the config.
     """
     return _made(*pretrained.load(folder, num_classes=num_classes, img_size=img_size, key=key), options)
 

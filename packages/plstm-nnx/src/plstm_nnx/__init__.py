@@ -1,7 +1,4 @@
-"""pLSTM in flax.nnx: parallelizable linear source-transition-mark networks on sequences, images and graphs.
-
-Modules are imported with the first name that is asked for.
-"""
+"""pLSTM in flax.nnx: parallelizable linear source-transition-mark networks on sequences, images and graphs."""
 
 from typing import TYPE_CHECKING
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
 from plstm_config.base import Config
@@ -32,10 +31,7 @@ def get_params(module: nnx.Module) -> dict[str, Any]:
 
 
 def save_pretrained(module: nnx.Module, folder: str | os.PathLike[str]) -> None:
-    """Write a module's config and weights into a folder.
-
-    Parameters that were tied by hand are written under each of their names, so that the config's module, in which they
-    are apart, has the same outputs.
+    """Write a module's config and weights into a folder; parameters tied by hand under each of their names.
 
     Args:
         module: anything that `build` made.
@@ -68,13 +64,11 @@ def from_pretrained(
         options: `scan_blocks` and `remat` as in `build`.
 
     Returns:
-        The module, in evaluation mode, with weights in the dtypes that its config states (float64 only where x64 is
-        enabled).
+        The module, in evaluation mode, with weights in the dtypes of its config (float64 only where x64 is enabled).
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, of another schema version, or the weights do not fit the config; or the module
-            has no head for classes, or is not on images.
+        ValueError: a file is damaged or of another schema version, or weights or options do not fit the config.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     key = None if num_classes is None else rngs.params()
@@ -98,22 +92,16 @@ def load_weights(module: nnx.Module, folder: str | os.PathLike[str], *, ignore: 
     """
     config, (state, held) = _config_of(module), _held(module)
     loaded = flatten(pretrained.load_weights(config, unflatten(_all(module)), folder, ignore=ignore))
-    for name, other in _tied(module, held).items():
-        if not jnp.array_equal(loaded.pop(name), loaded[other], equal_nan=True):
-            raise ValueError(
-                f"{folder}: {name}: expected the values of {other}, since the module shares one parameter for both, "
-                "got others"
-            )
+    loaded = pretrained.without_shared(loaded, _tied(module, held), source=str(folder))
     nnx.replace_by_pure_dict(state, unflatten(loaded))
     nnx.update(module, state)
 
 
 def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs | None = None, **options: Any) -> Any:
-    """Build a module from a config and weights of the original project.
+    """Build a module from a config and weights of the original project, as `plstm_jax.load_original` does.
 
     Args:
-        mapping: the original config: a mapping, or whatever `plstm_config.original.migrate` reads. Any level of the
-            tree is welcome: a model, a block, a layer, a gate.
+        mapping: the original config of a model, a block, a layer or a gate.
         state_dict: the original weights by name, as arrays.
         rngs: streams for dropped paths, as in `from_pretrained`.
         options: `scan_blocks` and `remat`, as there.
@@ -122,11 +110,11 @@ def load_original(mapping: Any, state_dict: Mapping[str, Any], *, rngs: nnx.Rngs
         The module with these weights, in evaluation mode.
 
     Warns:
-        MigrationWarning: options or weights were dropped, since the original's output does not depend on them.
+        MigrationWarning: what the original's output does not depend on was dropped.
 
     Raises:
         TypeError: a value of the weights is no array.
-        ValueError: the config cannot be migrated, names or shapes do not fit, or a layout has no counterpart here.
+        ValueError: the config cannot be migrated, or the weights do not fit it.
     """
     return _made(*pretrained.load_original(mapping, state_dict), rngs=rngs, **options)
 
@@ -151,10 +139,10 @@ def _all(module: Any) -> dict[str, Any]:
 
 def _tied(module: Any, held: Mapping[str, Any]) -> dict[str, str]:
     """Names of the config's parameters that flax leaves out, since it holds them under another one, which follows."""
-    if not isinstance(module, Module) or not isinstance(module.config, Config):
+    if not isinstance(module, Module):
         return {}
     found = {name: _variable(module, name) for name in parameter_tree(module.config)}
-    names = {id(variable): name for name, variable in found.items() if name in held}
+    names = {id(one): name for name, one in found.items() if name in held}
     return {name: names[id(one)] for name, one in found.items() if name not in held and id(one) in names}
 
 
