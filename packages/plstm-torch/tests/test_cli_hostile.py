@@ -233,6 +233,30 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(digits, tmp_path):
         assert after[name] == before[name]
 
 
+def buffered():
+    """The environment in which output waits until there is much of it, as it does for users."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["info"], ["info", "--json"]])
+def test_output_that_has_no_room_is_one_line(digits, words):
+    command = [*COMMAND, *words[:1], *([str(digits)] if words[0] == "info" else []), *words[1:]]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered(), check=False)
+    assert done.returncode == 1
+    assert done.stderr == "plstm-torch: error: output: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(digits):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "info", str(digits)], stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered(), check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def start(out, *words):
     command = [*COMMAND, "train", "digits", *MODEL, "--checkpoint-every", "1", "--out", str(out), *words]
     # what a shell starts in its background ignores interrupts, and so would this child

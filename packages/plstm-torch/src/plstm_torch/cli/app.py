@@ -4,6 +4,7 @@ Bad input ends with exit code 2, a failed run with 1, an interrupted one with 13
 everything else is read by tyro, which the extra `train` installs.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def app(words: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if words is None else words)
     try:
         code = _run(given)
+        sys.stdout.flush()  # what has no room is to be said here, not when Python ends
     except UserError as error:
         _fail(str(error), 2)
     except FailedRunError as error:
@@ -32,7 +34,7 @@ def app(words: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted; a run continues from its last checkpoint with --resume", 130)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
@@ -41,6 +43,12 @@ def app(words: Sequence[str] | None = None) -> NoReturn:
             raise
         _fail("there is not enough memory; try a smaller model or a smaller --batch-size", 1)
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let Python, which writes what is left of the output at its end, succeed."""
+    with contextlib.suppress(OSError, ValueError):  # an output that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -55,7 +63,10 @@ def _run(words: list[str]) -> int:
     require("docstring_parser", "docstring-parser")
     from plstm_torch.cli.commands import run
 
-    return run(words)
+    try:
+        return run(words)
+    except SystemExit as stop:  # help was printed
+        return int(stop.code or 0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -64,4 +75,8 @@ def _fail(message: str, code: int) -> NoReturn:
     shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(message.split()))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{PROGRAM}: error: {shown}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     sys.exit(code)
