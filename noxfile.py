@@ -384,7 +384,7 @@ def fuzz(session: nox.Session) -> None:
             "plstm-jax",
             "plstm-nnx",
             "plstm-linen",
-            extras={"plstm-torch": "[train,pyg]"},
+            extras={"plstm-torch": "[train,pyg,tokenizers]"},
         ),
     )
     session.run("python", str(ROOT / "fuzz"), *(session.posargs or ["--minutes", "20"]), env={"OMP_NUM_THREADS": "1"})

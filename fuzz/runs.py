@@ -128,7 +128,10 @@ def _kinds() -> dict[str, Kind]:
     for part, text in {"A": _edges(12), "graph_indicator": _owners(12), "graph_labels": "0\n1\n" * 6}.items():
         (raw / f"TOY_{part}.txt").write_text(text)
     _write_images(data / "images")
-    train = {name: ("train", name) for name in ("digits", "arrows", "text", "graphs", "images")}
+    _write_tokenizer(data / "tokenizer.json")
+    (data / "edges.csv").write_text("source,target\n" + "".join(f"{node},{node + 1}\n" for node in range(11)))
+    (data / "nodes.csv").write_text("id,label,size\n" + "".join(f"{n},{'ab'[n % 2]},{n}\n" for n in range(12)))
+    train = {name: ("train", name) for name in ("digits", "arrows", "text", "graphs", "nodes", "images")}
     arrows = ("--train-images", 6, "--test-images", 4, "--patch-size", 8, "--size", 16, "--batch-size", 4)
     text = ("--context-length", 16, "--batch-size", 4, "--streams", 2, "--sample-length", 3)
     graphs = ("--dataset", "TOY", "--root", data, "--num-folds", 3, "--folds", 2)
@@ -137,6 +140,14 @@ def _kinds() -> dict[str, Kind]:
         "digits": Kind((*train["digits"], *_MODEL, "--patch-size", 4, "--batch-size", 512)),
         "arrows": Kind((*train["arrows"], *_MODEL, *arrows)),
         "text": Kind((*train["text"], data / "text", *_MODEL, *text), ("--file", data / "text")),
+        "tokens": Kind(
+            (*train["text"], data / "text", "--tokenizer", data / "tokenizer.json", *_MODEL, *text),
+            ("--file", data / "text"),
+        ),
+        "nodes": Kind(
+            (*train["nodes"], data / "edges.csv", data / "nodes.csv", *_MODEL),
+            ("--edges", data / "edges.csv", "--nodes", data / "nodes.csv"),
+        ),
         "graphs": Kind((*train["graphs"], *_MODEL, *graphs), ("--root", data), "fold_1"),
         "images": Kind((*train["images"], data / "images", *_MODEL, *images), ("--root", data / "images")),
     }
@@ -158,6 +169,19 @@ def _write_images(root: Path) -> None:
         (root / name).mkdir(parents=True)
         for number in range(4):
             Image.fromarray(random.integers(0, 255, (9, 7, 3), np.uint8)).save(root / name / f"{number}.png")
+
+
+def _write_tokenizer(path: Path) -> None:
+    """Bytes, and pairs of them, as tokens."""
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=260, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([_TEXT.decode()], trainer)
+    tokenizer.save(str(path))
 
 
 @cache
