@@ -68,12 +68,16 @@ def test_defaults_are_those_of_the_original(name_of_class: str) -> None:
 
 
 # deliberate: float32, which is right everywhere and fastest on a CPU, where the original computes in bfloat16 (and
-# migrated configs do); a capped head by default, where None means no cap; shapes that say "unknown" by None
+# migrated configs do); a capped head by default, where None means no cap; shapes that say "unknown" by None; pairs of
+# blocks that take the width of their parent, where the original's is 32 whatever stands around them
 _CHANGED = {
     ("pLSTMLMModelConfig", "logit_soft_cap"),
     ("PatchEmbedConfig", "num_channels"),
     ("PatchEmbedConfig", "resolution"),
     ("PatchEmbedConfig", "patch_size"),
+    ("pLSTMVisionBlockConfig1", "input_dim"),
+    ("pLSTMGraphBlockConfig", "input_dim"),
+    ("pLSTMGraphEdgeBlockConfig", "input_dim"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
 from functools import cache
 from typing import (
@@ -102,10 +102,12 @@ class Config(ConfigInterface):
 
     def __repr__(self) -> str:
         """Only what differs from the defaults and from what is derived, one field a line."""
-        said = essential(self)
-        if not said:
+        # a child that is given does not get what its parent has for others
+        said = essential(self) | different(self, self._follows)
+        shown = [item.name for item in fields(self) if item.name in said]
+        if not shown:
             return f"{type(self).__name__}()"
-        lines = [f"{name}={getattr(self, name)!r},".replace("\n", f"\n{_INDENT}") for name in said]
+        lines = [f"{name}={getattr(self, name)!r},".replace("\n", f"\n{_INDENT}") for name in shown]
         return "\n".join([f"{type(self).__name__}(", *(_INDENT + line for line in lines), ")"])
 
     def parameters(self) -> dict[str, Parameter | None]:
@@ -137,6 +139,15 @@ class Config(ConfigInterface):
     def _is_open(self, name: str) -> bool:
         """Whether a child is not given, so that the parent's defaults for it matter."""
         return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
+
+    def _made_here(self, name: str, make: Callable[[], C]) -> C | None:
+        """What stands in a child that is left open, to which a given one is compared; None: it could not be made."""
+        if self._is_open(name):
+            return make()
+        try:
+            return make()
+        except (ValueError, ArithmeticError):
+            return None
 
     def _child(
         self, name: str, auto: type[Config], structure: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
@@ -193,15 +204,21 @@ def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:
 
 def essential(config: Config) -> dict[str, Any]:
     """The fields of a config that say something: neither their class's default nor derived from others."""
-    said = {}
+    names = {item.name for item in fields(config) if item.init}
+    return different(config, names - config._derived - config._follows)
+
+
+def different(config: Config, names: Collection[str]) -> dict[str, Any]:
+    """Those of the named fields that do not have their class's default."""
+    found = {}
     for item in fields(config):
-        if not item.init or item.name in config._derived | config._follows:
+        if item.name not in names:
             continue
         value = getattr(config, item.name)
         default = item.default_factory() if item.default_factory is not MISSING else item.default
         if value != default:
-            said[item.name] = value
-    return said
+            found[item.name] = value
+    return found
 
 
 def draft(config: Config) -> Draft:

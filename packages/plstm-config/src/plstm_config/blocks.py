@@ -241,7 +241,6 @@ class PairBlockConfig(ResidualModuleConfig):
         block_mode: modes of block0 and block1.
     """
 
-    input_dim: int = 32
     num_heads: int = 8
     block_type: Literal["pre_up", "post_up"] = "post_up"
     block_mode: BlockMode = "PD"
@@ -262,13 +261,18 @@ class PairBlockConfig(ResidualModuleConfig):
 
     def children(self) -> dict[str, Child]:
         """Both blocks."""
+        require_positive(self, "input_dim")
         return {"block0": self.block0, "block1": self.block1}
 
     def _block(self, name: str, mode: str) -> None:
-        auto: dict[str, Any] = dict(self._types())
-        if self._is_open(name):
-            auto["interaction_module"] = self._layer(mode, dict(self._types()))
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
+
+        def make() -> ProjectionBlock:
+            types = self._types()
+            return kind(input_dim=self.input_dim, interaction_module=self._layer(mode, dict(types)), **types)
+
+        made = self._made_here(name, make)
+        auto = {**self._types(), "interaction_module": made.interaction_module if made else None}
         self._child(name, kind, {"input_dim": self.input_dim}, auto)
         actual = getattr(getattr(self, name).interaction_module, "mode", None)
         require(

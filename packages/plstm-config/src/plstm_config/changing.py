@@ -16,7 +16,8 @@ def change(config: Config, changes: Mapping[str, Any]) -> Config:
     Args:
         config: any config; it stays as it is.
         changes: new values by dotted name, such as ``{"dtype": "float32", "block_stack.block.norm.eps": 1e-6}``,
-            applied in their order. None (or a negative size) lets the config derive a field.
+            applied in their order; they must fit together, not each by itself. None (or a negative size) lets the
+            config derive a field.
 
     Returns:
         The new config.
@@ -34,27 +35,36 @@ def change(config: Config, changes: Mapping[str, Any]) -> Config:
     check_config(config)
     if not isinstance(changes, Mapping):
         raise TypeError(f"changes: expected a mapping from names to values, got {type(changes).__name__}")
+    said, problem = draft(config), None
     for name, value in changes.items():
-        said = _changed(config, str(name).split("."), value, name)
-        config = said.cls(**said.fields)
+        said, problem = _changed(said, config, str(name).split("."), value, name), None
+        try:
+            config = said.cls(**said.fields)
+        except ValueError as error:
+            problem = error  # the next changes may make it fit, such as another number of heads after another width
+        else:
+            said = draft(config)
+    if problem is not None:
+        raise problem
     return config
 
 
-def _changed(config: Config, path: list[str], value: Any, name: str) -> Draft:
-    """The draft of a config with one of its fields, or one of a child's, set."""
+def _changed(said: Draft, config: Any, path: list[str], value: Any, name: str) -> Draft:
+    """A draft with one of its fields, or one of a child's, set; what it leaves open is taken from the config."""
     head, *rest = path
-    known = [field for field, item in config.__dataclass_fields__.items() if item.init]
+    known = [field for field, item in said.cls.__dataclass_fields__.items() if item.init]
     if head not in known:
         raise ValueError(
-            f"changes: expected names of fields, got {name!r}: {type(config).__name__} has no field {head!r}, "
+            f"changes: expected names of fields, got {name!r}: {said.cls.__name__} has no field {head!r}, "
             f"it has {', '.join(sorted(known))}"
         )
-    said = draft(config)
     if rest:
-        child = getattr(config, head)
-        if not isinstance(child, Config):
+        made = getattr(config, head, None)
+        child = said.fields.get(head, made)
+        if not isinstance(child, Config | Draft):
             raise ValueError(
-                f"changes: expected names of fields, got {name!r}: {type(config).__name__}.{head} is {child!r} here"
+                f"changes: expected names of fields, got {name!r}: {said.cls.__name__}.{head} is {child!r} here"
             )
-        value = _changed(child, rest, value, name)
+        begun, whole = (draft(child), child) if isinstance(child, Config) else (child, made)
+        value = _changed(begun, whole, rest, value, name)
     return Draft(said.cls, said.fields | {head: value}, said.follows - {head})

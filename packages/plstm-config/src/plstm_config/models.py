@@ -1,5 +1,6 @@
 """Language, vision and graph models."""
 
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
@@ -34,14 +35,15 @@ class _ModelConfig(Config):
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def _stack(self, width: int, block: Config | None) -> BlockStackConfig:
-        """Fill a given stack, or make one of the block; a stack that knows its number of blocks decides."""
+    def _stack(self, width: int, make_block: Callable[[], Config]) -> BlockStackConfig:
+        """Fill a given stack, or make one of blocks; a stack that knows its number of blocks decides."""
         stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
         if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
             agree = self.num_blocks in (default, stack.num_blocks)
             require(agree, f"num_blocks: expected block_stack.num_blocks={stack.num_blocks}, got {self.num_blocks}")
             self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
+        block = self._made_here("block_stack", make_block)
         made: BlockStackConfig = self._child(
             "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
         )
@@ -92,7 +94,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
-        stack = self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
+        stack = self._stack(width, lambda: kind(input_dim=width, **self._types()))
         require(
             is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
@@ -172,10 +174,8 @@ class pLSTMVisionModelConfig(_ModelConfig):
             self.seqlens in (None, grid), f"seqlens: expected {grid} by resolution and patch_size, got {self.seqlens}"
         )
         self._derive("seqlens", grid)
-        block = None
-        if self._is_open("block_stack"):
-            block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
-        stack = self._stack(self.dim, block)
+        common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
+        stack = self._stack(self.dim, lambda: pLSTMVisionBlockConfig(**common))
         sequential = is_sequential(stack.block)
         require(
             self.pooling != "cls" or sequential,
@@ -272,7 +272,7 @@ class pLSTMGraphModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
         require(self.edge_input_dim >= 0, f"edge_input_dim: expected a number >= 0, got {self.edge_input_dim}")
-        stack = self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
+        stack = self._stack(self.dim, self._pair_block)
         on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         expected = "a pLSTMGraphBlock or pLSTMGraphEdgeBlock"
         require(on_graphs, f"block_stack.block: expected {expected}, got {_called(stack.block)}")
