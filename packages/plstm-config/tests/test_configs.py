@@ -156,6 +156,24 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: pc.QueryLayerConfig(input_dim=8, num_heads=2, sub_heads=4, DK=3), r"DK: expected a multiple of sub_heads"),
     (lambda: pc.MultiHeadRMSNormConfig(input_dim=9, num_heads=2), r"input_dim: expected a multiple of num_heads=2"),
+    (layer(mhnorm=pc.MultiHeadRMSNormConfig(axis=2)), r"mhnorm.axis: expected 1 or None, where heads are here, got 2"),
+    (
+        lambda: pc.pLSTM2DLayerConfig(input_dim=32, mhnorm=pc.MultiHeadLayerNormConfig(axis=0)),
+        r"mhnorm.axis: expected 1 or None, where heads are here, got 0",
+    ),
+    (
+        lambda: pc.pLSTMGraphLayerConfig(input_dim=32, max_edges=2, mhnorm=pc.MultiHeadRMSNormConfig(axis=1)),
+        r"mhnorm.axis: expected 0, where heads are here, got 1",
+    ),
+    (
+        lambda: pc.TransformerBlockConfig(input_dim=32, norm=pc.MultiHeadRMSNormConfig(num_heads=4)),
+        r"norm.axis: expected None, where heads are here, got 1",
+    ),
+    (vision(norm=pc.MultiHeadRMSNormConfig(num_heads=4)), r"norm.axis: expected None, where heads are here, got 1"),
+    (
+        lambda: pc.parameter_tree(pc.PosEmbed2DConfig(seqlens=(0, 3), dim=4)),
+        r"seqlens, dim: expected a grid and a width, got \(0, 3\) and 4",
+    ),
     (lambda: pc.RMSNormConfig(eps=0.0), r"eps: expected a positive number"),
     (lambda: pc.DropPathConfig(drop_prob=1.0), r"drop_prob: expected 0 <= drop_prob < 1"),
     (

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 from plstm_config.base import Config, Gating, ModuleConfig, frozen, require, require_divisible, require_positive
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.norms import NormConfig, RMSNormConfig, require_axis
 from plstm_config.parameters import Child, Repeated
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.plstm_2d import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
@@ -77,7 +77,8 @@ class ProjectionBlockConfig(ResidualModuleConfig):
             f"projection_scaling: expected a positive number that gives a width, got {self.projection_scaling}",
         )
         if self.input_dim >= 1:
-            self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+            norm = self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+            require_axis("norm", norm, None)
 
     def _interaction(self, width: int, defaults: dict[str, Any]) -> None:
         layer = self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())

@@ -17,7 +17,7 @@ from plstm_config.blocks import (
 from plstm_config.embeddings import PatchEmbedConfig, PosEmbed2DConfig, TokenEmbeddingConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.norms import NormConfig, RMSNormConfig, require_axis
 from plstm_config.parameters import Child, Parameter, Weights
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.pointwise import SoftCapFunctionConfig
@@ -50,7 +50,7 @@ class _ModelConfig(Config):
         return made
 
     def _norm(self, name: str, width: int) -> None:
-        self._child(name, RMSNormConfig, {"input_dim": width}, self._types())
+        require_axis(name, self._child(name, RMSNormConfig, {"input_dim": width}, self._types()), None)
 
     def _linear(self, input_dim: int, output_dim: int, axes: tuple[str, str], **more: Any) -> LinearConfig:
         return LinearConfig(input_dim=input_dim, output_dim=output_dim, axes=axes, **more, **self._types())
