@@ -96,6 +96,29 @@ def test_what_the_parents_made_follows_also_after_loading(name: str, loaded: boo
     assert repr(config) == repr(made)
 
 
+def test_fields_tell_what_given_children_are() -> None:
+    heads = pc.pLSTM2DLayerFusedConfig(num_heads=2), pc.pLSTM2DLayerFusedConfig(num_heads=2, mode="D")
+    blocks = [pc.PreUpProjectionBlockConfig(interaction_module=layer) for layer in heads]
+    pair = pc.pLSTMVisionBlockConfig(block0=blocks[0], block1=blocks[1])
+    model: Any = pc.pLSTMVisionModelConfig(dim=32, block_stack=pc.BlockStackConfig(block=pair, num_blocks=1))
+    assert (model.num_heads, model.block_stack.block.num_heads, model.block_stack.block.block_type) == (2, 2, "pre_up")
+    stack = pc.BlockStackConfig(block=pc.PostUpProjectionBlockConfig(), num_blocks=1)
+    assert pc.pLSTMLMModelConfig(vocab_size=3, embedding_dim=32, block_stack=stack).block_type == "post_up"
+    nodes = pc.BlockStackConfig(block=pc.pLSTMGraphBlockConfig(num_heads=2, max_edges=3))
+    graphs: Any = pc.pLSTMGraphModelConfig(input_dim=3, dim=8, output_dim=2, edge_input_dim=5, block_stack=nodes)
+    assert (graphs.num_heads, graphs.edge_input_dim) == (2, 0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_heads", 6), ("block_stack.block.num_heads", 6)])
+def test_a_change_without_effect_is_refused(name: str, value: Any, loaded: bool) -> None:
+    config = pc.preset("plstm_vis_tiny")
+    config = pc.from_dict(pc.to_dict(config)) if loaded else config
+    with pytest.raises(
+        ValueError, match=rf"^changes: expected '{name}' to be 3, as children that were given say, got 6"
+    ):
+        pc.change(config, {name: value})
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
     ("config", "changes"),

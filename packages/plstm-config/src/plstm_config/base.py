@@ -79,7 +79,7 @@ class Config(ConfigInterface):
         self._completed: set[str] = set()  # fields that hold children completed by this config
         for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
             given = getattr(self, name)
-            value = _as_tuple(given)
+            value = as_tuple(given)
             _check_type(name, value, hint)
             if value is not given:
                 setattr(self, name, value)
@@ -135,6 +135,11 @@ class Config(ConfigInterface):
     def _set(self, name: str, value: Any) -> None:
         """Fill a field while the config is made."""
         setattr(self, name, value)
+
+    def _follow(self, name: str, values: Collection[Any]) -> None:
+        """Let a field that says of what children are made tell what they are, where given ones are of another kind."""
+        if len(set(values)) == 1:
+            self._set(name, next(iter(values)))
 
     def _is_open(self, name: str) -> bool:
         """Whether a child is not given, so that the parent's defaults for it matter."""
@@ -258,9 +263,9 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """JSON and YAML know lists only."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

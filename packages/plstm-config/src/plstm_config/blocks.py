@@ -237,8 +237,8 @@ class PairBlockConfig(ResidualModuleConfig):
     """Two blocks in a row, each with its own mode.
 
     Attributes:
-        num_heads: heads of layers that are made here.
-        block_type: of blocks that are made here.
+        num_heads: heads of layers that are made here; of those that are given, where all have as many.
+        block_type: of blocks that are made here; of those that are given, where both have one.
         block_mode: modes of block0 and block1.
     """
 
@@ -259,6 +259,9 @@ class PairBlockConfig(ResidualModuleConfig):
             return
         for name, mode in zip(("block0", "block1"), self.block_mode, strict=True):
             self._block(name, mode)
+        blocks = (self.block0, self.block1)
+        self._follow("num_heads", [heads for block in blocks for heads in heads_of(block)])
+        self._follow("block_type", [block_type_of(block) for block in blocks])
 
     def children(self) -> dict[str, Child]:
         """Both blocks."""
@@ -396,6 +399,19 @@ class BlockStackConfig(ResidualModuleConfig):
         super()._check()
         valid = self.num_blocks == -1 or self.num_blocks >= 1
         require(valid, f"num_blocks: expected an integer >= 1, got {self.num_blocks}")
+
+
+def heads_of(block: Any) -> list[int]:
+    """The numbers of heads that the layers of a block, or of a pair of blocks, have."""
+    if isinstance(block, PairBlockConfig):
+        return [heads for one in (block.block0, block.block1) for heads in heads_of(one)]
+    heads = getattr(getattr(block, "interaction_module", block), "num_heads", None)
+    return [] if heads is None else [heads]
+
+
+def block_type_of(block: Any) -> str:
+    """By which name of a `block_type` a block would be made."""
+    return "pre_up" if isinstance(block, PreUpProjectionBlockConfig) else "post_up"
 
 
 def _check_rate(rate: float) -> None:

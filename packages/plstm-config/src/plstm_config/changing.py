@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plstm_config.base import Config, Draft, draft
+from plstm_config.base import Config, Draft, as_tuple, draft
 from plstm_config.parameters import check_config
 
 
@@ -24,7 +24,8 @@ def change(config: Config, changes: Mapping[str, Any]) -> Config:
 
     Raises:
         TypeError: if `config` is no config, `changes` no mapping, or a value has the wrong type.
-        ValueError: if a name leads nowhere, or the values do not fit each other.
+        ValueError: if a name leads nowhere, the values do not fit each other, or children that were given decide a
+            field.
 
     Examples:
         >>> import plstm_config
@@ -46,7 +47,19 @@ def change(config: Config, changes: Mapping[str, Any]) -> Config:
             said = draft(config)
     if problem is not None:
         raise problem
+    for name, value in changes.items():
+        _check_taken(config, str(name), value)
     return config
+
+
+def _check_taken(config: Config, name: str, value: Any) -> None:
+    """Refuse a change without effect: children that were given have the last word on what they are."""
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    is_open = value is None or (isinstance(value, int) and value < 0)
+    if not is_open and not isinstance(value, Config) and found != as_tuple(value):
+        raise ValueError(f"changes: expected {name!r} to be {found!r}, as children that were given say, got {value!r}")
 
 
 def _changed(said: Draft, config: Any, path: list[str], value: Any, name: str) -> Draft:

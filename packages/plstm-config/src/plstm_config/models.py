@@ -10,6 +10,8 @@ from plstm_config.blocks import (
     PostUpProjectionBlockConfig,
     PreUpProjectionBlockConfig,
     TransformerBlockConfig,
+    block_type_of,
+    heads_of,
     pLSTMGraphBlockConfig,
     pLSTMGraphEdgeBlockConfig,
     pLSTMVisionBlockConfig,
@@ -68,7 +70,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         embedding_dim: width.
         tie_weights: the head uses the embedding's table.
         logit_soft_cap: c * tanh(logits / c); None: no cap.
-        block_type: of blocks that are made here.
+        block_type: of blocks that are made here, or given.
 
     Examples:
         >>> import plstm_config
@@ -100,6 +102,7 @@ class pLSTMLMModelConfig(_ModelConfig):
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
             f"got {_called(stack.block)}",
         )
+        self._follow("block_type", [block_type_of(stack.block)])
         self._norm("post_blocks_norm", width)
 
     def children(self) -> dict[str, Child]:
@@ -125,7 +128,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         num_blocks: blocks of the stack; a pLSTMVisionBlock is a pair and counts as one.
         output_shape: (number of classes,); (0,): no head, outputs are the pooled features.
         pooling: corners, center, cls (blocks on sequences only), mean, sum, or without a head to_image, features.
-        num_heads: heads of blocks that are made here.
+        num_heads: heads of blocks that are made here; of those that are given, where all have as many.
         seqlens: grid (X, Y); None: from the resolution.
         resolution: (height, width) of the images; others divisible by the patch size work, too.
         use_pos_embed: whether there is a positional embedding.
@@ -176,6 +179,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         self._derive("seqlens", grid)
         common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
         stack = self._stack(self.dim, lambda: pLSTMVisionBlockConfig(**common))
+        self._follow("num_heads", heads_of(stack.block))
         sequential = is_sequential(stack.block)
         require(
             self.pooling != "cls" or sequential,
@@ -276,6 +280,8 @@ class pLSTMGraphModelConfig(_ModelConfig):
         on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         expected = "a pLSTMGraphBlock or pLSTMGraphEdgeBlock"
         require(on_graphs, f"block_stack.block: expected {expected}, got {_called(stack.block)}")
+        self._follow("num_heads", heads_of(stack.block))
+        self._follow("edge_input_dim", [getattr(stack.block, "edge_input_dim", 0)])
         self._norm("norm", self.dim)
 
     def _pair_block(self) -> Config:
