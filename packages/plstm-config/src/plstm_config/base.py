@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -69,7 +69,8 @@ class Config(ConfigInterface):
 
     A config is complete once it is made: derived fields and children are filled, and what cannot work has raised a
     ValueError. Children that were passed in are copied, never changed. Nothing can be assigned afterwards, since what
-    was derived would not follow: `plstm_config.change` makes a new one.
+    was derived would not follow: `plstm_config.change` makes a new one. (`dataclasses.replace` takes all other fields,
+    the derived ones and the children among them, as they are.)
     """
 
     def __post_init__(self) -> None:
@@ -145,13 +146,13 @@ class Config(ConfigInterface):
         """Whether a child is not given, so that the parent's defaults for it matter."""
         return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
 
-    def _made_here(self, name: str, make: Callable[[], C]) -> C | None:
+    def _made_here(self, name: str, kind: Any, **given: Any) -> Any:
         """What stands in a child that is left open, to which a given one is compared; None: it could not be made."""
-        if self._is_open(name):
-            return make()
         try:
-            return make()
+            return _made(kind, tuple(given.items()))
         except (ValueError, ArithmeticError):
+            if self._is_open(name):
+                raise
             return None
 
     def _child(
@@ -191,6 +192,12 @@ class Config(ConfigInterface):
         self._completed.add(name)
         setattr(self, name, made)
         return made
+
+
+@lru_cache(maxsize=256)
+def _made(kind: Callable[..., Config], given: tuple[tuple[str, Any], ...]) -> Config:
+    """A config of a class; kept, since it is compared with at every level above, and configs do not change."""
+    return kind(**dict(given))
 
 
 def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:

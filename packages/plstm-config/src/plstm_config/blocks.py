@@ -270,13 +270,10 @@ class PairBlockConfig(ResidualModuleConfig):
 
     def _block(self, name: str, mode: str) -> None:
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
-
-        def make() -> ProjectionBlock:
-            types = self._types()
-            return kind(input_dim=self.input_dim, interaction_module=self._layer(mode, dict(types)), **types)
-
-        made = self._made_here(name, make)
-        auto = {**self._types(), "interaction_module": made.interaction_module if made else None}
+        types = self._types()
+        layer = self._layer(mode, dict(types))
+        made: Any = self._made_here(name, kind, input_dim=self.input_dim, interaction_module=layer, **types)
+        auto = {**types, "interaction_module": made.interaction_module if made else None}
         self._child(name, kind, {"input_dim": self.input_dim}, auto)
         actual = getattr(getattr(self, name).interaction_module, "mode", None)
         require(

@@ -1,6 +1,5 @@
 """Language, vision and graph models."""
 
-from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
@@ -37,7 +36,7 @@ class _ModelConfig(Config):
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def _stack(self, width: int, make_block: Callable[[], Config]) -> BlockStackConfig:
+    def _stack(self, width: int, kind: type[Config], **fields: Any) -> BlockStackConfig:
         """Fill a given stack, or make one of blocks; a stack that knows its number of blocks decides."""
         stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
         if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
@@ -45,7 +44,7 @@ class _ModelConfig(Config):
             require(agree, f"num_blocks: expected block_stack.num_blocks={stack.num_blocks}, got {self.num_blocks}")
             self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
-        block = self._made_here("block_stack", make_block)
+        block = self._made_here("block_stack", kind, input_dim=width, **fields, **self._types())
         made: BlockStackConfig = self._child(
             "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
         )
@@ -96,7 +95,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
-        stack = self._stack(width, lambda: kind(input_dim=width, **self._types()))
+        stack = self._stack(width, kind)
         require(
             is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
@@ -177,8 +176,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
             self.seqlens in (None, grid), f"seqlens: expected {grid} by resolution and patch_size, got {self.seqlens}"
         )
         self._derive("seqlens", grid)
-        common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
-        stack = self._stack(self.dim, lambda: pLSTMVisionBlockConfig(**common))
+        stack = self._stack(self.dim, pLSTMVisionBlockConfig, num_heads=self.num_heads)
         self._follow("num_heads", heads_of(stack.block))
         sequential = is_sequential(stack.block)
         require(
@@ -276,19 +274,18 @@ class pLSTMGraphModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
         require(self.edge_input_dim >= 0, f"edge_input_dim: expected a number >= 0, got {self.edge_input_dim}")
-        stack = self._stack(self.dim, self._pair_block)
+        kind, own = (
+            (pLSTMGraphEdgeBlockConfig, "edge_input_dim")
+            if self.edge_input_dim
+            else (pLSTMGraphBlockConfig, "max_edges")
+        )
+        stack = self._stack(self.dim, kind, num_heads=self.num_heads, **{own: getattr(self, own)})
         on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         expected = "a pLSTMGraphBlock or pLSTMGraphEdgeBlock"
         require(on_graphs, f"block_stack.block: expected {expected}, got {_called(stack.block)}")
         self._follow("num_heads", heads_of(stack.block))
         self._follow("edge_input_dim", [getattr(stack.block, "edge_input_dim", 0)])
         self._norm("norm", self.dim)
-
-    def _pair_block(self) -> Config:
-        common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
-        if self.edge_input_dim:
-            return pLSTMGraphEdgeBlockConfig(edge_input_dim=self.edge_input_dim, **common)
-        return pLSTMGraphBlockConfig(max_edges=self.max_edges, **common)
 
     def children(self) -> dict[str, Child]:
         """Encoder, tables of degrees, blocks, norm and head."""
