@@ -109,6 +109,19 @@ def test_fields_tell_what_given_children_are() -> None:
     assert (graphs.num_heads, graphs.edge_input_dim) == (2, 0)
 
 
+def test_given_blocks_need_none_that_could_be_made_here(loaded: bool) -> None:
+    """Four heads of a width of 8 have no features for the four state-tracking dimensions of a layer's default."""
+    layer = pc.pLSTM1DLayerConfig(num_heads=2, JT=2, JV=2, JO=2)
+    stack = pc.BlockStackConfig(num_blocks=1, block=pc.PostUpProjectionBlockConfig(interaction_module=layer))
+    made: Any = pc.pLSTMLMModelConfig(vocab_size=3, embedding_dim=8, block_stack=stack)
+    config = pc.from_dict(pc.to_dict(made)) if loaded else made
+    changed: Any = pc.change(config, {"dtype": "float64"})
+    assert changed.block_stack.block.interaction_module.dtype == "float64"
+    assert changed.block_stack.block.interaction_module.num_heads == 2
+    with pytest.raises(ValueError, match=r"^DV: expected at least one of input_dim=8 for each head, got 0"):
+        pc.change(config, {"block_stack": None})
+
+
 @pytest.mark.parametrize(("name", "value"), [("num_heads", 6), ("block_stack.block.num_heads", 6)])
 def test_a_change_without_effect_is_refused(name: str, value: Any, loaded: bool) -> None:
     config = pc.preset("plstm_vis_tiny")

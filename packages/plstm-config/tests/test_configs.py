@@ -145,7 +145,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (layer(JO=2), r"output_dim: expected num_heads\*DV\*JO=4\*2\*2=16, got 32"),
     (layer(tie_query_key=True, JQ=2), r"JQ: expected JK=1, since tie_query_key=True, got 2"),
     (layer(convolution_inputs="SX"), r"convolution_inputs: expected letters of"),
-    (layer(implementation="parallel"), r"implementation: expected 'auto'"),
+    (layer(implementation="parallel"), r"implementation: expected one of 'auto', 'recurrent', 'chunkwise', got"),
     (layer(source=pc.SourceLayerConfig(input_dim=16)), r"source.input_dim: expected 32 here"),
     (layer(additional_convolution=False, convolution=pc.Convolution1DLayerConfig()), r"convolution: expected None"),
     (layer(output_dim=64), r"output_dim: expected .*, got 64"),

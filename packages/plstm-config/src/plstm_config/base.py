@@ -142,16 +142,24 @@ class Config(ConfigInterface):
         if len(set(values)) == 1:
             self._set(name, next(iter(values)))
 
-    def _is_open(self, name: str) -> bool:
-        """Whether a child is not given, so that the parent's defaults for it matter."""
-        return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
+    def _made_here(self, name: str, part: str, kind: Any, **given: Any) -> Any:
+        """What a child that is left open has as one of its parts; given ones are compared with it.
 
-    def _made_here(self, name: str, kind: Any, **given: Any) -> Any:
-        """What stands in a child that is left open, to which a given one is compared; None: it could not be made."""
+        Args:
+            name: field that holds the child.
+            part: field of the child.
+            kind: class of the part.
+            **given: its fields.
+
+        Returns:
+            The part; None if the child is given, and the part could not be made.
+        """
+        child = getattr(self, name)
+        needed = child is None or (isinstance(child, Draft) and part in child.follows)
         try:
             return _made(kind, tuple(given.items()))
         except (ValueError, ArithmeticError):
-            if self._is_open(name):
+            if needed:
                 raise
             return None
 

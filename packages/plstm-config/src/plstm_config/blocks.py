@@ -272,7 +272,8 @@ class PairBlockConfig(ResidualModuleConfig):
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         types = self._types()
         layer = self._layer(mode, dict(types))
-        made: Any = self._made_here(name, kind, input_dim=self.input_dim, interaction_module=layer, **types)
+        block = {"input_dim": self.input_dim, "interaction_module": layer, **types}
+        made: Any = self._made_here(name, "interaction_module", kind, **block)
         auto = {**types, "interaction_module": made.interaction_module if made else None}
         self._child(name, kind, {"input_dim": self.input_dim}, auto)
         actual = getattr(getattr(self, name).interaction_module, "mode", None)

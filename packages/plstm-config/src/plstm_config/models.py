@@ -44,7 +44,7 @@ class _ModelConfig(Config):
             require(agree, f"num_blocks: expected block_stack.num_blocks={stack.num_blocks}, got {self.num_blocks}")
             self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
-        block = self._made_here("block_stack", kind, input_dim=width, **fields, **self._types())
+        block = self._made_here("block_stack", "block", kind, input_dim=width, **fields, **self._types())
         made: BlockStackConfig = self._child(
             "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
         )
