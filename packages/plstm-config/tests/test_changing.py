@@ -1,11 +1,13 @@
 """New configs from finished ones: what follows, and what stays."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 import plstm_config as pc
 
+ZEROS = pc.ZerosInitConfig()
 GIVEN = pc.pLSTM2DLayerFusedConfig(num_heads=2, source=pc.SourceLayerConfig(weight=True), mhnorm=pc.IdentityConfig())
 CONFIGS: dict[str, Any] = {
     "layer": pc.pLSTM1DLayerConfig(input_dim=16, num_heads=2),
@@ -78,6 +80,85 @@ def test_a_switch_brings_its_child() -> None:
     changed: Any = pc.change(config, {"additional_convolution": True, "convolution.kernel_size": (5, 3)})
     assert changed.convolution == pc.Convolution2DLayerConfig(input_dim=8, kernel_size=(5, 3))
     assert changed.convolution.weight_init.high == 15**-0.5
+
+
+@pytest.mark.parametrize("name", ["vision model", "graph model", "language model", "pair"])
+def test_what_the_parents_made_follows_also_after_loading(name: str, loaded: bool) -> None:
+    """A field that says of what a child is made never does nothing."""
+    pair = pc.pLSTMGraphBlockConfig(input_dim=16, num_heads=2, max_edges=4, block_type="pre_up")
+    made: Any = (CONFIGS | {"pair": pair})[name]
+    config = pc.from_dict(pc.to_dict(made)) if loaded else made
+    changes = {"block_type": "post_up"} if name in ("language model", "pair") else {"num_heads": 8}
+    fields = {item.name: getattr(made, item.name) for item in dataclasses.fields(made) if item.init}
+    left_out = {"block_stack": None, "block0": None, "block1": None}
+    fresh = type(made)(**fields | {part: None for part in left_out if part in fields} | changes)
+    assert pc.change(config, changes) == fresh != made
+    assert repr(config) == repr(made)
+
+
+def test_fields_tell_what_given_children_are() -> None:
+    heads = pc.pLSTM2DLayerFusedConfig(num_heads=2), pc.pLSTM2DLayerFusedConfig(num_heads=2, mode="D")
+    blocks = [pc.PreUpProjectionBlockConfig(interaction_module=layer) for layer in heads]
+    pair = pc.pLSTMVisionBlockConfig(block0=blocks[0], block1=blocks[1])
+    model: Any = pc.pLSTMVisionModelConfig(dim=32, block_stack=pc.BlockStackConfig(block=pair, num_blocks=1))
+    assert (model.num_heads, model.block_stack.block.num_heads, model.block_stack.block.block_type) == (2, 2, "pre_up")
+    stack = pc.BlockStackConfig(block=pc.PostUpProjectionBlockConfig(), num_blocks=1)
+    assert pc.pLSTMLMModelConfig(vocab_size=3, embedding_dim=32, block_stack=stack).block_type == "post_up"
+    nodes = pc.BlockStackConfig(block=pc.pLSTMGraphBlockConfig(num_heads=2, max_edges=3))
+    graphs: Any = pc.pLSTMGraphModelConfig(input_dim=3, dim=8, output_dim=2, edge_input_dim=5, block_stack=nodes)
+    assert (graphs.num_heads, graphs.edge_input_dim) == (2, 0)
+
+
+def test_given_blocks_need_none_that_could_be_made_here(loaded: bool) -> None:
+    """Four heads of a width of 8 have no features for the four state-tracking dimensions of a layer's default."""
+    layer = pc.pLSTM1DLayerConfig(num_heads=2, JT=2, JV=2, JO=2)
+    stack = pc.BlockStackConfig(num_blocks=1, block=pc.PostUpProjectionBlockConfig(interaction_module=layer))
+    made: Any = pc.pLSTMLMModelConfig(vocab_size=3, embedding_dim=8, block_stack=stack)
+    config = pc.from_dict(pc.to_dict(made)) if loaded else made
+    changed: Any = pc.change(config, {"dtype": "float64"})
+    assert changed.block_stack.block.interaction_module.dtype == "float64"
+    assert changed.block_stack.block.interaction_module.num_heads == 2
+    with pytest.raises(ValueError, match=r"^DV: expected at least one of input_dim=8 for each head, got 0"):
+        pc.change(config, {"block_stack": None})
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_heads", 6), ("block_stack.block.num_heads", 6)])
+def test_a_change_without_effect_is_refused(name: str, value: Any, loaded: bool) -> None:
+    config = pc.preset("plstm_vis_tiny")
+    config = pc.from_dict(pc.to_dict(config)) if loaded else config
+    with pytest.raises(
+        ValueError, match=rf"^changes: expected '{name}' to be 3, as children that were given say, got 6"
+    ):
+        pc.change(config, {name: value})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (pc.pLSTM2DLayerConfig(input_dim=16, num_heads=2), {"input_dim": 15, "num_heads": 3}),
+        (CONFIGS["vision model"], {"resolution": (20, 20), "patch_size": 5}),
+        (
+            CONFIGS["block with a given layer"],
+            {"input_dim": 15, "interaction_module.num_heads": 3, "interaction_module.source.bias_init": ZEROS},
+        ),
+    ],
+)
+def test_changes_need_to_fit_together_only(config: Any, changes: dict[str, Any], order: int, loaded: bool) -> None:
+    """None of them fits alone, whatever comes first."""
+    config = pc.from_dict(pc.to_dict(config)) if loaded else config
+    changed = pc.change(config, dict(list(changes.items())[::order]))
+    for name, value in changes.items():
+        found: Any = changed
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert found == value, name
+    assert changed == pc.from_dict(pc.to_dict(changed))
+
+
+def test_changes_that_do_not_fit_in_the_end_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^input_dim: expected a multiple of num_heads=3, got 16"):
+        pc.change(CONFIGS["layer"], {"num_heads": 3, "JQ": 2})
 
 
 def test_wrong_changes_are_refused() -> None:

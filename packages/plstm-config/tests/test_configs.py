@@ -68,12 +68,16 @@ def test_defaults_are_those_of_the_original(name_of_class: str) -> None:
 
 
 # deliberate: float32, which is right everywhere and fastest on a CPU, where the original computes in bfloat16 (and
-# migrated configs do); a capped head by default, where None means no cap; shapes that say "unknown" by None
+# migrated configs do); a capped head by default, where None means no cap; shapes that say "unknown" by None; pairs of
+# blocks that take the width of their parent, where the original's is 32 whatever stands around them
 _CHANGED = {
     ("pLSTMLMModelConfig", "logit_soft_cap"),
     ("PatchEmbedConfig", "num_channels"),
     ("PatchEmbedConfig", "resolution"),
     ("PatchEmbedConfig", "patch_size"),
+    ("pLSTMVisionBlockConfig1", "input_dim"),
+    ("pLSTMGraphBlockConfig", "input_dim"),
+    ("pLSTMGraphEdgeBlockConfig", "input_dim"),
 }
 
 
@@ -141,7 +145,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (layer(JO=2), r"output_dim: expected num_heads\*DV\*JO=4\*2\*2=16, got 32"),
     (layer(tie_query_key=True, JQ=2), r"JQ: expected JK=1, since tie_query_key=True, got 2"),
     (layer(convolution_inputs="SX"), r"convolution_inputs: expected letters of"),
-    (layer(implementation="parallel"), r"implementation: expected 'auto'"),
+    (layer(implementation="parallel"), r"implementation: expected one of 'auto', 'recurrent', 'chunkwise', got"),
     (layer(source=pc.SourceLayerConfig(input_dim=16)), r"source.input_dim: expected 32 here"),
     (layer(additional_convolution=False, convolution=pc.Convolution1DLayerConfig()), r"convolution: expected None"),
     (layer(output_dim=64), r"output_dim: expected .*, got 64"),
@@ -152,6 +156,24 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: pc.QueryLayerConfig(input_dim=8, num_heads=2, sub_heads=4, DK=3), r"DK: expected a multiple of sub_heads"),
     (lambda: pc.MultiHeadRMSNormConfig(input_dim=9, num_heads=2), r"input_dim: expected a multiple of num_heads=2"),
+    (layer(mhnorm=pc.MultiHeadRMSNormConfig(axis=2)), r"mhnorm.axis: expected 1 or None, where heads are here, got 2"),
+    (
+        lambda: pc.pLSTM2DLayerConfig(input_dim=32, mhnorm=pc.MultiHeadLayerNormConfig(axis=0)),
+        r"mhnorm.axis: expected 1 or None, where heads are here, got 0",
+    ),
+    (
+        lambda: pc.pLSTMGraphLayerConfig(input_dim=32, max_edges=2, mhnorm=pc.MultiHeadRMSNormConfig(axis=1)),
+        r"mhnorm.axis: expected 0, where heads are here, got 1",
+    ),
+    (
+        lambda: pc.TransformerBlockConfig(input_dim=32, norm=pc.MultiHeadRMSNormConfig(num_heads=4)),
+        r"norm.axis: expected None, where heads are here, got 1",
+    ),
+    (vision(norm=pc.MultiHeadRMSNormConfig(num_heads=4)), r"norm.axis: expected None, where heads are here, got 1"),
+    (
+        lambda: pc.parameter_tree(pc.PosEmbed2DConfig(seqlens=(0, 3), dim=4)),
+        r"seqlens, dim: expected a grid and a width, got \(0, 3\) and 4",
+    ),
     (lambda: pc.RMSNormConfig(eps=0.0), r"eps: expected a positive number"),
     (lambda: pc.DropPathConfig(drop_prob=1.0), r"drop_prob: expected 0 <= drop_prob < 1"),
     (

@@ -55,9 +55,26 @@ def test_a_copy_can_be_changed_like_the_config(config: Any) -> None:
         assert pc.change(other, {"dtype": "float64"}) == changed != config
 
 
+NAMES = {name: getattr(pc, name) for name in pc.__all__ if name.endswith("Config")}
+
+
 def test_what_is_shown_makes_the_config_again(config: Any) -> None:
-    names = {name: getattr(pc, name) for name in pc.__all__ if name.endswith("Config")}
-    assert eval(repr(config), names) == config
+    assert eval(repr(config), dict(NAMES)) == config
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", pc.preset_names())
+def test_also_with_children_that_were_given_in_part(name: str, dtype: str) -> None:
+    for config in (pc.change(pc.preset(name), {"dtype": dtype}), pc.from_dict(pc.to_dict(pc.preset(name)))):
+        assert eval(repr(config), dict(NAMES)) == config
+
+
+@pytest.mark.parametrize("num_heads", [2, 3])
+def test_a_pair_of_blocks_gets_the_width_of_its_parent(num_heads: int) -> None:
+    stack: Any = pc.BlockStackConfig(input_dim=48, num_blocks=1, block=pc.pLSTMVisionBlockConfig(num_heads=num_heads))
+    assert stack.block == pc.pLSTMVisionBlockConfig(input_dim=48, num_heads=num_heads)
+    with pytest.raises(ValueError, match=r"^input_dim: expected an integer >= 1, got -1"):
+        pc.count_parameters(pc.pLSTMVisionBlockConfig(num_heads=num_heads))
 
 
 def test_only_what_was_said_is_shown() -> None:

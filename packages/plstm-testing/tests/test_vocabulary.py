@@ -64,6 +64,30 @@ def functions(backend):
     return found
 
 
+def axes(backend, op):
+    """The axes of the arrays that public functions of an op are annotated with, by function and parameter."""
+    found = {}
+    for path in (ROOTS[backend] / "ops" / op / f"{name}.py" for name in ("op", "step")):
+        for node in parsed(path).body if path.exists() else ():
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("plstm_"):
+                given = (*node.args.args, *node.args.kwonlyargs)
+                hints = {argument.arg: argument.annotation for argument in given} | {"return": node.returns}
+                found[node.name] = {name: spelled(hint) for name, hint in hints.items()}
+    return found
+
+
+def spelled(hint):
+    texts = [one.value for one in ast.walk(hint) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return [text for text in texts if text]  # an array without axes stands for a number
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_axes_of_the_ops_are_spelled_alike(op):
+    torch, jax = axes("torch", op), axes("jax", op)
+    assert torch
+    assert torch == jax
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_files_of_the_ops_have_the_same_names(op):
     found = {backend: modules(root / "ops" / op) for backend, root in ROOTS.items()}

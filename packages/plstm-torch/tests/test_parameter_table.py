@@ -8,7 +8,7 @@ import torch
 
 import plstm_config as pc
 from plstm_config.serialization import CONFIG_CLASSES
-from plstm_torch.build import REGISTRY, build
+from plstm_torch.build import build, registered_configs
 from plstm_torch.dtypes import torch_dtype
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "KeyLayer": {"input_dim": 16, "num_heads": 2, "DK": 8},
     "ValueLayer": {"input_dim": 16, "num_heads": 2, "DV": 8},
 }
-MODULES = {name: cls for name, cls in CONFIG_CLASSES.items() if cls in REGISTRY.classes}
+MODULES = {name: cls for name, cls in CONFIG_CLASSES.items() if cls.__name__ in registered_configs()}
 
 
 def width(cls: type[pc.Config]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -69,7 +69,8 @@ class Config(ConfigInterface):
 
     A config is complete once it is made: derived fields and children are filled, and what cannot work has raised a
     ValueError. Children that were passed in are copied, never changed. Nothing can be assigned afterwards, since what
-    was derived would not follow: `plstm_config.change` makes a new one.
+    was derived would not follow: `plstm_config.change` makes a new one. (`dataclasses.replace` takes all other fields,
+    the derived ones and the children among them, as they are.)
     """
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class Config(ConfigInterface):
         self._completed: set[str] = set()  # fields that hold children completed by this config
         for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
             given = getattr(self, name)
-            value = _as_tuple(given)
+            value = as_tuple(given)
             _check_type(name, value, hint)
             if value is not given:
                 setattr(self, name, value)
@@ -102,10 +103,12 @@ class Config(ConfigInterface):
 
     def __repr__(self) -> str:
         """Only what differs from the defaults and from what is derived, one field a line."""
-        said = essential(self)
-        if not said:
+        # a child that is given does not get what its parent has for others
+        said = essential(self) | different(self, self._follows)
+        shown = [item.name for item in fields(self) if item.name in said]
+        if not shown:
             return f"{type(self).__name__}()"
-        lines = [f"{name}={getattr(self, name)!r},".replace("\n", f"\n{_INDENT}") for name in said]
+        lines = [f"{name}={getattr(self, name)!r},".replace("\n", f"\n{_INDENT}") for name in shown]
         return "\n".join([f"{type(self).__name__}(", *(_INDENT + line for line in lines), ")"])
 
     def parameters(self) -> dict[str, Parameter | None]:
@@ -134,9 +137,31 @@ class Config(ConfigInterface):
         """Fill a field while the config is made."""
         setattr(self, name, value)
 
-    def _is_open(self, name: str) -> bool:
-        """Whether a child is not given, so that the parent's defaults for it matter."""
-        return getattr(self, name) is None or isinstance(getattr(self, name), Draft)
+    def _follow(self, name: str, values: Collection[Any]) -> None:
+        """Let a field that says of what children are made tell what they are, where given ones are of another kind."""
+        if len(set(values)) == 1:
+            self._set(name, next(iter(values)))
+
+    def _made_here(self, name: str, part: str, kind: Any, **given: Any) -> Any:
+        """What a child that is left open has as one of its parts; given ones are compared with it.
+
+        Args:
+            name: field that holds the child.
+            part: field of the child.
+            kind: class of the part.
+            **given: its fields.
+
+        Returns:
+            The part; None if the child is given, and the part could not be made.
+        """
+        child = getattr(self, name)
+        needed = child is None or (isinstance(child, Draft) and part in child.follows)
+        try:
+            return _made(kind, tuple(given.items()))
+        except (ValueError, ArithmeticError):
+            if needed:
+                raise
+            return None
 
     def _child(
         self, name: str, auto: type[Config], structure: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
@@ -177,6 +202,12 @@ class Config(ConfigInterface):
         return made
 
 
+@lru_cache(maxsize=256)
+def _made(kind: Callable[..., Config], given: tuple[tuple[str, Any], ...]) -> Config:
+    """A config of a class; kept, since it is compared with at every level above, and configs do not change."""
+    return kind(**dict(given))
+
+
 def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:
     """A copy of a child with the fields that its parent determines."""
     changes = {}
@@ -193,15 +224,21 @@ def _filled(name: str, given: Config, structure: Mapping[str, Any]) -> Config:
 
 def essential(config: Config) -> dict[str, Any]:
     """The fields of a config that say something: neither their class's default nor derived from others."""
-    said = {}
+    names = {item.name for item in fields(config) if item.init}
+    return different(config, names - config._derived - config._follows)
+
+
+def different(config: Config, names: Collection[str]) -> dict[str, Any]:
+    """Those of the named fields that do not have their class's default."""
+    found = {}
     for item in fields(config):
-        if not item.init or item.name in config._derived | config._follows:
+        if item.name not in names:
             continue
         value = getattr(config, item.name)
         default = item.default_factory() if item.default_factory is not MISSING else item.default
         if value != default:
-            said[item.name] = value
-    return said
+            found[item.name] = value
+    return found
 
 
 def draft(config: Config) -> Draft:
@@ -241,9 +278,9 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """JSON and YAML know lists only."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 from plstm_config.base import Config, Gating, ModuleConfig, frozen, require, require_divisible, require_positive
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.norms import NormConfig, RMSNormConfig, require_axis
 from plstm_config.parameters import Child, Repeated
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.plstm_2d import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
@@ -77,7 +77,8 @@ class ProjectionBlockConfig(ResidualModuleConfig):
             f"projection_scaling: expected a positive number that gives a width, got {self.projection_scaling}",
         )
         if self.input_dim >= 1:
-            self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+            norm = self._child("norm", RMSNormConfig, {"input_dim": self.input_dim}, self._types())
+            require_axis("norm", norm, None)
 
     def _interaction(self, width: int, defaults: dict[str, Any]) -> None:
         layer = self._child("interaction_module", pLSTM1DLayerConfig, {"input_dim": width}, defaults | self._types())
@@ -236,12 +237,11 @@ class PairBlockConfig(ResidualModuleConfig):
     """Two blocks in a row, each with its own mode.
 
     Attributes:
-        num_heads: heads of layers that are made here.
-        block_type: of blocks that are made here.
+        num_heads: heads of layers that are made here; of those that are given, where all have as many.
+        block_type: of blocks that are made here; of those that are given, where both have one.
         block_mode: modes of block0 and block1.
     """
 
-    input_dim: int = 32
     num_heads: int = 8
     block_type: Literal["pre_up", "post_up"] = "post_up"
     block_mode: BlockMode = "PD"
@@ -259,16 +259,22 @@ class PairBlockConfig(ResidualModuleConfig):
             return
         for name, mode in zip(("block0", "block1"), self.block_mode, strict=True):
             self._block(name, mode)
+        blocks = (self.block0, self.block1)
+        self._follow("num_heads", [heads for block in blocks for heads in heads_of(block)])
+        self._follow("block_type", [block_type_of(block) for block in blocks])
 
     def children(self) -> dict[str, Child]:
         """Both blocks."""
+        require_positive(self, "input_dim")
         return {"block0": self.block0, "block1": self.block1}
 
     def _block(self, name: str, mode: str) -> None:
-        auto: dict[str, Any] = dict(self._types())
-        if self._is_open(name):
-            auto["interaction_module"] = self._layer(mode, dict(self._types()))
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
+        types = self._types()
+        layer = self._layer(mode, dict(types))
+        block = {"input_dim": self.input_dim, "interaction_module": layer, **types}
+        made: Any = self._made_here(name, "interaction_module", kind, **block)
+        auto = {**types, "interaction_module": made.interaction_module if made else None}
         self._child(name, kind, {"input_dim": self.input_dim}, auto)
         actual = getattr(getattr(self, name).interaction_module, "mode", None)
         require(
@@ -391,6 +397,19 @@ class BlockStackConfig(ResidualModuleConfig):
         super()._check()
         valid = self.num_blocks == -1 or self.num_blocks >= 1
         require(valid, f"num_blocks: expected an integer >= 1, got {self.num_blocks}")
+
+
+def heads_of(block: Any) -> list[int]:
+    """The numbers of heads that the layers of a block, or of a pair of blocks, have."""
+    if isinstance(block, PairBlockConfig):
+        return [heads for one in (block.block0, block.block1) for heads in heads_of(one)]
+    heads = getattr(getattr(block, "interaction_module", block), "num_heads", None)
+    return [] if heads is None else [heads]
+
+
+def block_type_of(block: Any) -> str:
+    """By which name of a `block_type` a block would be made."""
+    return "pre_up" if isinstance(block, PreUpProjectionBlockConfig) else "post_up"
 
 
 def _check_rate(rate: float) -> None:

@@ -107,7 +107,7 @@ class PosEmbed2DConfig(Config):
 
     def parameters(self) -> dict[str, Parameter | None]:
         """`embed` [1, X, Y, dim]."""
-        if self.seqlens is None or self.dim < 1:
+        if self.seqlens is None or min(*self.seqlens, self.dim) < 1:
             raise ValueError(f"seqlens, dim: expected a grid and a width, got {self.seqlens} and {self.dim}")
         shape, axes = (1, *self.seqlens, self.dim), ("1", "X", "Y", "D")
         learned = self.learnable

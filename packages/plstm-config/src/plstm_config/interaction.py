@@ -7,7 +7,7 @@ from plstm_config.base import ModuleConfig, frozen, require, require_divisible, 
 from plstm_config.gates import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import MultiHeadRMSNormConfig, NormConfig
+from plstm_config.norms import MultiHeadRMSNormConfig, NormConfig, require_axis
 from plstm_config.parameters import Child
 from plstm_config.pointwise import PassthroughLayerConfig
 from plstm_config.query_key_value import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
@@ -116,7 +116,7 @@ class InteractionLayerConfig(ModuleConfig):
             self._child("key", KeyLayerConfig, heads | {"DK": self.DK, "JK": self.JK}, auto)
         self._child("value", ValueLayerConfig, heads | {"DV": self.DV, "JV": self.JV}, auto)
         norm = {"num_heads": self.num_heads, "input_dim": self.output_dim}
-        self._child("mhnorm", MultiHeadRMSNormConfig, norm, self._types())
+        require_axis("mhnorm", self._child("mhnorm", MultiHeadRMSNormConfig, norm, self._types()), 1, None)
         if self.additional_passthrough:
             same = self.output_dim == self.input_dim
             require(same, f"output_dim: expected input_dim={self.input_dim} with a passthrough, got {self.output_dim}")

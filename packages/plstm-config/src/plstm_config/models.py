@@ -9,6 +9,8 @@ from plstm_config.blocks import (
     PostUpProjectionBlockConfig,
     PreUpProjectionBlockConfig,
     TransformerBlockConfig,
+    block_type_of,
+    heads_of,
     pLSTMGraphBlockConfig,
     pLSTMGraphEdgeBlockConfig,
     pLSTMVisionBlockConfig,
@@ -16,7 +18,7 @@ from plstm_config.blocks import (
 from plstm_config.embeddings import PatchEmbedConfig, PosEmbed2DConfig, TokenEmbeddingConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import NormConfig, RMSNormConfig
+from plstm_config.norms import NormConfig, RMSNormConfig, require_axis
 from plstm_config.parameters import Child, Parameter, Weights
 from plstm_config.plstm_1d import pLSTM1DLayerConfig
 from plstm_config.pointwise import SoftCapFunctionConfig
@@ -34,21 +36,22 @@ class _ModelConfig(Config):
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def _stack(self, width: int, block: Config | None) -> BlockStackConfig:
-        """Fill a given stack, or make one of the block; a stack that knows its number of blocks decides."""
+    def _stack(self, width: int, kind: type[Config], **fields: Any) -> BlockStackConfig:
+        """Fill a given stack, or make one of blocks; a stack that knows its number of blocks decides."""
         stack, default = self.block_stack, type(self).__dataclass_fields__["num_blocks"].default
         if isinstance(stack, BlockStackConfig) and stack.num_blocks > 0:
             agree = self.num_blocks in (default, stack.num_blocks)
             require(agree, f"num_blocks: expected block_stack.num_blocks={stack.num_blocks}, got {self.num_blocks}")
             self._set("num_blocks", stack.num_blocks)
         structure = {"input_dim": width, "num_blocks": self.num_blocks}
+        block = self._made_here("block_stack", "block", kind, input_dim=width, **fields, **self._types())
         made: BlockStackConfig = self._child(
             "block_stack", BlockStackConfig, structure, {"block": block, **self._types()}
         )
         return made
 
     def _norm(self, name: str, width: int) -> None:
-        self._child(name, RMSNormConfig, {"input_dim": width}, self._types())
+        require_axis(name, self._child(name, RMSNormConfig, {"input_dim": width}, self._types()), None)
 
     def _linear(self, input_dim: int, output_dim: int, axes: tuple[str, str], **more: Any) -> LinearConfig:
         return LinearConfig(input_dim=input_dim, output_dim=output_dim, axes=axes, **more, **self._types())
@@ -66,7 +69,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         embedding_dim: width.
         tie_weights: the head uses the embedding's table.
         logit_soft_cap: c * tanh(logits / c); None: no cap.
-        block_type: of blocks that are made here.
+        block_type: of blocks that are made here, or given.
 
     Examples:
         >>> import plstm_config
@@ -92,12 +95,13 @@ class pLSTMLMModelConfig(_ModelConfig):
         require_positive(self, "vocab_size", "embedding_dim", "num_blocks")
         kind = PreUpProjectionBlockConfig if self.block_type == "pre_up" else PostUpProjectionBlockConfig
         width = self.embedding_dim
-        stack = self._stack(width, kind(input_dim=width, **self._types()) if self._is_open("block_stack") else None)
+        stack = self._stack(width, kind)
         require(
             is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
             "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
             f"got {_called(stack.block)}",
         )
+        self._follow("block_type", [block_type_of(stack.block)])
         self._norm("post_blocks_norm", width)
 
     def children(self) -> dict[str, Child]:
@@ -123,7 +127,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         num_blocks: blocks of the stack; a pLSTMVisionBlock is a pair and counts as one.
         output_shape: (number of classes,); (0,): no head, outputs are the pooled features.
         pooling: corners, center, cls (blocks on sequences only), mean, sum, or without a head to_image, features.
-        num_heads: heads of blocks that are made here.
+        num_heads: heads of blocks that are made here; of those that are given, where all have as many.
         seqlens: grid (X, Y); None: from the resolution.
         resolution: (height, width) of the images; others divisible by the patch size work, too.
         use_pos_embed: whether there is a positional embedding.
@@ -172,10 +176,8 @@ class pLSTMVisionModelConfig(_ModelConfig):
             self.seqlens in (None, grid), f"seqlens: expected {grid} by resolution and patch_size, got {self.seqlens}"
         )
         self._derive("seqlens", grid)
-        block = None
-        if self._is_open("block_stack"):
-            block = pLSTMVisionBlockConfig(input_dim=self.dim, num_heads=self.num_heads, **self._types())
-        stack = self._stack(self.dim, block)
+        stack = self._stack(self.dim, pLSTMVisionBlockConfig, num_heads=self.num_heads)
+        self._follow("num_heads", heads_of(stack.block))
         sequential = is_sequential(stack.block)
         require(
             self.pooling != "cls" or sequential,
@@ -272,17 +274,18 @@ class pLSTMGraphModelConfig(_ModelConfig):
     def _complete(self) -> None:
         require_positive(self, "input_dim", "dim", "output_dim", "num_blocks", "num_heads", "max_degree", "max_edges")
         require(self.edge_input_dim >= 0, f"edge_input_dim: expected a number >= 0, got {self.edge_input_dim}")
-        stack = self._stack(self.dim, self._pair_block() if self._is_open("block_stack") else None)
+        kind, own = (
+            (pLSTMGraphEdgeBlockConfig, "edge_input_dim")
+            if self.edge_input_dim
+            else (pLSTMGraphBlockConfig, "max_edges")
+        )
+        stack = self._stack(self.dim, kind, num_heads=self.num_heads, **{own: getattr(self, own)})
         on_graphs = isinstance(stack.block, pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig)
         expected = "a pLSTMGraphBlock or pLSTMGraphEdgeBlock"
         require(on_graphs, f"block_stack.block: expected {expected}, got {_called(stack.block)}")
+        self._follow("num_heads", heads_of(stack.block))
+        self._follow("edge_input_dim", [getattr(stack.block, "edge_input_dim", 0)])
         self._norm("norm", self.dim)
-
-    def _pair_block(self) -> Config:
-        common: dict[str, Any] = {"input_dim": self.dim, "num_heads": self.num_heads, **self._types()}
-        if self.edge_input_dim:
-            return pLSTMGraphEdgeBlockConfig(edge_input_dim=self.edge_input_dim, **common)
-        return pLSTMGraphBlockConfig(max_edges=self.max_edges, **common)
 
     def children(self) -> dict[str, Child]:
         """Encoder, tables of degrees, blocks, norm and head."""

@@ -119,3 +119,18 @@ NormConfig: TypeAlias = (
     LayerNormConfig | RMSNormConfig | IdentityConfig | MultiHeadRMSNormConfig | MultiHeadLayerNormConfig
 )
 MultiHeadNormConfig: TypeAlias = MultiHeadRMSNormConfig | MultiHeadLayerNormConfig
+
+
+def require_axis(name: str, norm: Config, *axes: int | None) -> None:
+    """Raise a ValueError if a norm over heads looks for them where they are not.
+
+    Args:
+        name: field that holds the norm.
+        norm: config of any norm.
+        axes: where heads may be; None: slices of the last axis.
+
+    Raises:
+        ValueError: if it looks elsewhere.
+    """
+    axis = norm.axis if isinstance(norm, MultiHeadNormLayerConfig) else axes[0]
+    require(axis in axes, f"{name}.axis: expected {' or '.join(map(str, axes))}, where heads are here, got {axis}")

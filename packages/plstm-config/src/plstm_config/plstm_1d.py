@@ -1,6 +1,7 @@
 """pLSTM on sequences."""
 
 from dataclasses import field
+from typing import Literal
 
 from plstm_config.base import frozen, require
 from plstm_config.convolution import Convolution1DLayerConfig
@@ -25,11 +26,10 @@ class pLSTM1DLayerConfig(InteractionLayerConfig):
     JO: int = 4
     convolution: Convolution1DLayerConfig | None = None
     convolution_inputs: str = "STMDQKstP"
+    implementation: Literal["auto", "recurrent", "chunkwise"] = "auto"
 
     def _complete(self) -> None:
         super()._complete()
-        known = self.implementation in ("auto", "recurrent", "chunkwise")
-        require(known, f"implementation: expected 'auto', 'recurrent' or 'chunkwise', got {self.implementation!r}")
         if self.input_dim < 1:
             return
         if self.additional_convolution:

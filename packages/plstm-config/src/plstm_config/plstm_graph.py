@@ -13,7 +13,7 @@ from plstm_config.initializers import (
     ZerosInitConfig,
 )
 from plstm_config.linear import LinearConfig
-from plstm_config.norms import MultiHeadNormConfig, MultiHeadRMSNormConfig
+from plstm_config.norms import MultiHeadNormConfig, MultiHeadRMSNormConfig, require_axis
 from plstm_config.parameters import Child
 
 _FEATURES_PER_HEAD = 32
@@ -75,7 +75,7 @@ class _GraphLayerConfig(ModuleConfig):
         )
         structure = {"num_heads": self.num_heads, "input_dim": width}
         norm = self._child("mhnorm", MultiHeadRMSNormConfig, structure, {"axis": 0, **self._types()})
-        require(norm.axis == 0, f"mhnorm.axis: expected 0, heads come first on graphs, got {norm.axis}")
+        require_axis("mhnorm", norm, 0)
 
     @property
     def gate_dims(self) -> dict[str, tuple[int, int]]:

@@ -21,11 +21,11 @@ def plstm_1d(
     mark: Float[Array, "B T JO JQ JT"],
     direct: Float[Array, "B T JO JQ JK JV"],
     *,
-    initial_state: Float[Array, "*BS DK DV JT"] | None = None,
+    initial_state: Float[Array, "B *S DK DV JT"] | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
     cu_seqlens: Int[Array, " S1"] | None = None,
-) -> Float[Array, "B T DV JO"] | tuple[Float[Array, "B T DV JO"], Float[Array, "*BS DK DV JT"]]:
+) -> Float[Array, "B T DV JO"] | tuple[Float[Array, "B T DV JO"], Float[Array, "B *S DK DV JT"]]:
     """Run pLSTM along a sequence, step by step.
 
     With C the state before step t::
@@ -132,8 +132,8 @@ def plstm_1d_gradients(
     direct: Float[Array, "B T JO JQ JK JV"],
     *,
     cotangent: Float[Array, "B T DV JO"],
-    cotangent_state: Float[Array, "*BS DK DV JT"] | None = None,
-    initial_state: Float[Array, "*BS DK DV JT"] | None = None,
+    cotangent_state: Float[Array, "B *S DK DV JT"] | None = None,
+    initial_state: Float[Array, "B *S DK DV JT"] | None = None,
     scale: float | None = None,
     cu_seqlens: Int[Array, " S1"] | None = None,
 ) -> dict[str, Array]:

@@ -35,13 +35,13 @@ def plstm_1d(
     mark: Float[Tensor, "B T JO JQ JT"],
     direct: Float[Tensor, "B T JO JQ JK JV"],
     *,
-    initial_state: Float[Tensor, "*BS DK DV JT"] | None = None,
+    initial_state: Float[Tensor, "B *S DK DV JT"] | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
     implementation: str = "auto",
     chunk_size: int | None = None,
     cu_seqlens: Int[Tensor, " S1"] | None = None,
-) -> Float[Tensor, "B T DV JO"] | tuple[Float[Tensor, "B T DV JO"], Float[Tensor, "*BS DK DV JT"]]:
+) -> Float[Tensor, "B T DV JO"] | tuple[Float[Tensor, "B T DV JO"], Float[Tensor, "B *S DK DV JT"]]:
     """Run pLSTM along a sequence.
 
     With C the state before step t::

@@ -137,24 +137,24 @@ def plstm_2d_oriented(
     key: Float[Tensor, "B X Y DK JK"],
     value: Float[Tensor, "B X Y DV JV"],
     *,
-    source_r: Float[Tensor, "B 4 X Y JT JK JV"],
-    source_d: Float[Tensor, "B 4 X Y JT JK JV"],
-    transition_rl: Float[Tensor, "B 4 X Y JT JT"],
-    transition_du: Float[Tensor, "B 4 X Y JT JT"],
-    transition_dl: Float[Tensor, "B 4 X Y JT JT"] | None = None,
-    transition_ru: Float[Tensor, "B 4 X Y JT JT"] | None = None,
-    mark_l: Float[Tensor, "B 4 X Y JO JQ JT"],
-    mark_u: Float[Tensor, "B 4 X Y JO JQ JT"] | None = None,
+    source_r: Float[Tensor, "B O X Y JT JK JV"],
+    source_d: Float[Tensor, "B O X Y JT JK JV"],
+    transition_rl: Float[Tensor, "B O X Y JT JT"],
+    transition_du: Float[Tensor, "B O X Y JT JT"],
+    transition_dl: Float[Tensor, "B O X Y JT JT"] | None = None,
+    transition_ru: Float[Tensor, "B O X Y JT JT"] | None = None,
+    mark_l: Float[Tensor, "B O X Y JO JQ JT"],
+    mark_u: Float[Tensor, "B O X Y JO JQ JT"] | None = None,
     direct: Float[Tensor, "B X Y JO JQ JK JV"],
     mode: str | None = None,
-    initial_state: tuple[Float[Tensor, "B 4 Y DK DV JT"], Float[Tensor, "B 4 X DK DV JT"]] | None = None,
+    initial_state: tuple[Float[Tensor, "B O Y DK DV JT"], Float[Tensor, "B O X DK DV JT"]] | None = None,
     return_last_state: bool = False,
     scale: float | None = None,
     implementation: str = "auto",
     block_size: int | None = None,
 ) -> (
     Float[Tensor, "B X Y DV JO"]
-    | tuple[Float[Tensor, "B X Y DV JO"], tuple[Float[Tensor, "B 4 Y DK DV JT"], Float[Tensor, "B 4 X DK DV JT"]]]
+    | tuple[Float[Tensor, "B X Y DV JO"], tuple[Float[Tensor, "B O Y DK DV JT"], Float[Tensor, "B O X DK DV JT"]]]
 ):
     """Run pLSTM over a grid from all four corners and sum the outputs; the node's own input (D) counts once.
 
@@ -165,17 +165,17 @@ def plstm_2d_oriented(
         query: [B,X,Y,DK,JQ]; `key`, `value`, `direct`, `scale`, `implementation`, `block_size` are as in `plstm_2d`.
         key: [B,X,Y,DK,JK].
         value: [B,X,Y,DV,JV].
-        source_r: [B,4,X,Y,JT,JK,JV]; like all gates but `direct` it has the orientation after B.
-        source_d: [B,4,X,Y,JT,JK,JV].
-        transition_rl: [B,4,X,Y,JT,JT].
-        transition_du: [B,4,X,Y,JT,JT].
-        transition_dl: [B,4,X,Y,JT,JT]; None is zero (D-mode of chirality L).
-        transition_ru: [B,4,X,Y,JT,JT]; None is zero (D-mode of chirality R).
-        mark_l: [B,4,X,Y,JO,JQ,JT].
-        mark_u: [B,4,X,Y,JO,JQ,JT]; None with mode "P" only.
+        source_r: [B,O,X,Y,JT,JK,JV] with O = 4; like all gates but `direct` it has the orientation after B.
+        source_d: [B,O,X,Y,JT,JK,JV].
+        transition_rl: [B,O,X,Y,JT,JT].
+        transition_du: [B,O,X,Y,JT,JT].
+        transition_dl: [B,O,X,Y,JT,JT]; None is zero (D-mode of chirality L).
+        transition_ru: [B,O,X,Y,JT,JT]; None is zero (D-mode of chirality R).
+        mark_l: [B,O,X,Y,JO,JQ,JT].
+        mark_u: [B,O,X,Y,JO,JQ,JT]; None with mode "P" only.
         direct: [B,X,Y,JO,JQ,JK,JV].
         mode: none or "P", see `plstm_2d`.
-        initial_state: left [B,4,Y,DK,DV,JT] and top [B,4,X,DK,DV,JT] as each orientation sees them: where it walks X
+        initial_state: left [B,O,Y,DK,DV,JT] and top [B,O,X,DK,DV,JT] as each orientation sees them: where it walks X
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.
         scale: factor of the output; ``DK**-0.5`` if None.
