@@ -170,7 +170,7 @@ WRONG = {
         "step: expected a module with one time axis",
     ),
     "empty cache": (lambda: built(GRID).init_cache(1), ValueError, "init_cache: expected a module with one time"),
-    "no graph": (lambda: run(GRAPH_LAYER, jnp.ones((3, 8))), ValueError, "graph: expected a DagTopology"),
+    "no graph": (lambda: run(GRAPH_LAYER, jnp.ones((3, 8))), TypeError, "graph: expected a DagTopology"),
     "graph": (lambda: run(LAYER, jnp.ones((3, 2, 8)), PATH), ValueError, "graph: expected None"),
     "nodes": (lambda: run(GRAPH_LAYER, jnp.ones((4, 8)), PATH), ValueError, "expected a graph of N=4 nodes"),
     "tokens": (lambda: run(LANGUAGE, jnp.ones((2, 3))), TypeError, "token_ids: expected integers"),
