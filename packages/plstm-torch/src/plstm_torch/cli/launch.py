@@ -118,8 +118,9 @@ def _report(world: World) -> Report:
 
 
 def _check(request: Request) -> RunFolder:
-    for module, package in (("matplotlib", "matplotlib"), ("rich", "rich"), ("lightning_fabric", "lightning-fabric")):
-        require(module, package)
+    require("matplotlib", "matplotlib")
+    require("rich", "rich")
+    require("lightning_fabric", "lightning-fabric")
     folder = RunFolder(request.out)
     if not request.resume:
         folder.check_new(overwrite=request.overwrite)
