@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import cast
 
@@ -12,7 +13,7 @@ from plstm_config.parameters import Child, Parameter, Weights
 
 
 @frozen
-class ConvolutionLayerConfig(ModuleConfig):
+class ConvolutionLayerConfig(ModuleConfig, ABC):
     """What the depthwise convolutions share: every channel has a kernel of its own.
 
     Attributes:
@@ -26,9 +27,9 @@ class ConvolutionLayerConfig(ModuleConfig):
     bias_init: InitConfig | None = None
 
     @property
+    @abstractmethod
     def kernel(self) -> dict[str, int]:
         """Size of the kernel along each axis."""
-        raise NotImplementedError
 
     def children(self) -> dict[str, Child]:
         """`_conv`: `weight` [D, 1, kernel...] and, with `bias`, `bias` [D]."""

@@ -1,5 +1,6 @@
 """pLSTM on directed acyclic graphs."""
 
+from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ def _closed() -> ConstantInitConfig:
 
 
 @frozen
-class _GraphLayerConfig(ModuleConfig):
+class _GraphLayerConfig(ModuleConfig, ABC):
     """What the two graph layers share.
 
     Attributes:
@@ -78,9 +79,9 @@ class _GraphLayerConfig(ModuleConfig):
         require_axis("mhnorm", norm, 0)
 
     @property
+    @abstractmethod
     def gate_dims(self) -> dict[str, tuple[int, int]]:
         """Input and output width of the linear maps `source`, `transition`, `mark` and `direct`."""
-        raise NotImplementedError
 
     def children(self) -> dict[str, Child]:
         """Linear maps to query, key, value, gates and output, and the norm."""

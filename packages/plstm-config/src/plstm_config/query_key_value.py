@@ -1,5 +1,6 @@
 """Query, key and value: weight [max(1,H/s), D/max(1,s/H), J, s, input_dim/s], bias [H, D, J]."""
 
+from abc import ABC, abstractmethod
 from dataclasses import field
 from typing import Literal
 
@@ -9,7 +10,7 @@ from plstm_config.parameters import Parameter
 
 
 @frozen
-class ProjectionLayerConfig(Config):
+class ProjectionLayerConfig(Config, ABC):
     """What query, key and value share.
 
     Attributes:
@@ -31,9 +32,9 @@ class ProjectionLayerConfig(Config):
     param_dtype: DType = "float32"
 
     @property
+    @abstractmethod
     def _axes(self) -> tuple[str, str]:
         """Names of the head dimension and of the state-tracking dimension."""
-        raise NotImplementedError
 
     @property
     def head_sizes(self) -> tuple[int, int]:

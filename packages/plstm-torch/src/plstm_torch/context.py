@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -112,18 +113,18 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
     return (module(x, context.graph, context.edge_attr) if context.graph is not None else module(x)), {}
 
 
-class ContextModule(Module):
+class ContextModule(Module, ABC):
     """A module that runs under a context. Subclasses define `run` and `kind`, and get the public methods."""
 
     kind: Kind
 
+    @abstractmethod
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Compute the output, and the new cache where it is asked for (otherwise the second result has no meaning)."""
-        raise NotImplementedError
 
     def _parts(self) -> list[tuple[str, nn.Module]]:
-        """The submodules that run under the context, by their names in the cache."""
-        raise NotImplementedError
+        """The submodules that run under the context, by their names in the cache; a layer has none."""
+        return []
 
     def init_cache(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from plstm_torch.settings import MachineSettings, RunSettings, TrainingSettings
-from plstm_torch.training import RunFolder
+from plstm_torch.training import RunFolder, plots
 from plstm_torch.training.distributed import open_world
 from plstm_torch.training.loop import Trainer
 from plstm_torch.training.report import Report
@@ -100,6 +100,10 @@ class Bench:
         trainer.summary = trainer.run(Report())
         return trainer
 
+    @staticmethod
+    def weights(trainer: Trainer) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
     def metrics(self, name):
         return [json.loads(line) for line in (self.path / name / "metrics.jsonl").read_text().splitlines()]
 
@@ -107,3 +111,14 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path):
     return Bench(tmp_path)
+
+
+class BlankPicture:
+    def savefig(self, path):
+        path.write_bytes(b"picture")
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Curves have tests of their own and would take most of the time in those of runs."""
+    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())

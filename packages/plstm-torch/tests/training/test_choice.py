@@ -8,20 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plstm_torch.settings import RunSettings, TrainingSettings
-from plstm_torch.training import plots
 from plstm_torch.training.choice import best_epoch, choose_by
 from plstm_torch.training.held_out import hold_out
 from plstm_torch.training.schedule import Schedule
 
-
-class BlankPicture:
-    def savefig(self, path):
-        path.write_bytes(b"picture")
-
-
-@pytest.fixture(autouse=True)
-def _no_drawing(monkeypatch):
-    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def lines(*measures):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from plstm_torch.optional import UserError
 from plstm_torch.settings import RunSettings
-from plstm_torch.training import RunFolder, open_task, plots
+from plstm_torch.training import RunFolder, open_task
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 HUNDREDS = settings(
     max_examples=300,
     deadline=None,
@@ -71,15 +72,6 @@ def damage(tree, draw, values):
     else:
         parent[last] = draw(values)
     return tree
-
-
-@pytest.fixture(autouse=True)
-def _no_drawing(monkeypatch):
-    class BlankPicture:
-        def savefig(self, path):
-            path.write_bytes(b"picture")
-
-    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())
 
 
 @HUNDREDS

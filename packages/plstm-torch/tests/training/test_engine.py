@@ -9,22 +9,9 @@ import torch
 from plstm_testing.tolerances import rms_error, tolerance
 from plstm_torch.optional import UserError
 from plstm_torch.settings import MachineSettings, TrainingSettings
-from plstm_torch.training import plots
 from plstm_torch.training.distributed import open_world
 
-
-class BlankPicture:
-    def savefig(self, path):
-        path.write_bytes(b"picture")
-
-
-@pytest.fixture(autouse=True)
-def _no_drawing(monkeypatch):
-    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())
-
-
-def weights(trainer):
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 50])
@@ -35,7 +22,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(bench, pieces):
         for number in (1, pieces)
     )
     limit = tolerance("float32")
-    assert rms_error(weights(cut).numpy(), weights(whole).numpy()) < limit
+    assert rms_error(bench.weights(cut).numpy(), bench.weights(whole).numpy()) < limit
     assert cut.progress.step_losses == pytest.approx(whole.progress.step_losses, rel=limit)
     assert cut.task.scored > whole.task.scored
 
@@ -44,7 +31,7 @@ def test_accumulating_runs_are_interrupted_and_continued(bench):
     whole = bench.train("whole", bench.Task(), accumulate=2)
     with pytest.raises(bench.Interrupted):
         bench.train("cut", bench.Task(die_at=19), accumulate=2)
-    assert torch.equal(weights(whole), weights(bench.train("cut", bench.Task(), accumulate=2)))
+    assert torch.equal(bench.weights(whole), bench.weights(bench.train("cut", bench.Task(), accumulate=2)))
 
 
 def test_bf16_narrows_linear_maps_and_keeps_parameters(bench):
@@ -57,8 +44,8 @@ def test_bf16_narrows_linear_maps_and_keeps_parameters(bench):
     assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     wide = bench.train("wide", bench.Task(dropout=0.0))
-    assert not torch.equal(weights(trainer), weights(wide))
-    assert rms_error(weights(trainer).numpy(), weights(wide).numpy()) < tolerance("bfloat16")
+    assert not torch.equal(bench.weights(trainer), bench.weights(wide))
+    assert rms_error(bench.weights(trainer).numpy(), bench.weights(wide).numpy()) < tolerance("bfloat16")
 
 
 def test_bf16_excludes_other_types_of_the_model():
@@ -77,7 +64,7 @@ def test_a_compiled_model_trains_as_others_do(bench, monkeypatch):
     run = bench.train("compiled", bench.Task(dropout=0.0), compile=True)
     assert compiled[0] is run.model
     plain = bench.train("plain", bench.Task(dropout=0.0))
-    assert rms_error(weights(run).numpy(), weights(plain).numpy()) < tolerance("float32")
+    assert rms_error(bench.weights(run).numpy(), bench.weights(plain).numpy()) < tolerance("float32")
     assert bench.folder("compiled").load_checkpoint()["model"].keys() == plain.model.state_dict().keys()
 
 

@@ -5,25 +5,11 @@ import torch
 
 from plstm_torch.optional import UserError
 from plstm_torch.settings import TrainingSettings
-from plstm_torch.training import plots
 from plstm_torch.training.loop import TrainingDivergedError
 from plstm_torch.training.progress import Progress
 from plstm_torch.training.report import Report
 
-
-class BlankPicture:
-    def savefig(self, path):
-        path.write_bytes(b"picture")
-
-
-@pytest.fixture(autouse=True)
-def _no_drawing(monkeypatch):
-    """Pictures have tests of their own and would take most of the time here."""
-    monkeypatch.setattr(plots, "curves", lambda *_: BlankPicture())
-
-
-def weights(trainer):
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def without_time(lines):
@@ -52,9 +38,9 @@ def test_a_run_learns_and_writes_a_line_per_epoch(bench):
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(bench):
     first, again = (bench.train(name, bench.Task()) for name in ("a", "b"))
-    assert torch.equal(weights(first), weights(again))
+    assert torch.equal(bench.weights(first), bench.weights(again))
     other = bench.train("c", bench.Task(), settings=TrainingSettings(**{**vars(bench.settings), "seed": 4}))
-    assert not torch.equal(weights(first), weights(other))
+    assert not torch.equal(bench.weights(first), bench.weights(other))
 
 
 @pytest.mark.parametrize("die_at", [0, 1, 3, 4, 5, 6, 11, 12, 17])
@@ -63,7 +49,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(bench, die_at):
     with pytest.raises(bench.Interrupted):
         bench.train("cut", bench.Task(die_at=die_at))
     resumed = bench.train("cut", bench.Task())
-    assert torch.equal(weights(whole), weights(resumed))
+    assert torch.equal(bench.weights(whole), bench.weights(resumed))
     assert without_time(bench.metrics("whole")) == without_time(bench.metrics("cut"))
     assert whole.progress.step_losses == resumed.progress.step_losses
 
@@ -76,7 +62,7 @@ def test_a_run_may_be_interrupted_again_and_again(bench):
             break
         except bench.Interrupted:
             continue
-    assert torch.equal(weights(whole), weights(resumed))
+    assert torch.equal(bench.weights(whole), bench.weights(resumed))
 
 
 def test_a_resumed_run_does_not_repeat_steps_before_its_checkpoint(bench):
@@ -96,13 +82,13 @@ def test_resuming_a_finished_run_restores_what_is_missing_and_trains_no_more(ben
     assert task.scored == 0
     assert task.finished
     assert without_time([whole.summary]) == without_time(bench.metrics("run")[-1:])
-    assert torch.equal(weights(whole), weights(again))
+    assert torch.equal(bench.weights(whole), bench.weights(again))
 
 
 def test_workers_change_nothing(bench):
     alone = bench.train("alone", bench.Task())
     helped = bench.train("helped", bench.Task(), workers=2)
-    assert torch.equal(weights(alone), weights(helped))
+    assert torch.equal(bench.weights(alone), bench.weights(helped))
 
 
 def test_steps_end_the_run_in_the_middle_of_an_epoch(bench):
@@ -208,7 +194,7 @@ def test_a_checkpoint_of_an_earlier_version_is_continued(bench):
     for line in checkpoint["progress"]["epochs"]:  # without validation, as they were measured then
         del line["val_accuracy"], line["val_loss"]
     bench.folder("cut").save_checkpoint(checkpoint)
-    assert torch.equal(weights(whole), weights(bench.train("cut", bench.Task())))
+    assert torch.equal(bench.weights(whole), bench.weights(bench.train("cut", bench.Task())))
 
 
 def test_a_finished_run_of_an_earlier_version_keeps_its_last_weights(bench):

@@ -39,6 +39,7 @@ def download_tu_dataset(name: str, folder: Path) -> None:
         unfinished.mkdir()
         _extract(name, content, unfinished)
         os.replace(unfinished, folder)
+    # zipfile raises the last one for a compression that it does not know
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         for path in made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from plstm_torch.module import Module
 OUTPUT_FORMATS = ("NCHW", "NHWC", "NLC")
 
 
-class VisionInterface(Module):
+class VisionInterface(Module, ABC):
     """The interface of timm's vision transformers on a vision model; timm itself is not needed.
 
     Images are as `forward` takes them: with `channels_first` [B, C, height, width], as everywhere in timm. A block, of
@@ -30,19 +31,20 @@ class VisionInterface(Module):
     norm: nn.Module
     head: nn.Module | None
 
+    @abstractmethod
     def encode(self, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """See `pLSTMVisionModel`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `pLSTMVisionModel`."""
-        raise NotImplementedError
 
     def _pool(self, grid: Tensor, token: Tensor | None) -> Tensor:
         return pool_grid(grid, self.config.pooling) if token is None else token
 
+    @abstractmethod
     def _classify(self, grid: Tensor, token: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """See `pLSTMVisionModel`."""
 
     @property
     def num_features(self) -> int:
