@@ -56,6 +56,12 @@ CASES: dict[str, pc.Config] = {
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_modules_work_on_what_their_configs_say(name: str) -> None:
+    module = build(CASES[name])
+    assert not hasattr(module, "kind") or module.kind == module.config.kind
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_names_shapes_and_kinds(name: str) -> None:
     config = CASES[name]
     with torch.device("meta"):

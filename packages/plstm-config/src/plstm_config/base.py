@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Literal,
     TypeVar,
     Union,
@@ -17,6 +18,8 @@ from typing import (
     get_origin,
     get_type_hints,
 )
+
+from plstm_config.checks import Kind
 
 if TYPE_CHECKING:
     from plstm_config.parameters import Child, Parameter
@@ -71,7 +74,12 @@ class Config(ConfigInterface):
     ValueError. Children that were passed in are copied, never changed. Nothing can be assigned afterwards, since what
     was derived would not follow: `plstm_config.change` makes a new one. (`dataclasses.replace` takes all other fields,
     the derived ones and the children among them, as they are.)
+
+    Attributes:
+        kind: what the module works on: itself, or the layers within it.
     """
+
+    kind: ClassVar[Kind] = "any"
 
     def __post_init__(self) -> None:
         """Check the fields' types, fill what is derived, then check what must fit together."""

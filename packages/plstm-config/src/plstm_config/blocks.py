@@ -3,9 +3,10 @@
 from abc import abstractmethod
 from dataclasses import field
 from math import ceil
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 from plstm_config.base import Config, Gating, ModuleConfig, frozen, require, require_divisible, require_positive
+from plstm_config.checks import Kind
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
 from plstm_config.norms import NormConfig, RMSNormConfig, require_axis
@@ -127,6 +128,11 @@ class PreUpProjectionBlockConfig(ProjectionBlockConfig):
         auto = {"num_heads": _DEFAULT_HEADS, "sub_heads": self.inner_dim // _DEFAULT_HEADS, "outprojection": False}
         self._interaction(self.inner_dim, auto)
 
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """That of the layer within."""
+        return "any" if self.interaction_module is None else self.interaction_module.kind
+
     def children(self) -> dict[str, Child]:
         """Norm, projections, and the interaction between them."""
         maps = self._linear_maps()
@@ -194,6 +200,11 @@ class PostUpProjectionBlockConfig(ResidualPairConfig):
             self._child("scale", ScaleLayerConfig, {"input_dim": self.input_dim}, self._types())
         else:
             require(self.scale is None, "scale: expected None, since use_scale=False, got a config")
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """That of the layer within."""
+        return "any" if self.interaction_module is None else self.interaction_module.kind
 
     def children(self) -> dict[str, Child]:
         """Those of both branches and the interaction."""
@@ -297,6 +308,7 @@ class pLSTMVisionBlockConfig(PairBlockConfig):
         ('P', 'D')
     """
 
+    kind: ClassVar[Kind] = "grid"
     class_name: str = field(init=False, default="pLSTMVisionBlock")
     drop_path_rate: float = 0.0
 
@@ -327,6 +339,7 @@ class pLSTMGraphBlockConfig(PairBlockConfig):
         4
     """
 
+    kind: ClassVar[Kind] = "graph"
     class_name: str = field(init=False, default="pLSTMGraphBlock")
     max_edges: int = -1
 
@@ -342,6 +355,7 @@ class pLSTMGraphEdgeBlockConfig(PairBlockConfig):
         edge_input_dim: features of an edge.
     """
 
+    kind: ClassVar[Kind] = "graph"
     class_name: str = field(init=False, default="pLSTMGraphEdgeBlock")
     edge_input_dim: int = -1
 
@@ -387,6 +401,11 @@ class BlockStackConfig(ResidualModuleConfig):
             return
         width = {"input_dim": self.input_dim}
         self._child("block", PreUpProjectionBlockConfig, width, self._types())
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """That of the blocks."""
+        return "any" if self.block is None else self.block.kind
 
     def children(self) -> dict[str, Child]:
         """`blocks.0` to `blocks.<num_blocks - 1>`."""

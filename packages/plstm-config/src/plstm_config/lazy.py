@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first asked for, so that nobody waits for what he does not use."""
+"""Packages whose names are imported when they are first asked for, so that nobody waits for what is not used."""
 
 import sys
 from collections.abc import Callable, Mapping

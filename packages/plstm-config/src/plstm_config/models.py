@@ -1,7 +1,7 @@
 """Language, vision and graph models."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from plstm_config.base import Config, DType, frozen, require, require_positive
 from plstm_config.blocks import (
@@ -15,6 +15,7 @@ from plstm_config.blocks import (
     pLSTMGraphEdgeBlockConfig,
     pLSTMVisionBlockConfig,
 )
+from plstm_config.checks import Kind
 from plstm_config.embeddings import PatchEmbedConfig, PosEmbed2DConfig, TokenEmbeddingConfig
 from plstm_config.initializers import InitConfig, SmallInitConfig, ZerosInitConfig
 from plstm_config.linear import LinearConfig
@@ -78,6 +79,7 @@ class pLSTMLMModelConfig(_ModelConfig):
         ('PreUpProjectionBlock', 30000)
     """
 
+    kind: ClassVar[Kind] = "sequence"
     class_name: str = field(init=False, default="pLSTMLMModel")
     vocab_size: int = -1
     embedding_dim: int = -1
@@ -142,6 +144,7 @@ class pLSTMVisionModelConfig(_ModelConfig):
         (4, 6)
     """
 
+    kind: ClassVar[Kind] = "grid"
     class_name: str = field(init=False, default="pLSTMVisionModel")
     dim: int = 128
     num_channels: int = 3
@@ -255,6 +258,7 @@ class pLSTMGraphModelConfig(_ModelConfig):
         'sum'
     """
 
+    kind: ClassVar[Kind] = "graph"
     class_name: str = field(init=False, default="pLSTMGraphModel")
     input_dim: int = -1
     edge_input_dim: int = 0

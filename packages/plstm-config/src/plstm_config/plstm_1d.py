@@ -1,9 +1,10 @@
 """pLSTM on sequences."""
 
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from plstm_config.base import frozen, require
+from plstm_config.checks import Kind
 from plstm_config.convolution import Convolution1DLayerConfig
 from plstm_config.interaction import InteractionLayerConfig
 from plstm_config.parameters import Child
@@ -20,6 +21,7 @@ class pLSTM1DLayerConfig(InteractionLayerConfig):
         (8, 4, 2)
     """
 
+    kind: ClassVar[Kind] = "sequence"
     class_name: str = field(init=False, default="pLSTM1DLayer")
     JV: int = 4
     JT: int = 4

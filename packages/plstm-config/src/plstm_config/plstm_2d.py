@@ -1,9 +1,10 @@
 """pLSTM on grids."""
 
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from plstm_config.base import frozen, require, require_positive
+from plstm_config.checks import Kind
 from plstm_config.convolution import Convolution2DLayerConfig
 from plstm_config.initializers import InitConfig, LinspaceInitConfig, ZerosInitConfig
 from plstm_config.interaction import InteractionLayerConfig
@@ -98,6 +99,7 @@ class pLSTM2DLayerConfig(GridLayerConfig):
         (8, (4, 2))
     """
 
+    kind: ClassVar[Kind] = "grid"
     class_name: str = field(init=False, default="pLSTM2DLayer")
     orientation_combinations: tuple[int, ...] = (0, 1, 2, 3)
     additional_passthrough: bool = True
@@ -127,6 +129,7 @@ class pLSTM2DLayerFusedConfig(GridLayerConfig):
         (0, 1, 2, 3)
     """
 
+    kind: ClassVar[Kind] = "grid"
     class_name: str = field(init=False, default="pLSTM2DLayerFused")
     additional_passthrough: bool = False
     additional_convolution: bool = False

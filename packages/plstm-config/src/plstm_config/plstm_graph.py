@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from plstm_config.base import ModuleConfig, frozen, require, require_positive
+from plstm_config.checks import Kind
 from plstm_config.initializers import (
     ConstantInitConfig,
     DiagonalInitConfig,
@@ -125,6 +126,7 @@ class pLSTMGraphLayerConfig(_GraphLayerConfig):
         (18, 16)
     """
 
+    kind: ClassVar[Kind] = "graph"
     class_name: str = field(init=False, default="pLSTMGraphLayer")
     max_edges: int = -1
     transition_bias_init: InitConfig = field(
@@ -168,6 +170,7 @@ class pLSTMGraphEdgeLayerConfig(_GraphLayerConfig):
         (2, 21)
     """
 
+    kind: ClassVar[Kind] = "graph"
     class_name: str = field(init=False, default="pLSTMGraphEdgeLayer")
     edge_input_dim: int = -1
     transition_bias_init: InitConfig = field(default_factory=lambda: NormalInitConfig(mean=0.0, stddev=10.0))

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 from jax import Array
 
-from plstm_config.checks import Kind
 from plstm_config.registry import Registry
 from plstm_jax.context import Cache, Context
 
@@ -24,7 +23,6 @@ Map: TypeAlias = Callable[[Any, "Scope", Array], Array]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _REGISTRY: Registry[Result] = Registry(*(f"plstm_jax.{name}" for name in ("layers", "blocks", "models")))
-_KINDS: dict[type, Kind | Callable[[Any], Kind]] = {}
 
 
 class Scope(ABC):
@@ -88,17 +86,15 @@ class Scope(ABC):
         return self.call(name, x, Context())[0]
 
 
-def register(config_class: type, kind: Kind | Callable[[Any], Kind] = "any") -> Callable[[_F], _F]:
+def register(config_class: type) -> Callable[[_F], _F]:
     """Let a function be the formula of configs of one class.
 
     Args:
         config_class: the config class; exactly this one, not those derived from it.
-        kind: what its modules work on, or a function of the config that tells.
 
     Returns:
         A decorator that returns the function unchanged.
     """
-    _KINDS[config_class] = kind
 
     def decorate(function: _F) -> _F:
         _REGISTRY.register(config_class)(_with_own_promotion(function))
@@ -153,9 +149,3 @@ def formula_of(config: object) -> Formula:
         TypeError: if there is none for its class; the message lists those that have one.
     """
     return _REGISTRY.find(config)
-
-
-def kind_of(config: object) -> Kind:
-    """What the modules of a config work on; those without a formula are "any"."""
-    kind = _KINDS.get(type(config), "any")
-    return kind(config) if callable(kind) else kind

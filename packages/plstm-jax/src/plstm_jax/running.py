@@ -22,7 +22,7 @@ from plstm_config.options import check_cu_seqlens
 from plstm_config.parameters import Repeated
 from plstm_config.weights import array_infos, check_weights
 from plstm_jax.context import Cache, Context
-from plstm_jax.formulas import Result, formula_of, kind_of
+from plstm_jax.formulas import Result, formula_of
 from plstm_jax.graphs import as_topology
 from plstm_jax.parameters import flatten, unstack_blocks
 from plstm_jax.scope import TreeScope
@@ -120,6 +120,7 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
         The cache, nested like the modules.
 
     Raises:
+        TypeError: if there is no formula for the config.
         ValueError: if the module is not on sequences.
 
     Examples:
@@ -128,15 +129,16 @@ def init_cache(config: Config, batch_size: int, dtype: Any = None) -> Cache:
         >>> jax.tree.map(jnp.shape, plstm_jax.init_cache(config, batch_size=3))
         {'state': (3, 2, 4, 1, 4)}
     """
-    check_sequence(kind_of(config), _name(config), ["init_cache"])
+    formula_of(config)  # raises where there is none
+    check_sequence(config.kind, _name(config), ["init_cache"])
     if isinstance(config, pLSTM1DLayerConfig):
         return plstm_jax.layers.empty_cache(config, batch_size, dtype)
     cache: Cache = {}
     for name, child in config.children().items():
         if isinstance(child, Repeated):
             cache |= {str(index): init_cache(child.config, batch_size, dtype) for index in range(child.count)}
-        elif kind_of(child) == "sequence":
-            cache[name] = init_cache(child, batch_size, dtype)  # type: ignore[arg-type]
+        elif isinstance(child, Config) and child.kind == "sequence":
+            cache[name] = init_cache(child, batch_size, dtype)
     return cache
 
 
@@ -222,7 +224,7 @@ def enter(
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"x: expected an array, got {type(x).__name__}")
     context = Context(graph=graph, edge_attr=edge_attr, cu_seqlens=cu_seqlens, **more)
-    context.check(kind_of(config), _name(config))
+    context.check(config.kind, _name(config))
     if graph is not None:
         check_features(x, "N D", config.input_dim)  # type: ignore[attr-defined]  # as every module on graphs has it
         context = replace(context, graph=as_topology(graph, x.shape[0]))

@@ -6,19 +6,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from plstm_config import PostUpProjectionBlockConfig, PreUpProjectionBlockConfig
-from plstm_config.checks import Kind
 from plstm_jax.blocks.gating import add_branch, feed_forward
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
-from plstm_jax.formulas import Result, Scope, kind_of, register
+from plstm_jax.formulas import Result, Scope, register
 from plstm_jax.functional import activation
 
 
-def _kind(config: PreUpProjectionBlockConfig | PostUpProjectionBlockConfig) -> Kind:
-    return kind_of(config.interaction_module)
-
-
-@register(PreUpProjectionBlockConfig, kind=_kind)
+@register(PreUpProjectionBlockConfig)
 def pre_up_projection_block(config: PreUpProjectionBlockConfig, scope: Scope, x: Array, context: Context) -> Result:
     r"""Widen, mix positions, gate, narrow.
 
@@ -47,7 +42,7 @@ def pre_up_projection_block(config: PreUpProjectionBlockConfig, scope: Scope, x:
     return x + branch if config.skip else branch, {"interaction_module": cache}
 
 
-@register(PostUpProjectionBlockConfig, kind=_kind)
+@register(PostUpProjectionBlockConfig)
 def post_up_projection_block(config: PostUpProjectionBlockConfig, scope: Scope, x: Array, context: Context) -> Result:
     r"""Mix positions at the input width, then a feed-forward part, each with its residual.
 

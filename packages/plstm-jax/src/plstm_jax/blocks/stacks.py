@@ -11,10 +11,10 @@ from plstm_config import (
     pLSTMVisionBlockConfig,
 )
 from plstm_jax.context import Context
-from plstm_jax.formulas import Result, Scope, kind_of, register
+from plstm_jax.formulas import Result, Scope, register
 
 
-@register(pLSTMVisionBlockConfig, kind="grid")
+@register(pLSTMVisionBlockConfig)
 def vision_block(config: pLSTMVisionBlockConfig, scope: Scope, x: Array, context: Context) -> Result:
     r"""Two blocks in sequence, `block_mode` "PD" or "DP".
 
@@ -38,8 +38,8 @@ def vision_block(config: pLSTMVisionBlockConfig, scope: Scope, x: Array, context
     return y, {}
 
 
-@register(pLSTMGraphBlockConfig, kind="graph")
-@register(pLSTMGraphEdgeBlockConfig, kind="graph")
+@register(pLSTMGraphBlockConfig)
+@register(pLSTMGraphEdgeBlockConfig)
 def graph_block(
     config: pLSTMGraphBlockConfig | pLSTMGraphEdgeBlockConfig, scope: Scope, x: Array, context: Context
 ) -> Result:
@@ -63,7 +63,7 @@ def _pair(scope: Scope, x: Array, context: Context) -> Result:
     return x, {}
 
 
-@register(BlockStackConfig, kind=lambda config: kind_of(config.block))
+@register(BlockStackConfig)
 def block_stack(config: BlockStackConfig, scope: Scope, x: Array, context: Context) -> Result:
     """`num_blocks` blocks of one config, each with its own parameters.
 

@@ -42,7 +42,7 @@ def empty_cache(config: pLSTM1DLayerConfig, batch_size: int, dtype: Any = None) 
     return cache
 
 
-@register(pLSTM1DLayerConfig, kind="sequence")
+@register(pLSTM1DLayerConfig)
 def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Causal multi-head pLSTM over a sequence.
 

@@ -25,7 +25,7 @@ _X_AXIS, _Y_AXIS = 2, 3  # of arrays [B, H, X, Y, ...]
 _Arrange = Callable[[Array], Array]
 
 
-@register(pLSTM2DLayerFusedConfig, kind="grid")
+@register(pLSTM2DLayerFusedConfig)
 def plstm_2d_layer_fused(config: pLSTM2DLayerFusedConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Multi-head pLSTM over a grid from all four corners at once.
 
@@ -60,7 +60,7 @@ def plstm_2d_layer_fused(config: pLSTM2DLayerFusedConfig, scope: Scope, x: Array
     return parts.project(normalize_heads(scope, "mhnorm", config.mhnorm, heads)), {}
 
 
-@register(pLSTM2DLayerConfig, kind="grid")
+@register(pLSTM2DLayerConfig)
 def plstm_2d_layer(config: pLSTM2DLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Multi-head pLSTM over a grid with any list of orientations, each normalised by itself.
 

@@ -24,7 +24,7 @@ _Config = pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig
 _PMODE_MARGIN = 0.5
 
 
-@register(pLSTMGraphLayerConfig, kind="graph")
+@register(pLSTMGraphLayerConfig)
 def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Multi-head pLSTM over a directed acyclic graph with gates from node features.
 
@@ -78,7 +78,7 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
     return _run(config, scope, x, topology, source, transition, mark), {}
 
 
-@register(pLSTMGraphEdgeLayerConfig, kind="graph")
+@register(pLSTMGraphEdgeLayerConfig)
 def plstm_graph_edge_layer(config: pLSTMGraphEdgeLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Multi-head pLSTM over a directed acyclic graph with gates from node and edge features.
 

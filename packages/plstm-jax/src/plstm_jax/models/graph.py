@@ -17,7 +17,7 @@ from plstm_jax.formulas import Result, Scope, register
 from plstm_jax.graphs import Graph, as_topology
 
 
-@register(pLSTMGraphModelConfig, kind="graph")
+@register(pLSTMGraphModelConfig)
 def graph_model(config: pLSTMGraphModelConfig, scope: Scope, x: Array, context: Context) -> Result:
     """Classifier or regressor of whole graphs, or of their nodes.
 

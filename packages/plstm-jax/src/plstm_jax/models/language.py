@@ -40,7 +40,7 @@ def token_embedding(config: TokenEmbeddingConfig, scope: Scope, x: Array) -> Arr
     return rows.astype(dtype_of(config.dtype))
 
 
-@register(pLSTMLMModelConfig, kind="sequence")
+@register(pLSTMLMModelConfig)
 def language_model(config: pLSTMLMModelConfig, scope: Scope, x: Array, context: Context) -> Result:
     r"""Next-token logits for token sequences.
 

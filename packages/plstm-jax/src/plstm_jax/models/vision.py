@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -9,7 +11,7 @@ from plstm_config import PatchEmbedConfig, pLSTMVisionModelConfig
 from plstm_config.checks import check_pixels
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
-from plstm_jax.formulas import Result, Scope, kind_of, register, register_map
+from plstm_jax.formulas import Result, Scope, register, register_map
 from plstm_jax.models.pooling import pool_grid
 
 
@@ -83,7 +85,8 @@ def _features(config: pLSTMVisionModelConfig, scope: Scope, x: Array, context: C
     def run(x: Array) -> Array:
         return scope.map("norm", scope.call("block_stack", x, context)[0])
 
-    if config.pooling != "cls" and kind_of(config.block_stack) != "sequence":
+    stack: Any = config.block_stack
+    if config.pooling != "cls" and stack.kind != "sequence":
         return run(x), None
     flat = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
     if config.pooling != "cls":

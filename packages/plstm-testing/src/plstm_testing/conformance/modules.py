@@ -169,7 +169,7 @@ def checks(adapter: Adapter, group: str) -> Iterator[tuple[str, Callable[[], Non
 
 
 def _forward(call: ModuleCall) -> tuple[Array, Mapping[str, Array]]:
-    has_cache = reference.kind_of(call.config) == "sequence"
+    has_cache = call.config.kind == "sequence"
     if call.method == "step":
         (x,) = call.inputs.values()
         return reference.step(call.config, call.parameters, x, call.keywords.get("cache"))

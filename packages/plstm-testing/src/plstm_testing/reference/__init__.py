@@ -9,7 +9,6 @@ stand in `_layers` (the small parts), `_layers_1d`, `_layers_2d`, `_layers_graph
 
 from . import _blocks, _embeddings, _layers, _layers_1d, _layers_2d, _layers_graph, _models  # noqa: F401  (their formulas enter the table)
 from ._activations import ACTIVATIONS, activation, soft_cap
-from ._checks import kind_of
 from ._convolutions import convolution_1d, convolution_2d
 from ._gates import direct, gate, mark, projection, source
 from ._modules import apply, module_classes, step
@@ -31,7 +30,6 @@ __all__ = [
     "convolution_2d",
     "direct",
     "gate",
-    "kind_of",
     "layer_norm",
     "mark",
     "module_classes",

@@ -35,7 +35,6 @@ from plstm_config import (
 )
 from plstm_config.base import Config
 from plstm_config.checks import (
-    Kind,
     check_features,
     check_heads,
     check_integers,
@@ -45,7 +44,6 @@ from plstm_config.checks import (
     check_sequence,
 )
 from plstm_config.options import check_cu_seqlens
-from plstm_config.parameters import Repeated
 
 _POSITIONS = (
     *(SourceLayerConfig, MarkLayerConfig, DirectLayerConfig, LongRangeTransitionLayerConfig),
@@ -53,42 +51,12 @@ _POSITIONS = (
     *(RMSNormConfig, LayerNormConfig),
 )
 _HEAD_NORMS = (MultiHeadRMSNormConfig, MultiHeadLayerNormConfig)
-_KINDS: dict[Kind, tuple[type, ...]] = {
-    "sequence": (pLSTM1DLayerConfig, pLSTMLMModelConfig),
-    "grid": (pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig, pLSTMVisionModelConfig),
-    "graph": (pLSTMGraphLayerConfig, pLSTMGraphEdgeLayerConfig, pLSTMGraphModelConfig),
-}
 _AXES = {
     **dict.fromkeys(_POSITIONS, "... D"),
     **dict.fromkeys((Convolution1DLayerConfig, pLSTM1DLayerConfig), "B T D"),
     **dict.fromkeys((Convolution2DLayerConfig, pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig), "B X Y D"),
-    **dict.fromkeys(_KINDS["graph"], "N D"),
+    **dict.fromkeys((pLSTMGraphLayerConfig, pLSTMGraphEdgeLayerConfig, pLSTMGraphModelConfig), "N D"),
 }
-
-
-def kind_of(config: Any) -> Kind:
-    """What a module works on: itself, or the modules within it.
-
-    Args:
-        config: config of any layer, block or model.
-
-    Returns:
-        "sequence", "grid", "graph", or "any" where positions have no order.
-
-    Examples:
-        >>> import plstm_config
-        >>> from plstm_testing import reference
-        >>> reference.kind_of(plstm_config.preset("plstm_vis_tiny"))
-        'grid'
-    """
-    for kind, classes in _KINDS.items():
-        if isinstance(config, classes):
-            return kind
-    for child in config.children().values():
-        kind = "any" if child is None else kind_of(child.config if isinstance(child, Repeated) else child)
-        if kind != "any":
-            return kind
-    return "any"
 
 
 def check_call(config: Config, x: Any, graph: Any, edge_attr: Any, cu_seqlens: Any, requests: Sequence[str]) -> None:
@@ -106,9 +74,9 @@ def check_call(config: Config, x: Any, graph: Any, edge_attr: Any, cu_seqlens: A
         TypeError: if something has a wrong type.
         ValueError: if something has a wrong shape, or is of no use to the module.
     """
-    kind, owner = kind_of(config), str(getattr(config, "class_name", type(config).__name__))
-    check_sequence(kind, owner, requests)
-    check_on_graph(kind, owner, graph, edge_attr)
+    owner = str(getattr(config, "class_name", type(config).__name__))
+    check_sequence(config.kind, owner, requests)
+    check_on_graph(config.kind, owner, graph, edge_attr)
     axes = "B D" if "step" in requests and _AXES.get(type(config)) else _AXES.get(type(config))
     if axes is not None:
         check_features(x, axes, config.input_dim)  # type: ignore[attr-defined]  # every module in the table has it
