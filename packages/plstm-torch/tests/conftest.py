@@ -25,6 +25,15 @@ def _load_helper(name: str) -> ModuleType:
 _load_helper("torchvision_operators").define_missing_operators()
 
 
+_BEFORE_COLLECTION = torch.random.get_rng_state()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse modules that draw while they are imported: their numbers would depend on what else is collected."""
+    if not torch.equal(torch.random.get_rng_state(), _BEFORE_COLLECTION):
+        raise pytest.UsageError("a test module draws from torch's generator at import: draw in the test or a fixture")
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):

@@ -38,11 +38,11 @@ CASES = {
     ),
     "vision": (pLSTMVisionModelConfig(**VISION), (NO_IMAGES,)),
     "vision_attention": (pLSTMVisionModelConfig(**VISION, block_stack=attention_stack()), (NO_IMAGES,)),
-    "graph_without_edges": (pLSTMGraphModelConfig(**GRAPH), (torch.randn(3, 4), NO_EDGES)),
+    "graph_without_edges": (pLSTMGraphModelConfig(**GRAPH), (torch.ones(3, 4), NO_EDGES)),
     "graph_without_nodes": (pLSTMGraphModelConfig(**GRAPH), (torch.zeros(0, 4), NO_GRAPHS)),
     "edge_graph_without_edges": (
         pLSTMGraphModelConfig(**GRAPH, edge_input_dim=2),
-        (torch.randn(3, 4), NO_EDGES, torch.zeros(0, 2)),
+        (torch.ones(3, 4), NO_EDGES, torch.zeros(0, 2)),
     ),
     "edge_graph_without_nodes": (
         pLSTMGraphModelConfig(**GRAPH, edge_input_dim=2),

@@ -173,13 +173,13 @@ def test_training_in_bfloat16_keeps_float32_parameters() -> None:
     ("pixels", "error", "message"),
     [
         (
-            torch.rand(16, 12, 3),
+            torch.zeros(16, 12, 3),
             ValueError,
             r"pixels: expected 4 axes \[B, height, width, C\], got shape \(16, 12, 3\)",
         ),
-        (torch.rand(1, 16, 12, 1), ValueError, "pixels: expected 3 channels .* got 1 channels"),
-        (torch.rand(1, 16, 13, 3), ValueError, "pixels: expected a width that patches of 4 .* got 13"),
-        (torch.rand(1, 0, 12, 3), ValueError, "pixels: expected a height that patches of 4 .* got 0"),
+        (torch.zeros(1, 16, 12, 1), ValueError, "pixels: expected 3 channels .* got 1 channels"),
+        (torch.zeros(1, 16, 13, 3), ValueError, "pixels: expected a width that patches of 4 .* got 13"),
+        (torch.zeros(1, 0, 12, 3), ValueError, "pixels: expected a height that patches of 4 .* got 0"),
         (torch.zeros(1, 16, 12, 3, dtype=torch.uint8), TypeError, r"pixels: expected floating point .* torch\.uint8"),
     ],
 )
