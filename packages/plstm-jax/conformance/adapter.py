@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import plstm_jax
 from plstm_jax import ops
 from plstm_jax.check import DTYPES, IMPLEMENTATIONS, run_op
@@ -24,6 +26,10 @@ class JaxAdapter(ModuleAdapter):
     def run_op(self, call: OpCall) -> Result:
         """Run one op, and its gradients where a cotangent is given."""
         return run_op(call, quick=True)
+
+    def new(self, call: Any, seed: int) -> Any:
+        """Draw the parameters of a new module."""
+        return plstm_jax.init(call.config, jax.random.key(seed))
 
     def apply(self, config: Any, params: Any, *inputs: Any, **keywords: Any) -> Any:
         """Call a module that holds these parameters."""

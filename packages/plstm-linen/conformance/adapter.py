@@ -1,10 +1,13 @@
 """How the conformance suite calls the linen backend."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import plstm_linen
+from plstm_jax.check import quick_compilation
 from plstm_jax.conformance import ModuleAdapter, set_up
 from plstm_jax.parameters import flatten, unflatten
 from plstm_linen.names import from_canonical, to_canonical
@@ -21,6 +24,14 @@ class LinenAdapter(ModuleAdapter):
     """Applies modules to variables with the parameters that a call names."""
 
     name: str = "linen"
+    _draws: Mapping[Any, Callable[[Any], Any]] = {}
+
+    def new(self, call: Any, seed: int) -> Any:
+        """Draw the parameters of a new module."""
+        if call.config not in self._draws:
+            self._draws = {call.config: _drawing(call)}  # of the last config only: each is asked for several seeds
+        made = self._draws[call.config](jax.random.key(seed))
+        return unflatten(to_canonical(made.get("params", {})))
 
     def apply(self, config: Any, params: Any, *inputs: Any, **keywords: Any) -> Any:
         """Call a module that holds these parameters."""
@@ -45,6 +56,12 @@ class LinenAdapter(ModuleAdapter):
     def read_original(self, mapping: Any, state_dict: Mapping[str, Any]) -> Any:
         """Read a module of the original project."""
         return _canonical(plstm_linen.load_original(mapping, state_dict))
+
+
+def _drawing(call: Any) -> Callable[[Any], Any]:
+    """A program that draws; of the call that comes with it nothing is left but shapes."""
+    module = plstm_linen.build(call.config)
+    return jax.jit(lambda key: module.init(key, *call.inputs.values()), compiler_options=dict(quick_compilation()))
 
 
 def _canonical(made: Any) -> Any:

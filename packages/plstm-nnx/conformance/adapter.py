@@ -24,6 +24,10 @@ class NnxAdapter(ModuleAdapter):
 
     name: str = "nnx"
 
+    def new(self, call: Any, seed: int) -> Any:
+        """Draw the parameters of a new module."""
+        return plstm_nnx.get_params(plstm_nnx.build(call.config, rngs=nnx.Rngs(seed)))
+
     def apply(self, config: Any, params: Any, *inputs: Any, **keywords: Any) -> Any:
         """Call a module that holds these parameters."""
         return held(config, params)(*inputs, **keywords)

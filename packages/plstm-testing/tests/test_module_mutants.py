@@ -8,7 +8,7 @@ from plstm_testing.conformance.module_mutants import MODULE_MUTANTS
 from plstm_testing.conformance.modules import GROUPS
 from plstm_testing.conformance.numpy_adapter import NumpyAdapter
 
-MODULE_GROUPS = ("layers", "models", "stepped_layers", "packed_layers", "module_errors", "files")
+MODULE_GROUPS = ("layers", "models", "stepped_layers", "packed_layers", "module_errors", "initial_values", "files")
 
 
 def is_quick(name):

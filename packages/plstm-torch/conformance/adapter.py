@@ -51,6 +51,12 @@ class TorchAdapter:
             derivative=None if call.cotangent is None else _derivative(module, inputs, output, call),
         )
 
+    def init(self, call: ModuleCall, seed: int) -> Mapping[str, np.ndarray]:
+        """The parameters of a new module."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return {name: _numpy(tensor) for name, tensor in build(call.config).state_dict().items()}
+
     def save(self, config: Any, parameters: Mapping[str, np.ndarray], folder: Path) -> None:
         """Write a module with these parameters."""
         save_pretrained(_module(config, parameters), folder)

@@ -31,7 +31,10 @@ MODULES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         plstm_config.pLSTMVisionModelConfig(dim=16, num_heads=2, num_blocks=1, patch_size=8, resolution=(16, 16)),
         (drawn(2, 16, 16, 3),),
     ),
-    "language": (plstm_config.pLSTMLMModelConfig(vocab_size=7, embedding_dim=16), (torch.arange(10).reshape(2, 5) % 7,)),
+    "language": (
+        plstm_config.pLSTMLMModelConfig(vocab_size=7, embedding_dim=16),
+        (torch.arange(10).reshape(2, 5) % 7,),
+    ),
     "graph model": (
         plstm_config.pLSTMGraphModelConfig(input_dim=16, dim=16, output_dim=2, num_blocks=1),
         (drawn(4, 16), GRAPH),

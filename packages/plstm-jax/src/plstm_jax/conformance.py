@@ -63,6 +63,10 @@ class ModuleAdapter(ABC):
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     @abstractmethod
+    def new(self, call: ModuleCall, seed: int) -> Params:
+        """Draw the parameters of a new module; the inputs of the call are there for libraries that need some."""
+
+    @abstractmethod
     def apply(self, config: Any, params: Params, *inputs: Any, **keywords: Any) -> Any:
         """Call a module that holds these parameters."""
 
@@ -112,6 +116,10 @@ class ModuleAdapter(ABC):
         if len(self._programs) > _KEPT:
             del self._programs[next(iter(self._programs))]
         return program
+
+    def init(self, call: ModuleCall, seed: int) -> Mapping[str, np.ndarray]:
+        """Parameters of a new module, in the dtypes that users get without asking for 64 bits."""
+        return {name: np.asarray(array, np.float64) for name, array in flatten(self.new(call, seed)).items()}
 
     def save(self, config: Any, parameters: Mapping[str, np.ndarray], folder: Path) -> None:
         """Write a module with these parameters."""

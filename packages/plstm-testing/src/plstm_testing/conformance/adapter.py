@@ -159,6 +159,18 @@ class Adapter(Protocol):
         """
         ...
 
+    def init(self, call: ModuleCall, seed: int) -> Mapping[str, Array]:
+        """Make a new module whose random numbers follow from a seed.
+
+        Args:
+            call: its config, and inputs for backends that make parameters with the first call.
+            seed: an integer >= 0.
+
+        Returns:
+            Its parameters as float64 arrays by canonical name and in canonical shape.
+        """
+        ...
+
     def save(self, config: Any, parameters: Mapping[str, Array], folder: Path) -> None:
         """Make a module with the given parameters, and write it into a folder of the common format.
 

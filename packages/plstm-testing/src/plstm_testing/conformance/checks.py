@@ -16,6 +16,7 @@ from . import (
     composition,
     errors,
     files,
+    initial_values,
     isolation,
     long_range,
     module_errors,
@@ -54,7 +55,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
         "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
-        "stepped_layers", "packed_layers", "module_errors", "files".
+        "stepped_layers", "packed_layers", "module_errors", "initial_values", "files".
 
     Examples:
         >>> from plstm_testing.conformance import all_checks
@@ -86,6 +87,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "stepped_layers": sequences.step_checks(adapter),
         "packed_layers": sequences.packed_checks(adapter),
         "module_errors": module_errors.checks(adapter),
+        "initial_values": initial_values.checks(adapter),
         "files": files.checks(adapter),
     }
     return found | {group: [Check(name, run) for name, run in named] for group, named in of_modules.items()}

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config import MultiHeadRMSNormConfig, RMSNormConfig, change
+from plstm_config import (
+    ConstantInitConfig,
+    MultiHeadRMSNormConfig,
+    RMSNormConfig,
+    SmallInitConfig,
+    change,
+    parameter_tree,
+)
+from plstm_config.parameters import Parameter
 
+from .. import reference
 from . import truth
 from .adapter import Array, ModuleCall, Result
 from .numpy_adapter import NumpyAdapter
@@ -81,6 +90,26 @@ class OtherFiles(NumpyAdapter):
                 raise
             self._read(folder)
             raise ValueError("folder: expected other weights, got these") from error
+
+
+class OtherStart(NumpyAdapter):
+    """Draws new parameters in another way.
+
+    Args:
+        spoil: makes other numbers of those of a parameter, given its row of the table.
+        seeds: which seed is taken for which.
+    """
+
+    def __init__(
+        self, spoil: Callable[[Parameter, Array], Array], seeds: Callable[[int], int] = lambda seed: seed
+    ) -> None:
+        self._spoil = spoil
+        self._seeds = seeds
+
+    def init(self, call: ModuleCall, seed: int) -> Mapping[str, Any]:
+        """The spoilt parameters."""
+        tree, drawn = parameter_tree(call.config), super().init(call, self._seeds(seed))
+        return {name: self._spoil(tree[name], array) for name, array in drawn.items()}
 
 
 class OtherErrors(NumpyAdapter):
@@ -261,6 +290,37 @@ def cut_to_fit(call: ModuleCall, x: Array) -> Array:
     return x[..., : getattr(call.config, "input_dim", None)]
 
 
+def untouched(parameter: Parameter, array: Array) -> Array:
+    """Nothing is spoilt."""
+    return array
+
+
+def other_fan(parameter: Parameter, array: Array) -> Array:
+    """The fan is the size along the other axis of a matrix."""
+    rows, columns = array.shape if array.ndim == 2 else (1, 1)
+    return array * (columns / rows) ** 0.5
+
+
+def other_family(parameter: Parameter, array: Array) -> Array:
+    """Uniform numbers of the right mean and spread."""
+    if not isinstance(parameter.init, SmallInitConfig):
+        return array
+    order = np.argsort(np.argsort(array, axis=None)).reshape(array.shape)
+    return (2.0 * (order + 0.5) / array.size - 1.0) * 3.0**0.5 * parameter.init.spread(parameter.drawn_shape)
+
+
+def as_stored(parameter: Parameter, array: Array) -> Array:
+    """Initialisers count the axes of the stored array."""
+    if reference.is_drawn(parameter.init) or (parameter.order is None and parameter.view is None):
+        return array
+    return reference.fixed_values(parameter.init, parameter.shape)
+
+
+def zero_constants(parameter: Parameter, array: Array) -> Array:
+    """Biases start at zero, whatever their initialiser."""
+    return 0.0 * array if isinstance(parameter.init, ConstantInitConfig) else array
+
+
 def swallow(folder: Path) -> None:
     """The error loses what it named."""
 
@@ -324,6 +384,13 @@ MODULE_MUTANTS: tuple[ModuleMutant, ...] = (
         OtherCalls(lambda call: replace(call, inputs={n: a for n, a in call.inputs.items() if n != "edge_attr"})),
         "graph_P",
     ),
+    ModuleMutant("other_fan", "initial_values", OtherStart(other_fan)),
+    ModuleMutant("other_family", "initial_values", OtherStart(other_family)),
+    ModuleMutant("axes_as_stored", "initial_values", OtherStart(as_stored), "init_"),
+    ModuleMutant("bias_of_gates", "initial_values", OtherStart(zero_constants)),
+    ModuleMutant("truncated_alike", "initial_values", OtherStart(lambda row, a: np.abs(a)), "init_truncated"),
+    ModuleMutant("one_number", "initial_values", OtherStart(lambda row, a: np.full_like(a, a.flat[0])), "linear"),
+    ModuleMutant("one_seed", "initial_values", OtherStart(untouched, seeds=lambda seed: 0)),
     ModuleMutant("transposed", "files", OtherFiles(transposed_head)),
     ModuleMutant("config_changed", "files", OtherFiles(other_dtype)),
     ModuleMutant("biases_lost", "files", OtherFiles(zeroed_biases)),

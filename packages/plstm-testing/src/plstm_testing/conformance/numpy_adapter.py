@@ -196,6 +196,10 @@ class NumpyAdapter:
         """The reference has no gradients of whole modules; its own tests compare it along directions."""
         raise ValueError(f"case: expected no modules, since golden_kinds is empty, got {case.name!r}")
 
+    def init(self, call: ModuleCall, seed: int) -> Mapping[str, Any]:
+        """Draw the parameters as the reference does."""
+        return reference.init(call.config, np.random.default_rng(seed))
+
     def save(self, config: Any, parameters: Mapping[str, Any], folder: Path) -> None:
         """Write a folder with the arrays in the dtypes that the config says; see `Adapter.save`."""
         dtypes = {name: parameter.dtype for name, parameter in parameter_tree(config).items()}

@@ -89,6 +89,11 @@ def test_module_errors(check: Check) -> None:
     check.run()
 
 
+def test_initial_values(check: Check) -> None:
+    """New modules hold the parameters of the table, from the distributions that their initialisers name."""
+    check.run()
+
+
 def test_files(check: Check) -> None:
     """Folders with config and weights are written and read as the format says, and refused if they are damaged."""
     check.run()

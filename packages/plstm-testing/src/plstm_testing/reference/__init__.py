@@ -11,6 +11,7 @@ from . import _blocks, _embeddings, _layers, _layers_1d, _layers_2d, _layers_gra
 from ._activations import ACTIVATIONS, activation, soft_cap
 from ._convolutions import convolution_1d, convolution_2d
 from ._gates import direct, gate, mark, projection, source
+from ._initializers import fixed_values, init, is_drawn, quantiles
 from ._modules import apply, module_classes, step
 from ._norms import layer_norm, multi_head_norm, rms_norm
 from ._orthogonal import NORMALIZATIONS, normalize
@@ -29,7 +30,10 @@ __all__ = [
     "convolution_1d",
     "convolution_2d",
     "direct",
+    "fixed_values",
     "gate",
+    "init",
+    "is_drawn",
     "layer_norm",
     "mark",
     "module_classes",
@@ -46,6 +50,7 @@ __all__ = [
     "plstm_graph",
     "plstm_graph_gradients",
     "projection",
+    "quantiles",
     "rms_norm",
     "soft_cap",
     "source",
