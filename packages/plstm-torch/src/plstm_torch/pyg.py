@@ -107,7 +107,7 @@ class AddTopology:
 
         Raises:
             TypeError: see `directed_topology`; also if `order` names no tensor of integers.
-            ValueError: see `directed_topology`; also if `order` names another number of nodes, or a number occurs twice.
+            ValueError: see `directed_topology`; also if `order` names too few or many numbers, or one twice.
         """
         topology = self._topology(data)
         data.topology_edges = torch.from_numpy(topology.edges.copy())
@@ -129,9 +129,7 @@ class AddTopology:
         numbers = _numbers(self.order, getattr(data, self.order, None), data.num_nodes)
         nodes = np.argsort(numbers)
         places = torch.from_numpy(np.argsort(nodes))
-        ranked = directed_topology(
-            places[data.edge_index.cpu()], data.num_nodes, self.mode, undirected=self.undirected
-        )
+        ranked = directed_topology(places[data.edge_index.cpu()], data.num_nodes, self.mode, undirected=self.undirected)
         return replace(ranked, edges=nodes[ranked.edges])
 
     def __repr__(self) -> str:
@@ -232,7 +230,7 @@ class pLSTMConv(nn.Module):
         in_channels: features of a node; -1: as many as the first input has. Until then the parameters have no shape.
         out_channels: features that come out.
         heads: number of heads.
-        edge_dim: features of an edge; 0: none, and nodes may have any number of edges; None: none, and edges have slots.
+        edge_dim: features of an edge; 0: none, and nodes may have any number of edges; None: none, edges have slots.
         mode: "P" directed propagation or "D" diffusive distribution.
         max_edges: largest in- or out-degree where `edge_dim` is None.
         undirected: as in `directed_topology`.
@@ -360,7 +358,7 @@ def _take_shape(conv: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
 
 
 def _check_current(data: Any, num_edges: int, num_lines: int, sizes: np.ndarray) -> None:
-    """Compare what was stored with the graph as it is: transforms and samplers change graphs, and cut what they hold."""
+    """Compare what was stored with the graph as it is: samplers cut graphs and what they hold."""
     nodes, edges, lines, given, _ = sizes.sum(0).tolist() if sizes.shape[1:] == (5,) else (-1,) * 5
     given_now = given if getattr(data, "edge_index", None) is None else data.num_edges
     now = (data.num_nodes, num_edges, num_lines, given_now)
