@@ -51,19 +51,20 @@ class GraphBatch:
         return GraphBatch(self.x.to(device), edge_attr, self.topology)
 
 
-def edge_gates(degree: int, edge_dim: int) -> dict[str, Any]:
+def edge_gates(degree: int, edge_dim: int, num_heads: int) -> dict[str, Any]:
     """Choose how the gates of edges are made: a hub has none of its own for each edge, whose number grows squared.
 
     Args:
         degree: largest number of edges that enter or leave a node.
         edge_dim: features of an edge.
+        num_heads: heads of each layer.
 
     Returns:
         Fields of the model's config.
     """
     if edge_dim or degree <= LARGEST_DEGREE:
         return {"max_edges": max(1, degree)}
-    return {"block_stack": BlockStackConfig(block=pLSTMGraphEdgeBlockConfig(edge_input_dim=0))}
+    return {"block_stack": BlockStackConfig(block=pLSTMGraphEdgeBlockConfig(num_heads=num_heads, edge_input_dim=0))}
 
 
 class GraphsTask(ModelTask):
@@ -121,7 +122,7 @@ class GraphsTask(ModelTask):
             num_blocks=s.num_blocks,
             pooling=s.pooling,
             degree_encoding=s.degree_encoding,
-            **edge_gates(int(max(degrees)), self.data.edge_dim),
+            **edge_gates(int(max(degrees)), self.data.edge_dim, s.num_heads),
             **types,
         )
 

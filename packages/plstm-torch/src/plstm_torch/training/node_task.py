@@ -96,7 +96,7 @@ class NodesTask(ModelTask):
             num_blocks=s.num_blocks,
             pooling="none",
             degree_encoding=s.degree_encoding,
-            **edge_gates(int(degree), edge_dim),
+            **edge_gates(int(degree), edge_dim, s.num_heads),
             **types,
         )
 
