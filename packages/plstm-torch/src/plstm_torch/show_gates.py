@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,4 +264,4 @@ def _draw(
 def _share(values: Tensor) -> ndarray:
     """Of the largest one, without sign; zero where there is none."""
     size = values.abs()
-    return cast(ndarray, (size / size.max().clamp(min=1e-300)).numpy()) if size.numel() else size.numpy()
+    return (size / size.max().clamp(min=1e-300)).numpy() if size.numel() else size.numpy()

@@ -36,7 +36,9 @@ class Uninitialized(nn.Module):
                 if step not in part._modules:
                     part.add_module(step, Uninitialized())
                 part = part.get_submodule(step)
-            empty = UninitializedParameter(parameter.learned, dtype=torch_dtype(parameter.dtype))
+            # torch's own stubs know nothing of its arguments
+            kind: Any = UninitializedParameter
+            empty = kind(requires_grad=parameter.learned, dtype=torch_dtype(parameter.dtype))
             part.register_parameter(last, empty)
         # follows what `to` makes of the dtype to compute in, as the module would
         self.register_buffer("_typed", torch.empty(0, dtype=torch_dtype(getattr(config, "dtype", "float32"))), False)
