@@ -184,6 +184,10 @@ def test_types_of_nodes_are_refused_with_the_way_out_which_works():
     with pytest.raises(TypeError, match=r"^x: expected a tensor .* got tuple; .*HeteroData\.to_homogeneous\(\)"):
         model(data.x_dict, data.edge_index_dict)
     assert "to_hetero" in pLSTMConv.__doc__
+    with pytest.raises(TypeError, match=r"^data: expected .* got HeteroData without; see HeteroData.to_homogeneous"):
+        AddTopology()(data)
+    with pytest.raises(TypeError, match=r"^data: expected a graph with edge_index \[2,E\], got Data without$"):
+        AddTopology()(Data(x=torch.rand(2, 3)))
     whole = data.to_homogeneous()
     types = torch.nn.functional.one_hot(whole.node_type, 2).float()
     relations = torch.nn.functional.one_hot(whole.edge_type, 3).float()

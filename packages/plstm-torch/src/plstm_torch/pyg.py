@@ -106,9 +106,12 @@ class AddTopology:
             The same object.
 
         Raises:
-            TypeError: see `directed_topology`; also if `order` names no tensor of integers.
+            TypeError: see `directed_topology`; also without `edge_index`, or if `order` names no integers.
             ValueError: see `directed_topology`; also if `order` names too few or many numbers, or one twice.
         """
+        if not isinstance(getattr(data, "edge_index", None), Tensor):
+            kinds = "; see HeteroData.to_homogeneous()" if hasattr(data, "edge_types") else ""
+            raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kinds}")
         topology = self._topology(data)
         data.topology_edges = torch.from_numpy(topology.edges.copy())
         data.topology_lines = torch.from_numpy(topology.line_edges.copy())
