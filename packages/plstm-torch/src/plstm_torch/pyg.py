@@ -335,12 +335,13 @@ class pLSTMConv(nn.Module):
 
 
 def _check_channels(in_channels: Any) -> None:
-    expected = "in_channels: expected an integer >= 1, or -1 for the width of the first input"
     if isinstance(in_channels, bool) or not isinstance(in_channels, int | np.integer):
         kinds = "; source and target nodes are the same" if isinstance(in_channels, tuple) else ""
-        raise TypeError(f"{expected}, got {in_channels!r}{kinds}")
+        raise TypeError(
+            f"in_channels: expected an integer >= 1, or -1 for the first input's, got {in_channels!r}{kinds}"
+        )
     if in_channels < 1 and in_channels != -1:
-        raise ValueError(f"{expected}, got {in_channels}")
+        raise ValueError(f"in_channels: expected an integer >= 1, or -1 for the first input's, got {in_channels}")
 
 
 def _check_nodes(x: Any) -> None:
