@@ -7,6 +7,11 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 
+def pytest_configure(config):
+    # PyTorch Geometric calls it while it is imported
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script`:DeprecationWarning")
+
+
 def enter(namespace):
     namespace["_folder"] = tempfile.TemporaryDirectory()
     namespace["_before"] = os.getcwd()

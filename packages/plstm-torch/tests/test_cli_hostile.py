@@ -188,6 +188,7 @@ def test_a_wrong_root_leaves_no_folders(run, tmp_path, monkeypatch):
     code, _, err = run("train", "graphs", "--root", tmp_path / "wrong" / "root")
     assert code == 2
     assert "does not hold MUTAG, and it cannot be downloaded" in err
+    assert f"data of your own are {tmp_path / 'wrong' / 'root' / 'MUTAG' / 'raw' / 'MUTAG_A.txt'}, " in err
     assert list(tmp_path.iterdir()) == []
 
 

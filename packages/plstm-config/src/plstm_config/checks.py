@@ -122,7 +122,8 @@ def check_degrees(in_degree: Any, out_degree: Any, max_edges: int) -> None:
             raise ValueError(
                 f"graph: expected at most max_edges={max_edges} edges {way} a node, "
                 f"got {degree.max()} {way} node {degree.argmax()}; "
-                "raise max_edges, or give edges features (pLSTMGraphEdge)"
+                "raise max_edges, or take pLSTMGraphEdge, which serves any number and needs no features "
+                "(edge_input_dim=0; pLSTMConv: edge_dim=0)"
             )
 
 

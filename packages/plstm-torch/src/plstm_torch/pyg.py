@@ -8,12 +8,16 @@
     layer = pLSTMConv(7, 96)                    # edge_index is a DAG: tails in the first row, heads in the second
     layer = pLSTMConv(7, 96, undirected=True)   # every edge leads from its lower to its higher node
 
+    # sampled subgraphs number their nodes anew, seeds first: direct by the numbers of the whole graph
+    loader = NeighborLoader(data, [10, 10], transform=AddTopology(undirected=True, order="n_id"))
+
 A transform, batches, and layers with the signatures that PyTorch Geometric's users know. The extra `plstm-torch[pyg]`
 installs it. Nothing else in this package imports it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +30,7 @@ from plstm_config.topology import DagTopology, Mode
 from plstm_torch.arrays import index_array
 from plstm_torch.build import build
 from plstm_torch.module import Module
+from plstm_torch.uninitialized import Uninitialized, is_uninitialized
 
 _MODES: tuple[Mode, Mode] = ("P", "D")
 
@@ -68,9 +73,15 @@ class AddTopology:
     `topology_lines`, `topology_order`, `topology_sizes`), which `Batch` collects like all others and which a processed
     dataset holds without pickled objects; `batch_topology` makes a topology of them.
 
+    Loaders that sample subgraphs take it as their `transform`; they cut the edges and nodes of what they are given, so
+    that a topology made before them no longer fits, which is an error.
+
     Args:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: as in `directed_topology`.
+        order: name of a node attribute [N] of different integers, by which nodes count as numbered: undirected edges
+            lead from the lower to the higher, and slots of edges follow it. "n_id" of sampled subgraphs makes the
+            directions those of the whole graph, whatever is sampled. None: the numbers in `edge_index`.
 
     Examples:
         >>> from torch_geometric.data import Data
@@ -81,9 +92,9 @@ class AddTopology:
         [[0, 1], [1, 2]]
     """
 
-    def __init__(self, mode: Mode = "P", *, undirected: bool = False) -> None:
+    def __init__(self, mode: Mode = "P", *, undirected: bool = False, order: str | None = None) -> None:
         self.mode: Mode = mode
-        self.undirected = undirected
+        self.undirected, self.order = undirected, order
 
     def __call__(self, data: Any) -> Any:
         """Return the graph with its topology.
@@ -95,9 +106,13 @@ class AddTopology:
             The same object.
 
         Raises:
-            ValueError: see `directed_topology`.
+            TypeError: see `directed_topology`; also without `edge_index`, or if `order` names no integers.
+            ValueError: see `directed_topology`; also if `order` names too few or many numbers, or one twice.
         """
-        topology = directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+        if not isinstance(getattr(data, "edge_index", None), Tensor):
+            kinds = "; see HeteroData.to_homogeneous()" if hasattr(data, "edge_types") else ""
+            raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kinds}")
+        topology = self._topology(data)
         data.topology_edges = torch.from_numpy(topology.edges.copy())
         data.topology_lines = torch.from_numpy(topology.line_edges.copy())
         data.topology_order = torch.from_numpy(topology.edge_order.copy())
@@ -111,9 +126,19 @@ class AddTopology:
         data.topology_sizes = torch.tensor([sizes])
         return data
 
+    def _topology(self, data: Any) -> DagTopology:
+        if self.order is None:
+            return directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+        numbers = _numbers(self.order, getattr(data, self.order, None), data.num_nodes)
+        nodes = np.argsort(numbers)
+        places = torch.from_numpy(np.argsort(nodes))
+        ranked = directed_topology(places[data.edge_index.cpu()], data.num_nodes, self.mode, undirected=self.undirected)
+        return replace(ranked, edges=nodes[ranked.edges])
+
     def __repr__(self) -> str:
         """Name the transform with its settings; datasets compare this text with that of their stored version."""
-        return f"AddTopology(mode={self.mode!r}, undirected={self.undirected})"
+        order = "" if self.order is None else f", order={self.order!r}"
+        return f"AddTopology(mode={self.mode!r}, undirected={self.undirected}{order})"
 
 
 def batch_topology(data: Any) -> DagTopology:
@@ -126,7 +151,7 @@ def batch_topology(data: Any) -> DagTopology:
         One topology over all nodes of `data.x`.
 
     Raises:
-        ValueError: if there is no topology, or it is damaged.
+        ValueError: if there is no topology, it is damaged, or nodes or edges were taken away after it was made.
 
     Examples:
         >>> from torch_geometric.data import Batch, Data
@@ -140,6 +165,7 @@ def batch_topology(data: Any) -> DagTopology:
     if not all(isinstance(part, Tensor) for part in parts):
         raise ValueError(f"data: expected the transform AddTopology on the dataset, got none in {type(data).__name__}")
     edges, lines, order, sizes = (cast(Tensor, part).detach().cpu().numpy() for part in parts)
+    _check_current(data, len(edges), len(lines), sizes)
     graphs, edge, line = [], 0, 0
     for num_nodes, num_edges, num_lines, num_input_edges, mode in sizes.tolist():
         arrays = edges[edge : edge + num_edges], lines[line : line + num_lines], order[edge : edge + num_edges]
@@ -193,28 +219,42 @@ class FromBatch(nn.Module):
 class pLSTMConv(nn.Module):
     """A pLSTM layer in place of a convolution; edges keep their direction, an undirected list has to be said so.
 
-    Unlike in a convolution, one layer reaches along whole directed paths.
+    Unlike in a convolution, one layer reaches along whole directed paths. It is no `MessagePassing`: a node hears of
+    more than its neighbours, so `to_hetero` has nothing to repeat for each type of edges, and the layer refuses its
+    tuples. A graph with types of nodes and edges serves as `HeteroData.to_homogeneous()`, the types as features.
 
-    Parameters: those of `pLSTMGraphEdge`, or of `pLSTMGraph` without edge features.
+    With `edge_dim` the gates of an edge are made from its ends and its features, and a node may have any number of
+    edges; `edge_dim=0` does so without features. With None a node has a gate for each of up to `max_edges` edges, told
+    apart by the numbers of the nodes at their other ends: transitions take heads * max_edges**2 * in_channels weights.
+
+    Parameters: those of `pLSTMGraphEdge`, or of `pLSTMGraph` where `edge_dim` is None.
 
     Args:
-        in_channels: features of a node.
+        in_channels: features of a node; -1: as many as the first input has. Until then the parameters have no shape.
         out_channels: features that come out.
         heads: number of heads.
-        edge_dim: features of an edge; None: gates are made from nodes alone.
+        edge_dim: features of an edge; 0: none, and nodes may have any number of edges; None: none, edges have slots.
         mode: "P" directed propagation or "D" diffusive distribution.
-        max_edges: largest in- or out-degree; needed without edge features, where each has a gate of its own.
+        max_edges: largest in- or out-degree where `edge_dim` is None.
         undirected: as in `directed_topology`.
         reverse: run against the direction of the edges.
         **options: further fields of the layer's config.
 
+    Raises:
+        TypeError: if `in_channels` is no integer.
+        ValueError: if a number is out of range.
+
     Examples:
         >>> import torch
         >>> from plstm_torch.pyg import pLSTMConv
-        >>> conv = pLSTMConv(4, 8, heads=2)
+        >>> conv = pLSTMConv(-1, 8, heads=2, edge_dim=0)
         >>> conv(torch.rand(3, 4), torch.tensor([[0, 1], [1, 2]])).shape
         torch.Size([3, 8])
+        >>> conv
+        pLSTMConv(4, 8, heads=2)
     """
+
+    layer: Module | Uninitialized
 
     def __init__(
         self,
@@ -230,18 +270,35 @@ class pLSTMConv(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        common = {"input_dim": in_channels, "output_dim": out_channels, "num_heads": heads, "mode": mode, **options}
-        if edge_dim is None:
-            layer = build(pLSTMGraphLayerConfig(max_edges=max_edges, **common))
-        else:
-            layer = build(pLSTMGraphEdgeLayerConfig(edge_input_dim=edge_dim, **common))
-        self.layer = cast(Module, layer)
+        _check_channels(in_channels)
+        self.in_channels, self.out_channels, self.heads, self.edge_dim = in_channels, out_channels, heads, edge_dim
         self.mode: Mode = mode
         self.undirected, self.reverse = undirected, reverse
+        own = {"max_edges": max_edges} if edge_dim is None else {"edge_input_dim": edge_dim}
+        self._fields = {"output_dim": out_channels, "num_heads": heads, "mode": mode, **own, **options}
+        if in_channels == -1:
+            self.layer = Uninitialized(self._config(heads))
+        else:
+            self.layer = cast(Module, build(self._config(in_channels)))
+        self.register_load_state_dict_pre_hook(_take_shape)
+
+    def _config(self, in_channels: int) -> pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig:
+        cls = pLSTMGraphLayerConfig if self.edge_dim is None else pLSTMGraphEdgeLayerConfig
+        return cls(input_dim=in_channels, **self._fields)
+
+    def _materialize(self, in_channels: int, *, drawn: bool = True) -> None:
+        if isinstance(self.layer, Uninitialized):
+            self.layer = self.layer.materialize(self._config(in_channels), drawn=drawn)
+            self.in_channels = in_channels
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
-        self.layer.reset_parameters()
+        """Draw all parameters anew; those that have no shape yet stay without."""
+        if isinstance(self.layer, Module):
+            self.layer.reset_parameters()
+
+    def __repr__(self) -> str:
+        """Name the layer as PyTorch Geometric's convolutions name themselves, one line each."""
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
     def forward(
         self,
@@ -267,12 +324,65 @@ class pLSTMConv(nn.Module):
             ValueError: if sizes do not fit, `batch` decreases, a node has more edges than `max_edges`, or the edges
                 hold a self loop, a cycle, or both directions of an edge without `undirected`.
         """
+        _check_nodes(x)
         if isinstance(edge_index, DagTopology):
             topology = edge_index.with_mode(self.mode)
         else:
             bounds = _bounds(batch, x.shape[0])
             topology = _topology(edge_index, x.shape[0], self.mode, self.undirected, bounds)
+        self._materialize(x.shape[1])
         return self.layer(x, topology.reverse() if self.reverse else topology, edge_attr)
+
+
+def _check_channels(in_channels: Any) -> None:
+    if isinstance(in_channels, bool) or not isinstance(in_channels, int | np.integer):
+        kinds = "; source and target nodes are the same" if isinstance(in_channels, tuple) else ""
+        raise TypeError(
+            f"in_channels: expected an integer >= 1, or -1 for the first input's, got {in_channels!r}{kinds}"
+        )
+    if in_channels < 1 and in_channels != -1:
+        raise ValueError(f"in_channels: expected an integer >= 1, or -1 for the first input's, got {in_channels}")
+
+
+def _check_nodes(x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x: expected a tensor [N,D] of one set of nodes, got {type(x).__name__}; a pLSTM runs along paths, not "
+            "from one set of nodes to another: make a graph with types by HeteroData.to_homogeneous(), not to_hetero"
+        )
+    if x.ndim != 2:
+        raise ValueError(f"x: expected [N,D], got {tuple(x.shape)}")
+
+
+def _take_shape(conv: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give a layer that waits for its first input the width of the weights that are loaded."""
+    weight = state.get(f"{prefix}layer.query.weight")
+    if isinstance(weight, Tensor) and not is_uninitialized(weight) and weight.ndim == 2:
+        conv._materialize(weight.shape[1], drawn=False)
+
+
+def _check_current(data: Any, num_edges: int, num_lines: int, sizes: np.ndarray) -> None:
+    """Compare what was stored with the graph as it is: samplers cut graphs and what they hold."""
+    nodes, edges, lines, given, _ = sizes.sum(0).tolist() if sizes.shape[1:] == (5,) else (-1,) * 5
+    given_now = given if getattr(data, "edge_index", None) is None else data.num_edges
+    now = (data.num_nodes, num_edges, num_lines, given_now)
+    if now != (nodes, edges, lines, given):
+        raise ValueError(
+            "data: expected nodes and edges as AddTopology saw them "
+            f"(N={nodes}, {given} edges), got N={data.num_nodes}, {given_now} edges; "
+            "apply AddTopology after what changes the graph, as the transform of a loader that samples"
+        )
+
+
+def _numbers(name: str, numbers: Any, num_nodes: int) -> np.ndarray:
+    """The numbers by which nodes are to be ordered."""
+    if not isinstance(numbers, Tensor) or numbers.is_floating_point() or numbers.dtype == torch.bool:
+        got = getattr(numbers, "dtype", type(numbers).__name__)
+        raise TypeError(f"{name}: expected a tensor of integers in the data, since order={name!r}, got {got}")
+    found = index_array(name, numbers)
+    if found.shape != (num_nodes,) or len(np.unique(found)) != num_nodes:
+        raise ValueError(f"{name}: expected N={num_nodes} different numbers, got shape {found.shape}")
+    return found
 
 
 def _topology(edge_index: Tensor, num_nodes: int, mode: Mode, undirected: bool, bounds: Any) -> DagTopology:

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from plstm_config import count_parameters, pLSTMGraphModelConfig
 from plstm_testing.datasets import DatasetError, load_tu_dataset, split_folds
 from plstm_torch.cli import app
 from plstm_torch.optional import UserError
 from plstm_torch.training import RunFolder, cross_validation
+from plstm_torch.training.graph_task import edge_gates
 
 
 @pytest.fixture
@@ -156,3 +158,28 @@ def test_bad_requests_are_one_line(root, tmp_path, capsys):
     assert train(root, out, "--pooling", "median") == 2
     assert "pooling" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_gates_of_a_fold_are_drawn_on_one_of_its_graphs(root, tmp_path, capsys):
+    out, picture = tmp_path / "run", tmp_path / "heard.png"
+    assert train(root, out, "--folds", 1, "--blocks", 1) == 0
+    capsys.readouterr()
+    where = ("show", "graph", "--run", out / "fold_0", "--root", root, "--out", picture)
+    assert run(*where, "--graph", 3, "--node", 2) == 0
+    assert picture.stat().st_size > 10_000
+    for words, message in (
+        (("--graph", 24, "--node", 0), "graph: expected one from 0 to 23, got 24"),
+        (("--graph", 0, "--node", 3), "node: expected a number from 0 to 2, got '3'"),
+    ):
+        assert run(*where, *words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_hubs_have_no_gate_of_their_own_for_each_edge():
+    assert edge_gates(0, 0, 2) == {"max_edges": 1}
+    assert edge_gates(16, 0, 2) == {"max_edges": 16}
+    assert edge_gates(1000, 3, 2) == {"max_edges": 1000}  # of no effect where edges have features
+    sizes = {"input_dim": 3, "output_dim": 2, "num_blocks": 1, "num_heads": 2}
+    config = pLSTMGraphModelConfig(**sizes, **edge_gates(1000, 0, 2))
+    assert config.num_heads == 2
+    assert count_parameters(config) < 300_000

@@ -9,6 +9,7 @@ from plstm_torch.cli import app
 from plstm_torch.optional import UserError
 from plstm_torch.settings import NodesSettings
 from plstm_torch.training.node_graph import load_node_graph
+from plstm_torch.training.node_task import NodesTask
 
 SIZES = ["--dim", "16", "--heads", "2", "--blocks", "1", "--epochs", "4", "--device", "cpu"]
 
@@ -73,7 +74,7 @@ def test_a_column_says_which_nodes_are_for_what(tmp_path):
         (
             ["source,target", "1,2", "2,1"],
             ["id,label", "1,x", "2,y"],
-            "edges: expected those of a graph in .*--undirected",
+            "edges: expected those of a graph in .*cycle 0 -> 1 -> 0.*nodes count from 0 as .*nodes.csv.*--undirected",
         ),
         (["source,target", "1,2"], ["id,label", "1,x", "1,y"], "nodes: expected each id once"),
         (
@@ -124,3 +125,32 @@ def test_a_graph_is_trained_measured_and_extended(chain, tmp_path, capsys):
     assert "the run is finished: all 6 steps are done" in capsys.readouterr().out
     assert run("train", "nodes", *chain, "--out", out, "--extend", 2, "--overwrite") == 2
     assert "--extend and --overwrite exclude each other" in capsys.readouterr().err
+
+
+def test_the_gates_of_a_run_are_drawn_on_its_graph(chain, tmp_path, capsys):
+    out, picture = tmp_path / "run", tmp_path / "heard.png"
+    assert run("train", "nodes", *chain, *SIZES, "--out", out) == 0
+    capsys.readouterr()
+    data = ("--edges", chain[0], "--nodes", chain[1])
+    assert run("show", "graph", "--run", out, *data, "--node", "n0_9", "--largest", 12, "--out", picture) == 0
+    assert capsys.readouterr().out.strip() == str(picture)
+    assert picture.stat().st_size > 10_000
+    for words, message in (
+        (("--run", out, *data), "node: expected the one that listens, since there is a --run, got None"),
+        (("--node", "n0_9"), "node: expected none without --run, got 'n0_9'"),
+        (("--edges", chain[0]), "edges: expected none without --run"),
+        (("--run", out, *data, "--node", "7"), "node: expected an id such as 'n0_0', got '7'"),
+        (("--run", out, "--edges", chain[0], "--node", "n0_9"), "--nodes: expected the data to measure on"),
+        (("--run", tmp_path, *data, "--node", "n0_9"), "holds no run"),
+    ):
+        assert run("show", "graph", *words, "--out", picture) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_hub_has_no_gate_of_its_own_for_each_edge(tmp_path):
+    nodes = ["id,label", "hub,a", *(f"n{each},{'ab'[each % 2]}" for each in range(100))]
+    paths = write(tmp_path, ["source,target", *(f"hub,n{each}" for each in range(100))], nodes)
+    task = NodesTask(NodesSettings(edges=paths[0], nodes=paths[1]), 0)
+    model = task.build_model("float32")
+    assert sum(parameter.numel() for parameter in model.parameters()) < 300_000
+    assert task.score(model, task.batch(0, range(4))).count == 4

@@ -30,7 +30,10 @@ def download_tu_dataset(name: str, folder: Path) -> None:
             content = answer.read(_LARGEST_ARCHIVE + 1)
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise DatasetError(f"{folder} does not hold {name}, and it cannot be downloaded: {reason}") from error
+        places = ", ".join(str(place / f"{name}_A.txt") for place in (folder, folder.parent, folder.parent.parent))
+        raise DatasetError(
+            f"{folder} does not hold {name}, and it cannot be downloaded: {reason}; data of your own are {places}"
+        ) from error
     if len(content) > _LARGEST_ARCHIVE:
         raise DatasetError(f"{name}: expected an archive of at most {_LARGEST_ARCHIVE} bytes, got a larger one")
     made = _make(folder.parent)

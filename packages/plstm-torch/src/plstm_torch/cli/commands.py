@@ -125,7 +125,7 @@ _SHOW: dict[str, Command] = {
         _receptive_field,
     ),
     "graph": Command(
-        "The signal of one node on a directed acyclic graph in P- and in D-mode.",
+        "The signal of one node on a DAG in P- and D-mode, or, with --run and --node, what a node of your graph hears.",
         {"what": Part(GraphPictureSettings)},
         _graph,
     ),

@@ -1,12 +1,12 @@
 """`plstm-torch show`: pictures of what the layers do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from plstm_torch.optional import UserError, require
-from plstm_torch.settings.commands import FieldSettings, GraphPictureSettings
+from plstm_torch.settings.commands import EvaluateSettings, FieldSettings, GraphPictureSettings
 
 _ANGLES = (0.2, 0.5, 0.75)
 
@@ -51,7 +51,7 @@ def _on_image(folder: Path, image: Path, node: tuple[int, int] | None) -> Any:
 
 
 def graph(settings: GraphPictureSettings) -> int:
-    """Draw the signal of one node on a directed acyclic graph in P- and in D-mode.
+    """Draw the signal of one node in P- and in D-mode, or what a node of one's own graph hears in a trained model.
 
     Args:
         settings: what the picture shows.
@@ -59,6 +59,8 @@ def graph(settings: GraphPictureSettings) -> int:
     Returns:
         The exit code.
     """
+    if settings.run is not None:
+        return _write(Path(settings.out), partial(_on_graph, settings))
 
     def draw() -> Any:
         from plstm_torch.show_graph import graph_figure
@@ -66,6 +68,41 @@ def graph(settings: GraphPictureSettings) -> int:
         return graph_figure(num_layers=settings.layers, width=settings.width, seed=settings.seed)
 
     return _write(Path(settings.out), draw)
+
+
+def _on_graph(settings: GraphPictureSettings) -> Any:
+    """The picture of a trained model on a graph of its data."""
+    import torch
+
+    from plstm_torch.cli.use import load_trained, open_trained
+    from plstm_torch.show_gates import gates_figure
+    from plstm_torch.training.graph_task import GraphBatch, GraphsTask
+    from plstm_torch.training.node_task import NodesTask
+
+    places = {name: getattr(settings, name) for name in ("edges", "nodes", "root")}
+    folder, task = open_trained(EvaluateSettings(folder=str(settings.run), **places))
+    names: Sequence[str] | None = None
+    if isinstance(task, NodesTask):
+        graph, names = task.graph, task.data.ids
+    elif isinstance(task, GraphsTask):
+        if settings.graph >= len(task.data.graphs):
+            raise UserError(f"graph: expected one from 0 to {len(task.data.graphs) - 1}, got {settings.graph}")
+        graph = GraphBatch.from_arrays(task.data.graphs[settings.graph])
+    else:
+        raise UserError(f"run: expected a run of nodes or graphs, {folder.path} holds {task.name}")
+    model = load_trained(task, folder.path, torch.device("cpu"))
+    node = _number(str(settings.node), names, len(graph.x))
+    return gates_figure(
+        model, graph.x, graph.topology, graph.edge_attr, node=node, largest=settings.largest, labels=names
+    )
+
+
+def _number(node: str, names: Sequence[str] | None, num_nodes: int) -> int:
+    known = [str(number) for number in range(num_nodes)] if names is None else names
+    if node not in known:
+        expected = f"a number from 0 to {num_nodes - 1}" if names is None else f"an id such as {known[0]!r:.40}"
+        raise UserError(f"node: expected {expected}, got {node!r:.40}")
+    return known.index(node)
 
 
 def _write(out: Path, draw: Callable[[], Any]) -> int:

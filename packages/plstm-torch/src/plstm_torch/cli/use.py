@@ -38,15 +38,11 @@ def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
         UserError: if the folder holds no run, or the data are missing.
         FailedRunError: if the run has no weights yet, or a measure is infinite or no number.
     """
-    folder = RunFolder(Path(settings.folder))
-    stored = folder.read_settings()
-    data = _data(stored, settings)
-    _require_model(folder)
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
-    task = open_task(stored.task, data, stored.training.seed)
+    folder, task = open_trained(settings)
     with open_world(machine) as world, torch.no_grad():
-        model = _load(task, folder.path, world.device)
+        model = load_trained(task, folder.path, world.device)
         try:
             measured = task.evaluate(model, world, "test")
         except ValueError as error:
@@ -55,8 +51,28 @@ def evaluate(settings: EvaluateSettings, machine: MachineSettings) -> int:
             if not math.isfinite(value):
                 raise FailedRunError(f"{folder.path}: {name} is {value}; the weights of its model are of no use")
         if world.is_main:
-            _print(measured, stored.task, folder.path, as_json=settings.json)
+            _print(measured, task.name, folder.path, as_json=settings.json)
     return 0
+
+
+def open_trained(settings: EvaluateSettings) -> tuple[RunFolder, Task]:
+    """Open a run that has weights, with the data that the command line names.
+
+    Args:
+        settings: the folder, and where the data are.
+
+    Returns:
+        The folder and the task.
+
+    Raises:
+        UserError: if the folder holds no run, or the data are missing.
+        FailedRunError: if the run has no weights yet.
+    """
+    folder = RunFolder(Path(settings.folder))
+    stored = folder.read_settings()
+    data = _data(stored, settings)
+    _require_model(folder)
+    return folder, open_task(stored.task, data, stored.training.seed)
 
 
 def _data(stored: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
@@ -99,7 +115,20 @@ def _require_model(folder: RunFolder) -> None:
         raise FailedRunError(f"{folder.path} holds no trained model, its first epoch was not finished{remedy}")
 
 
-def _load(task: Task, folder: Path, device: torch.device) -> nn.Module:
+def load_trained(task: Task, folder: Path, device: torch.device) -> nn.Module:
+    """Load the model of a run.
+
+    Args:
+        task: of the run.
+        folder: of the run.
+        device: where the model is to lie.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        UserError: if it cannot be loaded, or is none of the task.
+    """
     try:
         return task.load_model(folder).to(device).eval()
     except (OSError, ValueError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The pLSTM layers on directed acyclic graphs: gates from nodes, or from nodes and edges."""
 
-from typing import Literal, cast
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,25 @@ from plstm_torch.ops import plstm_graph
 _PMODE_MARGIN = 0.5
 
 
-class _GraphLayer(Module):
+class GraphGates(NamedTuple):
+    """The gates of a layer on a graph, bounded as its mode demands.
+
+    Attributes:
+        topology: the graph in the layer's mode.
+        source: of each edge [H, E].
+        transition: of each line edge [H, L].
+        mark: of each edge [H, E].
+        direct: of each node [H, N].
+    """
+
+    topology: DagTopology
+    source: Float[Tensor, "H E"]
+    transition: Float[Tensor, "H L"]
+    mark: Float[Tensor, "H E"]
+    direct: Float[Tensor, "H N"]
+
+
+class _GraphLayer(Module, ABC):
     """Query, key, value and direct before the recurrence; stabilisation, norm and projection around it."""
 
     config: pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig
@@ -40,21 +59,33 @@ class _GraphLayer(Module):
         super().__init__(config)
         self.num_heads = config.num_heads
 
-    def _run(self, x: Tensor, topology: DagTopology, source: Tensor, transition: Tensor, mark: Tensor) -> Tensor:
-        """From gates [E,H], transitions [L,H] before their stabilisation, and [E,H] to the layer's output [N,D]."""
-        indices = graph_indices(topology, x.device)
+    def _gates(self, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> GraphGates:
+        """The gates as the op takes them; see `forward` of the layers for the arguments."""
+        topology, source, transition, mark = self._unbounded(x, graph, edge_attr)
+        transition = self._stabilized(transition, graph_indices(topology, x.device))
+        direct = torch.sigmoid(_wide(self.direct, x))
+        return GraphGates(topology, torch.sigmoid(source).mT, transition.mT, torch.sigmoid(mark).mT, direct.mT)
+
+    @abstractmethod
+    def _unbounded(
+        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
+    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
+        """The topology in the layer's mode, and source [E,H], transition [L,H] and mark [E,H] as linear maps."""
+
+    def _run(self, x: Tensor, gates: GraphGates) -> Tensor:
+        """From the gates to the layer's output [N,D]."""
         query, key, value = (
             layer(x).unflatten(-1, (self.num_heads, -1)).movedim(-2, 0) for layer in (self.query, self.key, self.value_)
         )
-        direct = torch.sigmoid(_wide(self.direct, x))
+        topology, source, transition, mark, direct = gates
         heads = plstm_graph(
             query,
             key,
             value,
-            torch.sigmoid(source).mT,
-            self._stabilized(transition, indices).mT,
-            torch.sigmoid(mark).mT,
-            direct.mT,
+            source,
+            transition,
+            mark,
+            direct,
             topology,
             implementation=self.config.implementation,
         )
@@ -122,6 +153,11 @@ class pLSTMGraphLayer(_GraphLayer):
             ValueError: if x has another rank or number of features, the graph another number of nodes, more than
                 `max_edges` edges at one end of a node, or a cycle; or if there are edge features.
         """
+        return self._run(x, self._gates(x, graph, edge_attr))
+
+    def _unbounded(
+        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
+    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         check_no_edge_attr(edge_attr)
         topology = as_topology(graph, x.shape[0], self.config.mode)
@@ -135,7 +171,7 @@ class pLSTMGraphLayer(_GraphLayer):
         mark = self._pick(_wide(self.mark, x), indices.head * size + mark_slot)
         slots = mark_slot[indices.incoming] * size + source_slot[indices.outgoing]
         transition = self._pick(_wide(self.transition, x), indices.tail[indices.outgoing] * size * size + slots)
-        return self._run(x, topology, source, transition, mark)
+        return topology, source, transition, mark
 
     def _pick(self, gates: Float[Tensor, "N HS"], place: Tensor) -> Float[Tensor, "E H"]:
         """Rows `place` of the gates of all nodes and slots."""
@@ -194,6 +230,11 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
             ValueError: if x or edge_attr have another rank or number of features, the graph another number of nodes or
                 edges, or a cycle.
         """
+        return self._run(x, self._gates(x, graph, edge_attr))
+
+    def _unbounded(
+        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
+    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         topology = as_topology(graph, x.shape[0], self.config.mode)
         features = self._edge_features(x, topology, edge_attr)
@@ -204,7 +245,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         source = _apply_to_parts(self.source, (x, indices.tail), (edges, every))
         mark = _apply_to_parts(self.mark, (x, indices.head), (edges, every))
         transition = _apply_to_parts(self.transition, (edges, indices.incoming), (edges, indices.outgoing), (x, node))
-        return self._run(x, topology, source, transition, mark)
+        return topology, source, transition, mark
 
     def _edge_features(self, x: Tensor, topology: DagTopology, edge_attr: Tensor | None) -> Tensor:
         check_edge_attr(edge_attr, topology.num_input_edges, self.config.edge_input_dim)

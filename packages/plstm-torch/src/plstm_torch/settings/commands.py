@@ -6,6 +6,7 @@ from typing import Literal
 from plstm_torch.settings.base import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE, Settings, setting
 
 _LARGEST_PICTURE = 1024
+_LARGEST_DRAWN = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,19 +190,46 @@ class ConvertSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class GraphPictureSettings(Settings):
-    """What the picture of a graph shows.
+    """What the picture of a graph shows: layers whose gates are the same everywhere, or a trained model.
 
     Attributes:
         out: where to write the picture (.png, .svg or .pdf).
-        layers: layers of nodes.
-        width: nodes in a layer.
-        seed: of the graph.
+        run: run folder of `plstm-torch train nodes`, or one fold of `train graphs`: what a node hears of the others
+            through the gates of each layer and head; with `node`, and with the data.
+        node: the node that listens: its id in the file of the nodes, or its number in the graph, from 0.
+        edges: nodes: CSV file of the edges; a run folder does not choose what is read.
+        nodes: nodes: CSV file of the nodes.
+        root: graphs: folder of the data.
+        graph: graphs: number of the graph in the data, from 0.
+        largest: how many nodes around the one that listens are drawn, with `run`.
+        layers: layers of nodes, without `run`.
+        width: nodes in a layer, without `run`.
+        seed: of the graph, without `run`.
     """
 
     out: str = setting("graph.png")
+    run: str | None = setting(None)
+    node: str | None = setting(None)
+    edges: str | None = setting(None)
+    nodes: str | None = setting(None)
+    root: str | None = setting(None)
+    graph: int = setting(0, low=0, high=LARGEST_COUNT)
+    largest: int = setting(200, low=1, high=_LARGEST_DRAWN)
     layers: int = setting(9, low=2, high=_LARGEST_PICTURE)
     width: int = setting(7, low=1, high=_LARGEST_PICTURE)
     seed: int = setting(0, low=0, high=LARGEST_SEED)
+
+    def __post_init__(self) -> None:
+        """Check that run and node come together.
+
+        Raises:
+            TypeError: if a value has another type.
+            ValueError: naming the field, what was expected and what came.
+        """
+        super().__post_init__()
+        self.expect(self.node is not None or self.run is None, "node", "the one that listens, since there is a --run")
+        for name in ("node", "edges", "nodes", "root"):
+            self.expect(self.run is not None or getattr(self, name) is None, name, "none without --run")
 
 
 @dataclass(frozen=True, kw_only=True)

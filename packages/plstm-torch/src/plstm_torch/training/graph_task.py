@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plstm_config import pLSTMGraphModelConfig
+from plstm_config import BlockStackConfig, pLSTMGraphEdgeBlockConfig, pLSTMGraphModelConfig
 from plstm_config.topology import DagTopology
 from plstm_testing.datasets import GraphArrays, load_tu_dataset, split_folds
 from plstm_torch.optional import UserError
@@ -21,6 +21,7 @@ from plstm_torch.training.run_folder import RunFolder
 from plstm_torch.training.task import Score, Split
 
 _EVALUATION_BATCH = 64
+LARGEST_DEGREE = 16  # of nodes with a gate of their own for each edge
 CONFUSION = "confusion_"  # and the true class, "_", the predicted class
 
 
@@ -48,6 +49,22 @@ class GraphBatch:
         """Return the batch with its tensors on a device."""
         edge_attr = None if self.edge_attr is None else self.edge_attr.to(device)
         return GraphBatch(self.x.to(device), edge_attr, self.topology)
+
+
+def edge_gates(degree: int, edge_dim: int, num_heads: int) -> dict[str, Any]:
+    """Choose how the gates of edges are made: a hub has none of its own for each edge, whose number grows squared.
+
+    Args:
+        degree: largest number of edges that enter or leave a node.
+        edge_dim: features of an edge.
+        num_heads: heads of each layer.
+
+    Returns:
+        Fields of the model's config.
+    """
+    if edge_dim or degree <= LARGEST_DEGREE:
+        return {"max_edges": max(1, degree)}
+    return {"block_stack": BlockStackConfig(block=pLSTMGraphEdgeBlockConfig(num_heads=num_heads, edge_input_dim=0))}
 
 
 class GraphsTask(ModelTask):
@@ -105,7 +122,7 @@ class GraphsTask(ModelTask):
             num_blocks=s.num_blocks,
             pooling=s.pooling,
             degree_encoding=s.degree_encoding,
-            max_edges=int(max(1, *degrees)),
+            **edge_gates(int(max(degrees)), self.data.edge_dim, s.num_heads),
             **types,
         )
 

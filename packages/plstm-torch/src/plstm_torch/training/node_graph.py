@@ -72,7 +72,8 @@ def load_node_graph(settings: NodesSettings) -> NodeGraph:
             len(numbers), pairs.reshape(-1, 2).T, "P", undirected=settings.undirected
         )
     except ValueError as error:
-        raise UserError(f"edges: expected those of a graph in {edges}, got {error}; see --undirected") from error
+        said = f"{error} (nodes count from 0 as {nodes} lists them)"
+        raise UserError(f"edges: expected those of a graph in {edges}, got {said}; see --undirected") from error
     x = _features(node_rows, ("id", "label", "split"), nodes)
     x = np.ones((len(node_rows), 1), np.float32) if x is None else x
     graph = GraphArrays(x, _features(edge_rows, ("source", "target"), edges), topology)

@@ -15,7 +15,7 @@ from plstm_config import pLSTMGraphModelConfig
 from plstm_torch.optional import UserError
 from plstm_torch.settings.nodes import NodesSettings
 from plstm_torch.training.distributed import World
-from plstm_torch.training.graph_task import GraphBatch
+from plstm_torch.training.graph_task import GraphBatch, edge_gates
 from plstm_torch.training.model_configs import param_dtype
 from plstm_torch.training.model_task import PREFIX, ModelTask, means, score_logits
 from plstm_torch.training.node_graph import load_node_graph
@@ -85,16 +85,18 @@ class NodesTask(ModelTask):
         """Return the model's config."""
         s, topology, edge_attr = self.settings, self.graph.topology, self.graph.edge_attr
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype(dtype)}
+        degree = max(topology.in_degree.max(initial=0), topology.out_degree.max(initial=0))
+        edge_dim = 0 if edge_attr is None else edge_attr.shape[1]
         return pLSTMGraphModelConfig(
             input_dim=self.graph.x.shape[1],
-            edge_input_dim=0 if edge_attr is None else edge_attr.shape[1],
+            edge_input_dim=edge_dim,
             output_dim=len(self.data.classes),
             dim=s.dim,
             num_heads=s.num_heads,
             num_blocks=s.num_blocks,
             pooling="none",
             degree_encoding=s.degree_encoding,
-            max_edges=int(max(1, topology.in_degree.max(initial=0), topology.out_degree.max(initial=0))),
+            **edge_gates(int(degree), edge_dim, s.num_heads),
             **types,
         )
 
