@@ -36,6 +36,8 @@ class ImagesSettings(VisionSettings):
     label_smoothing: float = setting(0.1, low=0, below=1)
     init_from: str | None = setting(None)
     patch_size: int = setting(8, low=1, high=LARGEST_SIZE)
+    # a gate sees dim / (4 * num_heads) features of the input: in a narrow model few heads see more, see the study
+    num_heads: int = setting(2, low=1, high=LARGEST_SIZE, option="heads")
     mark_bias: float = setting(-1.0)
     gate_spread: float = setting(0.5, low=0)
     query_spread: float = setting(0.3, low=0)
@@ -52,4 +54,5 @@ class ImagesSettings(VisionSettings):
         self.expect(self.image_size % self.patch_size == 0, "image_size", f"a multiple of patch_size={self.patch_size}")
 
 
-IMAGES_TRAINING = TrainingSettings(epochs=40, batch_size=32, learning_rate=2e-3, warmup_epochs=1.0)
+# For few images: what a small model lacks there is steps, and steps that are large enough, see docs/small_images.md.
+IMAGES_TRAINING = TrainingSettings(epochs=40, batch_size=16, learning_rate=4e-3, warmup_epochs=1.0)
