@@ -310,7 +310,7 @@ def main() -> None:
         found = results(options.out)
         print(table(found))
         PAGE.write_text(
-            re.sub(r"^\| set \|.*?(?=\n\n)", table(found), PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+            re.sub(r"^\| set \| model \|.*?(?=\n\n)", table(found), PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
         )
         draw(found, PICTURE)
 

@@ -1,4 +1,4 @@
-"""The study of small sets of images: its data, one epoch of its runs, its table, and that its page says what it found."""
+"""The study of small sets of images: its data, one epoch of its runs, its table, and its page."""
 
 import importlib.util
 import sys
