@@ -222,7 +222,6 @@ def _agree(then: Any, now: Any) -> bool:
 def run_missing(out: Path, wanted: Sequence[tuple[int, str, str]], minutes: float) -> None:
     """Run what is missing; no run begins after the limit."""
     end = time.monotonic() + 60 * minutes
-    torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     for seed, name, model in wanted:
         path, settings = out / f"{name}_{model}_{seed}.json", recipe(name, model, seed)
@@ -309,9 +308,9 @@ def main() -> None:
     else:
         found = results(options.out)
         print(table(found))
-        PAGE.write_text(
-            re.sub(r"^\| set \| model \|.*?(?=\n\n)", table(found), PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-        )
+        page = PAGE.read_text(encoding="utf-8")
+        page = re.sub(r"^\| set \| model \|.*?(?=\n\n)", table(found), page, flags=re.MULTILINE | re.DOTALL)
+        PAGE.write_text(page, encoding="utf-8")
         draw(found, PICTURE)
 
 
