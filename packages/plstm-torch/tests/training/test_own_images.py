@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+import plstm_config
 from plstm_torch.cli.app import app
 from plstm_torch.optional import UserError
 from plstm_torch.pretrained import from_pretrained
-from plstm_torch.settings import ImagesSettings
+from plstm_torch.settings import IMAGES_TRAINING, ImagesSettings
 from plstm_torch.training.image_folder import augmented, load_image_folder
+from plstm_torch.training.model_configs import vision_config
 from plstm_torch.training.tasks import open_task
 
 CLASSES = ("blue", "green", "red")
@@ -78,6 +80,17 @@ def test_images_keep_their_shape(tmp_path) -> None:
     assert not wide[:6].any()
     assert (high[:, 6:10] > 200).all()
     assert not high[:, :6].any()
+
+
+def test_the_defaults_suit_few_images() -> None:
+    in_training, settings = 117, ImagesSettings(root="")  # what is left of 162 images
+    steps = -(-in_training // IMAGES_TRAINING.batch_size) * IMAGES_TRAINING.epochs
+    assert steps >= 300
+    config = vision_config(settings, size=settings.image_size, num_classes=3, num_channels=3, dtype="float32")
+    gates = [name for name in plstm_config.parameter_tree(config) if name.endswith(("source.weight", "mark.weight"))]
+    shapes = [plstm_config.parameter_tree(config)[name].shape for name in gates]
+    assert shapes
+    assert all(shape[-1] >= 8 for shape in shapes)  # features of the input that a gate sees
 
 
 def test_augmentation_depends_on_index_and_key_alone() -> None:

@@ -36,9 +36,15 @@ class ImagesSettings(VisionSettings):
     label_smoothing: float = setting(0.1, low=0, below=1)
     init_from: str | None = setting(None)
     patch_size: int = setting(8, low=1, high=LARGEST_SIZE)
+    # a gate sees dim / (4 * num_heads) features of the input: in a narrow model few heads see more, see the study
+    num_heads: int = setting(2, low=1, high=LARGEST_SIZE, option="heads")
+    # gates and angles that differ from patch to patch from the first step on, as in the presets of the arrows
+    source_bias: float = setting(-6.0)
     mark_bias: float = setting(-1.0)
-    gate_spread: float = setting(0.5, low=0)
-    query_spread: float = setting(0.3, low=0)
+    gate_spread: float = setting(1.0, low=0)
+    angle_spread: float = setting(0.5, low=0)
+    angle_scale: float = setting(8.0)
+    query_spread: float = setting(0.5, low=0)
     convolution: bool = setting(True)
 
     def __post_init__(self) -> None:
@@ -52,4 +58,5 @@ class ImagesSettings(VisionSettings):
         self.expect(self.image_size % self.patch_size == 0, "image_size", f"a multiple of patch_size={self.patch_size}")
 
 
-IMAGES_TRAINING = TrainingSettings(epochs=40, batch_size=32, learning_rate=2e-3, warmup_epochs=1.0)
+# For few images: what a small model lacks there is steps, and steps that are large enough, see docs/small_images.md.
+IMAGES_TRAINING = TrainingSettings(epochs=40, batch_size=16, learning_rate=4e-3, warmup_epochs=4.0)
