@@ -25,7 +25,11 @@ ALONE = {
         "attention": "JAX: ops/arrays.py, where sequences and graphs share it",
     },
     ("jax", "_plstm_2d"): {"directed": "torch takes the general form for P-mode, as fast there"},
-    ("torch", "_plstm_graph"): {"layout": "JAX: plan.py, whose arrays have static sizes in any case"},
+    ("torch", "_plstm_graph"): {
+        "compiled": "JAX compiles whatever it is given, with a plan as its input",
+        "forms": "JAX: op.py, which chooses while it traces",
+        "layout": "JAX: plan.py, whose arrays have static sizes in any case",
+    },
     ("jax", "_plstm_graph"): {
         "triangular": "torch calls LAPACK",
         "spoilt": "torch: in levels.py and dense.py, whose passes are written by hand",

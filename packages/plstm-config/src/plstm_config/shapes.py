@@ -99,7 +99,7 @@ def check_array(name: str, array: Any, layout: Layout, sizes: Sizes) -> None:
     for letter, size in zip(layout, shape, strict=True):
         if sizes[letter] != size:
             raise ValueError(f"{name}: expected {_describe(layout, sizes)}, got {shape}")
-        if size < 1 and letter not in _MAY_BE_EMPTY:
+        if letter not in _MAY_BE_EMPTY and size < 1:
             raise ValueError(f"{name}: expected {letter} >= 1 in {_describe(layout, sizes)}, got {shape}")
 
 

@@ -108,9 +108,19 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
     """
     if isinstance(module, ContextModule):
         context.check(module)
-        return module.run(x, context)
+        compiled = module._compiled_call_impl is not None and not context.stepping
+        return _call_compiled(module, x, context) if compiled else module.run(x, context)
     context.check(module)
     return (module(x, context.graph, context.edge_attr) if context.graph is not None else module(x)), {}
+
+
+def _call_compiled(module: ContextModule, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+    """Call a module whose `compile` was called: what it compiles is the call, not `run`."""
+    names = ("graph", "edge_attr", "cache", "cu_seqlens")
+    given = {name: value for name in names if (value := getattr(context, name)) is not None}
+    if context.return_cache:
+        return module(x, **given, return_cache=True)  # type: ignore[no-any-return]
+    return module(x, **given), {}
 
 
 class ContextModule(Module, ABC):

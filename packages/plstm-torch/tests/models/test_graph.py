@@ -144,21 +144,6 @@ def test_saved_and_loaded(model: Model, edge_input_dim: int, tmp_path: Path) -> 
     assert torch.equal(loaded(*part), network.eval()(*part))
 
 
-@pytest.mark.slow
-# warnings of torch about itself
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize("edge_input_dim", [0, 2])
-def test_compiles_around_the_graph(model: Model, edge_input_dim: int) -> None:
-    """Whatever depends on the edges breaks the compiled graph; the numbers stay."""
-    torch.compiler.reset()
-    network = model(edge_input_dim=edge_input_dim, num_blocks=1)
-    compiled = torch.compile(network, backend="aot_eager")
-    part = draw(edge_input_dim)[1][0]
-    assert_close(compiled(*part).detach(), network(*part).detach())
-
-
 def test_wrong_input(model: Model) -> None:
     network = model()
     x, graph, _ = draw()[1][0]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, distributed, nn
 
 from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
@@ -18,6 +19,8 @@ CONFIGS = {
     ),
     "language": pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1, **DTYPES),
 }
+
+LAYERS_OF_LANGUAGE = pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=2, **DTYPES)
 
 
 def model_input(name: str) -> Tensor:
@@ -86,3 +89,41 @@ def test_checkpointing_changes_no_gradient(case: tuple[nn.Module, Tensor]) -> No
     model.set_gradient_checkpointing()
     for name, gradient in gradients(model, x).items():
         assert_close(gradient, eager[name], kind="gradient", label=name)
+
+
+# warnings of torch about itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_blocks_compile_one_by_one(randomize: Callable[[nn.Module], nn.Module]) -> None:
+    """Regional compilation: all blocks of a model share one program, and other lengths keep the numbers."""
+    torch.compiler.reset()
+    compiled, plain = randomize(build(LAYERS_OF_LANGUAGE)), build(LAYERS_OF_LANGUAGE)
+    plain.load_state_dict(compiled.state_dict())
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    for block in compiled.block_stack.blocks:
+        block.compile(fullgraph=True, backend="eager", dynamic=True)
+    compiled(torch.randint(0, 11, (3, 20)))
+    assert counters["stats"]["unique_graphs"] == 1
+    tokens = torch.randint(0, 11, (2, 27))
+    eager = gradients(plain, tokens)
+    for name, gradient in gradients(compiled, tokens).items():
+        assert_close(gradient, eager[name], kind="gradient", label=name)
+
+
+# warnings of torch about itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_blocks_pass_on_what_is_asked_of_them() -> None:
+    torch.compiler.reset()
+    compiled, plain = build(LAYERS_OF_LANGUAGE), build(LAYERS_OF_LANGUAGE)
+    plain.load_state_dict(compiled.state_dict())
+    for block in compiled.block_stack.blocks:
+        block.compile(backend="eager")
+    tokens = torch.randint(0, 11, (2, 6))
+    (output, cache), (expected, expected_cache) = (m(tokens, return_cache=True) for m in (compiled, plain))
+    assert_close(output.detach(), expected.detach())
+    step, expected_step = (m.step(tokens[:, 0], c)[0] for m, c in ((compiled, cache), (plain, expected_cache)))
+    assert_close(step.detach(), expected_step.detach())

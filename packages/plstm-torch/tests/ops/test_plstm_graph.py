@@ -19,7 +19,7 @@ from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_graph
 from plstm_torch.ops._plstm_graph import levels
-from plstm_torch.ops._plstm_graph.op import resolve_implementation
+from plstm_torch.ops._plstm_graph.forms import resolve_implementation
 
 # torch itself scripts functions for forward mode
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
@@ -284,14 +284,6 @@ def test_deep_graph_needs_no_recursion():
     arguments = draw_arguments(topology, heads=1, initial=False)
     output = run(arguments, topology, implementation="recurrent")
     assert all(torch.isfinite(gradient).all() for gradient in gradients((output,), arguments))
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it after a graph break
-def test_runs_in_a_compiled_function():
-    topology = random_dag(6)
-    arguments = draw_arguments(topology, initial=False)
-    compiled = torch.compile(lambda **tensors: 2 * run(tensors, topology), backend="eager")
-    assert_same([compiled(**arguments)], [2 * run(arguments, topology)], "output")
 
 
 def test_wrong_number_of_nodes():

@@ -12,10 +12,11 @@ from plstm_config import checks
 from plstm_config.checks import check_topology
 from plstm_config.topology import DagTopology, Mode
 from plstm_torch.arrays import index_array
-from plstm_torch.compiling import outside_compiler
 from plstm_torch.constants import constant, keep
+from plstm_torch.layers.traced_topology import TracedTopology, derived_indices, traced, traced_from_edge_index
 
-Graph = DagTopology | Int[Tensor, "2 E"]
+Topology = DagTopology | TracedTopology
+Graph = Topology | Int[Tensor, "2 E"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +40,25 @@ class GraphIndices:
 _KNOWN: MutableMapping[DagTopology, dict[Hashable, GraphIndices]] = WeakKeyDictionary()
 
 
-@outside_compiler  # looks up Python objects
-def graph_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
-    """The index tensors of a topology on a device, made once for each.
+def graph_indices(topology: Topology, device: torch.device, max_edges: int | None = None) -> GraphIndices:
+    """The index tensors of a topology on a device, made once for each; anew at every call of a compiled program.
 
     Args:
         topology: the topology.
         device: where the tensors are to lie.
+        max_edges: the largest number of edges that may enter, and that may leave a node; any if None.
 
     Returns:
         The tensors, int64; they live as long as the topology.
+
+    Raises:
+        ValueError: if a node has more edges; the message names it.
     """
+    if isinstance(topology, TracedTopology):
+        found = derived_indices(topology, device, -1 if max_edges is None else max_edges)
+        return GraphIndices(edge_order=topology.edge_order.to(device), **found)
+    if max_edges is not None:
+        checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)
     return keep(_KNOWN.setdefault(topology, {}), device, lambda: _make_indices(topology, device))
 
 
@@ -57,8 +66,7 @@ def _make_indices(topology: DagTopology, device: torch.device) -> GraphIndices:
     return GraphIndices(*[constant(getattr(topology, array.name), device) for array in fields(GraphIndices)])
 
 
-@outside_compiler  # reads the values of the edges
-def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTopology:
+def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> Topology:
     """Read what a graph module is given.
 
     Args:
@@ -74,22 +82,14 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> DagTo
         TypeError: if the graph is neither, or the tensor does not hold integers.
         ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
     """
+    compiling = torch.compiler.is_compiling()
     if isinstance(graph, Tensor):
+        if compiling:
+            return traced_from_edge_index(graph, num_nodes, mode or "P")
         return DagTopology.from_edge_index(num_nodes, index_array("graph", graph), mode or "P")
-    check_topology(graph, num_nodes, DagTopology)
-    return graph if mode is None else graph.with_mode(mode)
-
-
-@outside_compiler  # may build the reversed topology
-def both_directions(topology: DagTopology) -> tuple[DagTopology, DagTopology]:
-    """The topology and the one with all edges turned around."""
-    return topology, topology.reverse()
-
-
-@outside_compiler  # reads the degrees
-def check_degrees(topology: DagTopology, max_edges: int) -> None:
-    """Check that no node has too many edges on one side; see `plstm_config.checks`."""
-    checks.check_degrees(topology.in_degree, topology.out_degree, max_edges)
+    check_topology(graph, num_nodes, (DagTopology, TracedTopology))
+    topology = traced(graph) if compiling and isinstance(graph, DagTopology) else graph
+    return topology if mode is None else topology.with_mode(mode)
 
 
 def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
@@ -102,6 +102,6 @@ def sample_of_nodes(graph: Graph, x: Float[Tensor, "N D"]) -> Int[Tensor, " N"]:
     Returns:
         Indices of nodes, on the device of x.
     """
-    if isinstance(graph, DagTopology):
-        return graph_indices(graph, x.device).first_node
-    return torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+    if isinstance(graph, Tensor):
+        return torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+    return graph_indices(as_topology(graph, x.shape[0]), x.device).first_node

@@ -10,10 +10,9 @@ from torch.nn import functional
 
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.checks import check_edge_attr, check_features, check_no_edge_attr
-from plstm_config.topology import DagTopology
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
-from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, check_degrees, graph_indices
+from plstm_torch.layers.graph_indices import Graph, GraphIndices, Topology, as_topology, graph_indices
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
 from plstm_torch.ops import plstm_graph
@@ -33,7 +32,7 @@ class GraphGates(NamedTuple):
         direct: of each node [H, N].
     """
 
-    topology: DagTopology
+    topology: Topology
     source: Float[Tensor, "H E"]
     transition: Float[Tensor, "H L"]
     mark: Float[Tensor, "H E"]
@@ -69,7 +68,7 @@ class _GraphLayer(Module, ABC):
     @abstractmethod
     def _unbounded(
         self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
+    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
         """The topology in the layer's mode, and source [E,H], transition [L,H] and mark [E,H] as linear maps."""
 
     def _run(self, x: Tensor, gates: GraphGates) -> Tensor:
@@ -157,12 +156,11 @@ class pLSTMGraphLayer(_GraphLayer):
 
     def _unbounded(
         self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
+    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         check_no_edge_attr(edge_attr)
         topology = as_topology(graph, x.shape[0], self.config.mode)
-        check_degrees(topology, self.config.max_edges)
-        indices = graph_indices(topology, x.device)
+        indices = graph_indices(topology, x.device, self.config.max_edges)
         source_slot, mark_slot = indices.out_slot, indices.in_slot
         if self.config.edge_slots == "swapped":
             source_slot, mark_slot = mark_slot, source_slot
@@ -234,7 +232,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
 
     def _unbounded(
         self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[DagTopology, Tensor, Tensor, Tensor]:
+    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         topology = as_topology(graph, x.shape[0], self.config.mode)
         features = self._edge_features(x, topology, edge_attr)
@@ -247,7 +245,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         transition = _apply_to_parts(self.transition, (edges, indices.incoming), (edges, indices.outgoing), (x, node))
         return topology, source, transition, mark
 
-    def _edge_features(self, x: Tensor, topology: DagTopology, edge_attr: Tensor | None) -> Tensor:
+    def _edge_features(self, x: Tensor, topology: Topology, edge_attr: Tensor | None) -> Tensor:
         check_edge_attr(edge_attr, topology.num_input_edges, self.config.edge_input_dim)
         return x.new_zeros(topology.num_input_edges, 0) if edge_attr is None else edge_attr
 

@@ -6,12 +6,11 @@ from torch.nn import functional
 
 from plstm_config import pLSTMGraphModelConfig
 from plstm_config.options import unknown
-from plstm_config.topology import DagTopology
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
 from plstm_torch.context import Context
 from plstm_torch.dtypes import accumulation_dtype
-from plstm_torch.layers.graph_indices import Graph, GraphIndices, as_topology, both_directions, graph_indices
+from plstm_torch.layers.graph_indices import Graph, GraphIndices, Topology, as_topology, graph_indices
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module, ParameterGroup
 
@@ -69,7 +68,7 @@ class pLSTMGraphModel(Module):
         hidden = self.encoder(x)
         if self.degree_encoding is not None:
             hidden = hidden + self._encode_degrees(self.degree_encoding, graph_indices(topology, x.device))
-        directions = both_directions(topology)
+        directions = topology, topology.reverse()
         for position, block in enumerate(self.block_stack.blocks):
             context = Context(graph=directions[position % 2], edge_attr=edge_attr)
             hidden, _ = self.block_stack.run_block(block, hidden, context)
@@ -109,7 +108,7 @@ class pLSTMGraphModel(Module):
         return self.head(features)
 
 
-def pool_graphs(features: Float[Tensor, "N D"], topology: DagTopology, pooling: str) -> Float[Tensor, "G D"]:
+def pool_graphs(features: Float[Tensor, "N D"], topology: Topology, pooling: str) -> Float[Tensor, "G D"]:
     """Reduce the nodes of each graph.
 
     Args:

@@ -97,7 +97,7 @@ def apply_form(form: Any, *inputs: Tensor) -> Tensors:
     return tuple(_Forward.apply(form, *inputs)[: form.num_outputs])
 
 
-def _run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
+def run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
     """Outputs and saved of a form; the last of saved says which rows were left to its careful form, if it has one."""
     with without_autocast(inputs[0]):
         outputs, saved = form.forward(*inputs)
@@ -111,7 +111,7 @@ def _run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]
     return outputs, (*saved, spoilt)
 
 
-def _run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+def run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     """Gradients of a form, of its careful form in the rows that it was used for."""
     with without_autocast(inputs[0]):
         if form.careful is None:
@@ -121,7 +121,7 @@ def _run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tenso
         if form.careful.shares_rows(*inputs):
             spoilt = spoilt | rows_that_are_not_finite(gradients)
         for rows in _pieces(form.careful, spoilt, inputs):
-            _, pull = _vjp(form.careful.function, *(tensor[rows] for tensor in inputs))
+            _, pull = vjp(form.careful.function, *(tensor[rows] for tensor in inputs))
             for gradient, right in zip(gradients, pull(tuple(tensor[rows] for tensor in cotangents)), strict=True):
                 gradient[rows] = _where_not_finite(gradient[rows], right)
     return gradients
@@ -159,14 +159,14 @@ def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
 
     @library.custom_op(f"plstm_torch::{form.name}", mutates_args=(), schema="(Tensor[] inputs) -> Tensor[]")
     def forward(inputs: list[Tensor]) -> list[Tensor]:
-        outputs, saved = _run_forward(form, inputs)
+        outputs, saved = run_forward(form, inputs)
         return [*outputs, *saved]
 
     signature = "(Tensor[] inputs, Tensor[] saved, Tensor[] cotangents) -> Tensor[]"
 
     @library.custom_op(f"plstm_torch::{form.name}_gradients", mutates_args=(), schema=signature)
     def gradients(inputs: list[Tensor], saved: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
-        return list(_run_gradients(form, tuple(inputs), tuple(saved), tuple(cotangents)))
+        return list(run_gradients(form, tuple(inputs), tuple(saved), tuple(cotangents)))
 
     @forward.register_fake
     def _(inputs: list[Tensor]) -> list[Tensor]:
@@ -179,7 +179,7 @@ def _operator(form: FastForm) -> Callable[[list[Tensor]], list[Tensor]]:
 
     @forward.register_vmap
     def _(info: Any, in_dims: tuple[list[Any]], inputs: list[Tensor]) -> tuple[Any, Any]:
-        results = _unfold(info.batch_size, forward(_fold(info.batch_size, in_dims[0], inputs)))
+        results = unfold(info.batch_size, forward(fold(info.batch_size, in_dims[0], inputs)))
         return list(results), [0] * len(results)
 
     def setup_context(ctx: Any, inputs: tuple[list[Tensor]], output: list[Tensor]) -> None:
@@ -204,7 +204,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(form: FastForm, *inputs: Tensor) -> Tensors:
-        outputs, saved = _run_forward(form, inputs)
+        outputs, saved = run_forward(form, inputs)
         return (*outputs, *saved)
 
     @staticmethod
@@ -236,8 +236,8 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], form: FastForm, *inputs: Tensor) -> tuple[Any, Any]:
-        folded = _fold(info.batch_size, in_dims[1:], inputs)
-        results = _unfold(info.batch_size, _Forward.apply(form, *folded))
+        folded = fold(info.batch_size, in_dims[1:], inputs)
+        results = unfold(info.batch_size, _Forward.apply(form, *folded))
         return results, tuple([0] * len(results))
 
 
@@ -247,7 +247,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor) -> tuple[Any, ...]:
         inputs, saved = tensors[:num_inputs], tensors[num_inputs : num_inputs + num_saved]
-        return _run_gradients(form, inputs, saved, tensors[num_inputs + num_saved :])
+        return run_gradients(form, inputs, saved, tensors[num_inputs + num_saved :])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -260,7 +260,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def _formula(ctx: Any) -> Callable[..., Tensors]:
         def gradients(*tensors: Tensor) -> Tensors:
-            _, pull = _vjp(ctx.form.formula, *tensors[: ctx.num_inputs])
+            _, pull = vjp(ctx.form.formula, *tensors[: ctx.num_inputs])
             return pull(tuple(tensors[ctx.num_inputs :]))
 
         return gradients
@@ -268,7 +268,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         with without_autocast(ctx.saved_tensors[0]):
-            _, pull = _vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
+            _, pull = vjp(_Gradients._formula(ctx), *ctx.saved_tensors)
             results = pull(tuple(grads))
         of_inputs, of_cotangents = results[: ctx.num_inputs], results[ctx.num_inputs :]
         return (None, None, None, *of_inputs, *[None] * ctx.num_saved, *of_cotangents)
@@ -284,8 +284,8 @@ class _Gradients(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[Any, ...], form: FastForm, num_inputs: int, num_saved: int, *tensors: Tensor
     ) -> tuple[Any, Any]:
-        folded = _fold(info.batch_size, in_dims[3:], tensors)
-        results = _unfold(info.batch_size, _Gradients.apply(form, num_inputs, num_saved, *folded))
+        folded = fold(info.batch_size, in_dims[3:], tensors)
+        results = unfold(info.batch_size, _Gradients.apply(form, num_inputs, num_saved, *folded))
         return results, tuple([0] * len(results))
 
 
@@ -298,13 +298,14 @@ def formula_gradients(formula: Callable[..., Tensors]) -> Callable[[Tensors, Ten
     """The gradients of a form that keeps nothing: its formula is evaluated again and differentiated."""
 
     def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
-        _, pull = _vjp(formula, *inputs)
+        _, pull = vjp(formula, *inputs)
         return tuple(gradient.clone(memory_format=torch.contiguous_format) for gradient in pull(cotangents))
 
     return gradients
 
 
-def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
+def vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., Any]]:
+    """What a function returns, and its pullback, from cotangents to gradients."""
     outputs, pull = torch.func.vjp(function, *primals)[:2]  # the signature knows a third, optional result
     return outputs, pull
 
@@ -314,8 +315,8 @@ def _push(function: Callable[..., Tensors], primals: Sequence[Tensor], tangents:
 
     The pullback is linear in the cotangents; its own pullback is the pushforward.
     """
-    outputs, pull = _vjp(function, *primals)
-    _, push = _vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
+    outputs, pull = vjp(function, *primals)
+    _, push = vjp(lambda *cotangents: pull(cotangents), *map(torch.zeros_like, outputs))
     known = (
         torch.zeros_like(primal) if tangent is None else tangent
         for primal, tangent in zip(primals, tangents, strict=True)
@@ -323,7 +324,7 @@ def _push(function: Callable[..., Tensors], primals: Sequence[Tensor], tangents:
     return push(tuple(known))
 
 
-def _fold(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+def fold(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Merge the mapped axis into the batch axis, which every tensor has."""
     moved = (
         tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
@@ -332,5 +333,6 @@ def _fold(size: int, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -
     return [tensor.flatten(0, 1) for tensor in moved]
 
 
-def _unfold(size: int, tensors: Sequence[Tensor]) -> Tensors:
+def unfold(size: int, tensors: Sequence[Tensor]) -> Tensors:
+    """Make an axis of its own in front of the batch axis again."""
     return tuple(tensor.unflatten(0, (size, tensor.shape[0] // size)) for tensor in tensors)

@@ -34,10 +34,12 @@ def plstm_1d_chunkwise(
     else:
         chunk = min(chunk_size, length)
     if bounds is None:
-        missing = -length % chunk
-        tensors = [_pad(tensor, missing) for tensor in inputs]
-        if missing:  # the identity, so that the state after the last real step is the one that leaves the last chunk
-            tensors[4] = torch.cat([inputs[4], _identity(inputs[4], missing)], 1)
+        missing, tensors = -length % chunk, list(inputs)
+        if _varies(length) or missing:
+            tensors = [_pad(tensor, missing) for tensor in inputs]
+            # the identity, so that the state after the last real step is the one that leaves the last chunk
+            beyond = torch.arange(length + missing, device=inputs[4].device) >= length
+            tensors[4] = torch.where(beyond[:, None, None], _identity(inputs[4], 1), tensors[4])
         starts = inputs[0].new_zeros(inputs[0].shape[0], 1)
         output, last_states = _run_chunks(tensors, initial_states, starts, borders, chunk)
         return output[:, :length], last_states
@@ -73,12 +75,14 @@ def auto_chunk_size(length: int, dim_t: int, mask_entries: int) -> int:
         mask_entries: entries of the mask for each pair of steps, JO * JQ * JK * JV.
 
     Returns:
-        Chunk size of at most T.
+        Chunk size of at most T; where T varies in a compiled program, the same for any.
     """
     if dim_t == mask_entries == 1:
         best = 32
     else:  # large states want long chunks, large masks short ones
         best = 16 if dim_t >= 4 * mask_entries else 8
+    if _varies(length):
+        return best
     if length <= best + best // 2:
         return length
     step = max(1, best // 8)
@@ -86,9 +90,16 @@ def auto_chunk_size(length: int, dim_t: int, mask_entries: int) -> int:
     return min(candidates, key=lambda size: (-length % size, abs(size - best)))
 
 
+def _varies(length: int) -> bool:
+    """Whether a program is compiled for any length; to ask for this one's value would tie the program to it."""
+    if not torch.compiler.is_compiling():
+        return False
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # loads the compiler
+
+    return not has_static_value(length)
+
+
 def _pad(tensor: Tensor, missing: int) -> Tensor:
-    if not missing:
-        return tensor
     return torch.nn.functional.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
 
 

@@ -35,6 +35,14 @@ class DenseForm:
         self.formula: Callable[..., Tensors] = lambda *inputs: _read(layout, *inputs)[:1]
         self.forward: Callable[..., tuple[Tensors, Tensors]] = partial(_read_forward, layout)
         self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_read_gradients, layout)
+        self.layout = layout
+
+    def saved_shapes(self, *inputs: Tensor) -> list[tuple[int, ...]]:
+        """Shapes of what `forward` saves: solution and gating, see `_read`."""
+        source, mark = inputs[3], inputs[5]
+        heads, _, jt, jk, jv = source.shape
+        graphs, n, e = self.layout.num_graphs, self.layout.max_nodes, self.layout.max_edges
+        return [(heads, graphs, e * jt, n * jk * jv), (heads, graphs, n, *mark.shape[2:4], n, jk, jv)]
 
 
 class DenseStatesForm:

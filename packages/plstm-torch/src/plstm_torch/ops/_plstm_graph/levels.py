@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from plstm_torch.ops._contract import contract
-from plstm_torch.ops._fast_form import CarefulForm, Tensors, apply_form
+from plstm_torch.ops._fast_form import CarefulForm, Tensors, apply_form, vjp
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule
 
 # Numbers of a temporary: a block of states that stays in cache between its passes.
@@ -42,13 +43,44 @@ class LevelForm:
         self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_gradients, schedule)
 
 
+class Order(Protocol):
+    """What says where the edges start and end: a `LevelSchedule`, or its tensors alone."""
+
+    @property
+    def tail(self) -> Tensor:
+        """Node where each edge starts [E]."""
+
+    @property
+    def head(self) -> Tensor:
+        """Node where each edge ends [E]."""
+
+
+class LevelReadForm:
+    """The same function of the same inputs as `DenseForm`, level by level; its passes run where nothing is traced.
+
+    What it saves are the states, edges first as they are computed: [E,H,JT,DK,DV].
+    """
+
+    num_outputs = 1
+    careful: CarefulForm | None = None
+
+    def __init__(self, schedule: LevelSchedule) -> None:
+        self.forward: Callable[..., tuple[Tensors, Tensors]] = partial(_read_forward, schedule)
+        self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_read_gradients, schedule)
+
+    def saved_shapes(self, *inputs: Tensor) -> list[tuple[int, ...]]:
+        """Shapes of what `forward` saves."""
+        _, key, value, source, *_ = inputs
+        return [(source.shape[1], source.shape[0], source.shape[2], key.shape[2], value.shape[2])]
+
+
 def edge_factors(
-    schedule: LevelSchedule, query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor
+    order: Order, query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor
 ) -> Tensors:
     """Inputs of `LevelForm` but the initial state, from query, key and value of nodes and the gates of edges."""
-    keys, values = (tensor.index_select(1, schedule.tail) for tensor in (key, value))
+    keys, values = (tensor.index_select(1, order.tail) for tensor in (key, value))
     written = _product(source.flatten(2, 3), values.mT).unflatten(2, source.shape[2:4])
-    queries = query.index_select(1, schedule.head)
+    queries = query.index_select(1, order.head)
     reading = _product(mark.mT.flatten(2, 3), queries.mT).unflatten(2, (mark.shape[2], mark.shape[4])).flatten(3)
     return keys, written, transition, reading
 
@@ -59,6 +91,19 @@ def read_by_levels(schedule: LevelSchedule, *inputs: Tensor) -> Tensors:
     (read,) = apply_form(LevelForm(schedule, False), *edge_factors(schedule, *inputs))
     nothing = query.new_zeros(*value.shape[:3], mark.shape[2])
     return (nothing.index_add(1, schedule.head, read.mT),)
+
+
+def _read_forward(schedule: LevelSchedule, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+    value, mark = inputs[2], inputs[5]
+    (read,), (states,) = _forward(schedule, False, *edge_factors(schedule, *inputs))
+    nothing = value.new_zeros(*value.shape[:3], mark.shape[2])
+    return (nothing.index_add(1, schedule.head, read.mT),), (states.transpose(0, 1),)
+
+
+def _read_gradients(schedule: LevelSchedule, inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+    factors, pull = vjp(partial(edge_factors, schedule), *inputs)
+    d_read = cotangents[0].index_select(1, schedule.head).mT
+    return tuple(pull(_gradients(schedule, factors, (saved[0].transpose(0, 1),), (d_read,))))
 
 
 def careful(function: Callable[..., Tensors], numbers: int) -> CarefulForm:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from plstm_config.options import check_implementation
 from plstm_config.shapes import Sizes, check_plstm_graph
-from plstm_torch.compiling import outside_compiler
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
-from plstm_torch.ops._fast_form import apply_form
-from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
-from plstm_torch.ops._plstm_graph.levels import LevelForm, careful, edge_factors, read_by_levels
-from plstm_torch.ops._plstm_graph.plan import level_schedule
+from plstm_torch.ops._plstm_graph.compiled import CompiledGraph, compiled_graph, index_tensors, walk_compiled
+from plstm_torch.ops._plstm_graph.forms import walk_now
+from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
 
 IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
-# Edges of the largest graph up to which one triangular solve is faster than the levels (README.md).
-_FEW_EDGES = 100
 # State-tracking dimensions of query, key, value, source, transition, mark, direct.
 _TRAILING = (1, 1, 1, 3, 2, 3, 4)
 
@@ -53,7 +50,8 @@ def plstm_graph(
     mark [H,E,JO,JQ,JT], direct [H,N,JO,JQ,JK,JV], the output [H,N,DV,JO] and a state [H,E,DK,DV,JT].
 
     Any floating dtype: the inputs are promoted to a common dtype of at least float32, in which everything is computed.
-    Gradients of any order exist for every input. Under `torch.compile` the op is a graph break.
+    Gradients of any order exist for every input. Under `torch.compile` the arrays of the topology are inputs of the
+    program, which serves every graph, and "auto" is decided when it runs.
 
     Args:
         query: [H,N,DK].
@@ -114,50 +112,23 @@ def plstm_graph(
     return (output, states) if states is not None else output
 
 
-def resolve_implementation(implementation: str, max_edges: int, with_states: bool) -> str:
-    """The implementation that a name stands for.
-
-    Args:
-        implementation: the name asked for.
-        max_edges: edges of the largest graph.
-        with_states: whether states enter or are asked for.
-
-    Returns:
-        The choice of "auto"; any other name as it is.
-    """
-    if implementation != "auto":
-        return implementation
-    return "parallel" if max_edges <= _FEW_EDGES and not with_states else "recurrent"
-
-
-# the schedule depends on the values of the indices, which a compiler would have to guess
-@outside_compiler
 def _run(
     arrays: list[Tensor], topology: Any, sizes: Sizes, return_states: bool, scale: float | None, implementation: str
 ) -> tuple[Tensor, Tensor | None]:
     query, key, value, source, transition, mark, direct, *initial = arrays
     factor = scale_factor(scale, 1.0, query.device)
-    schedule = level_schedule(topology, sizes["N"], query.device)
-    output = _read_own(query, key, value, factor * direct)
-    initial = [_reordered(state.movedim(-1, 2), schedule.edges) for state in initial]
-    source, mark = _reordered(source, schedule.edges), factor * _reordered(mark, schedule.edges)
-    gates = source, _reordered(transition, schedule.lines), mark
-    with_states = bool(initial) or return_states
-    name = resolve_implementation(implementation, schedule.max_edges, with_states)
-    numbers = sizes["E"] * sizes["DK"] * sizes["DV"] * source.shape[2]
-    if name == "parallel" and not with_states:
-        dense = DenseForm(schedule.dense, careful(partial(read_by_levels, schedule), numbers))
-        (read,) = apply_form(dense, query, key, value, *gates)
-        return output + read, None
-    factors = edge_factors(schedule, query, key, value, *gates)
-    by_level = LevelForm(schedule, return_states or name == "parallel")
-    if name == "parallel":
-        solved = DenseStatesForm(schedule.dense, careful(partial(apply_form, by_level), numbers))
-        results = apply_form(solved, *factors, *initial)
+    graph: LevelSchedule | CompiledGraph
+    if compiling := torch.compiler.is_compiling():
+        graph = compiled_graph(index_tensors(topology, sizes["N"]), query.device)
     else:
-        results = apply_form(by_level, *factors, *initial)
-    output = output.index_add(1, schedule.head, results[0].mT)
-    return output, _reordered(results[1], schedule.positions).movedim(2, -1) if return_states else None
+        graph = level_schedule(topology, sizes["N"], query.device)
+    own = _read_own(query, key, value, factor * direct)
+    initial = [_reordered(state.movedim(-1, 2), graph.edges) for state in initial]
+    source, mark = _reordered(source, graph.edges), factor * _reordered(mark, graph.edges)
+    inputs = query, key, value, source, _reordered(transition, graph.lines), mark
+    walk: Callable[..., tuple[Tensor, Tensor | None]] = walk_compiled if compiling else walk_now
+    output, states = walk(graph, implementation, return_states, own, inputs, initial)
+    return output, None if states is None else _reordered(states, graph.positions).movedim(2, -1)
 
 
 def _read_own(query: Tensor, key: Tensor, value: Tensor, direct: Tensor) -> Tensor:
