@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Hearing:
     @property
     def topology(self) -> DagTopology:
         """The graph as the layer reads it."""
-        return self.gates.topology
+        return cast(DagTopology, self.gates.topology)  # outside of compiled programs
 
 
 def graph_gates(
@@ -109,7 +109,7 @@ def graph_gates(
 
 def _heard(gates: GraphGates, node: int) -> tuple[Tensor, Tensor]:
     """From the node back along the line edges, last ones first: what stands at an edge is complete when it is read."""
-    topology = gates.topology
+    topology = cast(DagTopology, gates.topology)
     source, transition, mark = (gate.double().cpu() for gate in (gates.source, gates.transition, gates.mark))
     edges = torch.where(torch.from_numpy(topology.head == node), mark, 0.0)
     for line, (incoming, outgoing) in reversed(list(enumerate(topology.line_edges.tolist()))):
@@ -203,7 +203,7 @@ def gates_figure(
         ValueError: if there is no such node, or sizes do not fit.
     """
     hearings = graph_gates(model, x, graph, edge_attr, node=node)
-    topology = as_topology(graph, len(x))
+    topology = cast(DagTopology, as_topology(graph, len(x)))
     shown = near_nodes(topology, node, largest)
     places = np.full((topology.num_nodes, 2), np.nan)
     places[shown] = layered_places(_part(topology, shown))

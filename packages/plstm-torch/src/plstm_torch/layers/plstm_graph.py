@@ -66,9 +66,7 @@ class _GraphLayer(Module, ABC):
         return GraphGates(topology, torch.sigmoid(source).mT, transition.mT, torch.sigmoid(mark).mT, direct.mT)
 
     @abstractmethod
-    def _unbounded(
-        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
+    def _unbounded(self, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Topology, Tensor, Tensor, Tensor]:
         """The topology in the layer's mode, and source [E,H], transition [L,H] and mark [E,H] as linear maps."""
 
     def _run(self, x: Tensor, gates: GraphGates) -> Tensor:
@@ -154,9 +152,7 @@ class pLSTMGraphLayer(_GraphLayer):
         """
         return self._run(x, self._gates(x, graph, edge_attr))
 
-    def _unbounded(
-        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
+    def _unbounded(self, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Topology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         check_no_edge_attr(edge_attr)
         topology = as_topology(graph, x.shape[0], self.config.mode)
@@ -230,9 +226,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
         """
         return self._run(x, self._gates(x, graph, edge_attr))
 
-    def _unbounded(
-        self, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[Topology, Tensor, Tensor, Tensor]:
+    def _unbounded(self, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Topology, Tensor, Tensor, Tensor]:
         check_features(x, "N D", self.config.input_dim)
         topology = as_topology(graph, x.shape[0], self.config.mode)
         features = self._edge_features(x, topology, edge_attr)
