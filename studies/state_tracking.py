@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
@@ -29,7 +30,7 @@ import plstm_config as config
 import plstm_torch
 
 RESULTS = Path(__file__).parent / "results" / "state_tracking"
-TEST = 2_000_000  # first of the numbers that words of tests are drawn by; those of training are the seeds
+TEST = 3_000_000  # first of the numbers that words of tests are drawn by; those of training are the seeds
 SEEDS = (0, 1, 2)
 
 
@@ -37,7 +38,7 @@ SEEDS = (0, 1, 2)
 class Settings:
     """What all runs share: chosen on words of no test, for scalars of either sign on parity, 4 x 4 on S3 and S5."""
 
-    steps: int = 1000
+    steps: int = 800
     stages: tuple[int, ...] = (2, 4, 8, 16, 32)  # lengths of the words
     stage: float = 0.15  # share of the steps in each of them but the last
     tokens: int = 1024  # of a batch, whatever the length
@@ -48,8 +49,12 @@ class Settings:
     width: int = 64
     heads: int = 2
     key_dim: int = 4
+    source_bias: float = -2.0  # a source that is nearly closed: what each token adds drowns what the first one wrote
+    source_spread: float = 0.3
     gate_spread: float = 0.1
     transition_spread: float = 0.1
+    eigenvalue_start: float = 0.72  # of both kinds
+    eigenvalue_factor: float = 3.0  # eigenvalues come close to one within few steps
     lengths: tuple[int, ...] = (32, 64, 128, 256)
     words: int = 512  # of each test set
 
@@ -110,19 +115,30 @@ class BoundedRows(nn.Module):
         return rows / rows.abs().sum(-1, keepdim=True).clamp(min=1.0)
 
 
+def eigenvalue_bias(variant: Variant, settings: Settings) -> float:
+    """Where eigenvalues start, before their activation."""
+    start, factor = settings.eigenvalue_start, settings.eigenvalue_factor
+    if variant.eigenvalues == "logsigmoid":
+        gate = start ** (1 / factor)
+        return math.log(gate / (1 - gate))
+    return math.atanh(start) / factor
+
+
 def layer_config(variant: Variant, settings: Settings) -> config.pLSTM1DLayerConfig:
     """A pLSTM layer without convolution, whose gates all depend on the input."""
     width, heads, dim, values = settings.width, settings.heads, variant.dim, variant.values
     shared: dict[str, Any] = {"num_heads": heads, "input_dim": width}
-    gate = shared | {"weight": True, "activation": "identity", "bias_init": config.OnesInitConfig()}
-    gate["weight_init"] = config.NormalInitConfig(stddev=settings.gate_spread)
+    gate = shared | {"weight": True}
+    source = gate | {"bias_init": config.ConstantInitConfig(value=settings.source_bias)}
+    source["weight_init"] = config.NormalInitConfig(stddev=settings.source_spread)
+    linear = gate | {"activation": "identity", "weight_init": config.NormalInitConfig(stddev=settings.gate_spread)}
     spread = config.NormalInitConfig(stddev=settings.transition_spread)
     transition = config.LongRangeTransitionLayerConfig(
         **shared,
         transition_dim=dim,
         eigenvalue_representation="logsigmoid" if variant.eigenvalues == "logsigmoid" else "tanh",
-        eigenvalue_factor=1.0,
-        eigenvalue_bias_init=config.ConstantInitConfig(value=0.5),
+        eigenvalue_factor=settings.eigenvalue_factor,
+        eigenvalue_bias_init=config.ConstantInitConfig(value=eigenvalue_bias(variant, settings)),
         eigenvalue_weight_init=spread,
         inproj_weight_init=spread,
         outproj_weight_init=spread,
@@ -138,9 +154,9 @@ def layer_config(variant: Variant, settings: Settings) -> config.pLSTM1DLayerCon
         sub_heads=1,
         additional_convolution=False,
         outprojection=False,
-        source=config.SourceLayerConfig(JT=dim, JV=values, **gate),
-        mark=config.MarkLayerConfig(JO=values, JT=dim, **gate),
-        direct=config.DirectLayerConfig(JO=values, JV=values, **gate),
+        source=config.SourceLayerConfig(JT=dim, JV=values, **source),
+        mark=config.MarkLayerConfig(JO=values, JT=dim, bias_init=config.OnesInitConfig(), **linear),
+        direct=config.DirectLayerConfig(JO=values, JV=values, bias_init=config.ZerosInitConfig(), **linear),
         transition=transition,
     )
 

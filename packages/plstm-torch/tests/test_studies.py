@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import plstm_torch
+
 STUDIES = Path(__file__).parents[3] / "studies"
 TASKS = ("parity", "s3", "s5")
 
@@ -71,6 +73,14 @@ def test_rows_are_bounded(study):
     blocks = study.BoundedRows(features=8, heads=2, dim=3, spread=2.0)(torch.randn(5, 8))
     assert blocks.shape == (5, 2, 3, 3)
     assert blocks.abs().sum(-1).max() < 1 + 1e-6
+
+
+def test_eigenvalues_start_alike(study):
+    settings = study.Settings()
+    for kind in ("positive", "negative", "orthogonal"):
+        layer = plstm_torch.build(study.layer_config(study.VARIANTS[kind], settings))
+        transition = layer.transition(torch.zeros(1, settings.width))
+        assert torch.linalg.svdvals(transition).allclose(torch.tensor(settings.eigenvalue_start), atol=1e-3)
 
 
 def test_lengths_grow_up_to_the_last(study):
