@@ -30,7 +30,7 @@ import plstm_config as config
 import plstm_torch
 
 RESULTS = Path(__file__).parent / "results" / "state_tracking"
-TEST = 3_000_000  # first of the numbers that words of tests are drawn by; those of training are the seeds
+TEST = 4_000_000  # first of the numbers that words of tests are drawn by; those of training are the seeds
 SEEDS = (0, 1, 2)
 
 
@@ -47,7 +47,6 @@ class Settings:
     warmup: int = 100
     clip: float = 1.0
     width: int = 64
-    heads: int = 2
     key_dim: int = 4
     source_bias: float = -2.0  # a source that is nearly closed: what each token adds drowns what the first one wrote
     source_spread: float = 0.3
@@ -70,6 +69,8 @@ class Variant:
         title: for tables and pictures.
         dim: JT.
         values: JV and JO.
+        heads: of the layer; such that states of JT = 1 and of JT = 4 have as many numbers.
+        spread: standard deviation of the initial weight of eigenvalues.
         eigenvalues: representation of the eigenvalues; "rows" is the block whose rows are bounded in L1.
         tasks: that it is asked for.
     """
@@ -77,17 +78,19 @@ class Variant:
     title: str
     dim: int
     values: int
+    heads: int
+    spread: float
     eigenvalues: str
     tasks: tuple[str, ...] = tuple(TASKS)
 
 
 VARIANTS = {
-    "positive": Variant("JT = 1, positive", 1, 1, "logsigmoid"),
-    "negative": Variant("JT = 1, of either sign", 1, 1, "tanh"),
-    "orthogonal": Variant("JT = 4, orthogonal U and V", 4, 4, "tanh"),
-    "rows": Variant("JT = 4, rows bounded in L1", 4, 4, "rows"),
+    "positive": Variant("JT = 1, positive", 1, 1, 4, 0.3, "logsigmoid"),
+    "negative": Variant("JT = 1, of either sign", 1, 1, 4, 0.3, "tanh"),
+    "orthogonal": Variant("JT = 4, orthogonal U and V", 4, 4, 2, 0.1, "tanh"),
+    "rows": Variant("JT = 4, rows bounded in L1", 4, 4, 2, 0.1, "rows"),
     # of 4 x 4 blocks with rows bounded by one, only signed permutations keep a state, and S5 is no group of such
-    "rows5": Variant("JT = 5, rows bounded in L1", 5, 4, "rows", tasks=("s5",)),
+    "rows5": Variant("JT = 5, rows bounded in L1", 5, 4, 2, 0.1, "rows", tasks=("s5",)),
 }
 
 
@@ -126,7 +129,7 @@ def eigenvalue_bias(variant: Variant, settings: Settings) -> float:
 
 def layer_config(variant: Variant, settings: Settings) -> config.pLSTM1DLayerConfig:
     """A pLSTM layer without convolution, whose gates all depend on the input."""
-    width, heads, dim, values = settings.width, settings.heads, variant.dim, variant.values
+    width, heads, dim, values = settings.width, variant.heads, variant.dim, variant.values
     shared: dict[str, Any] = {"num_heads": heads, "input_dim": width}
     gate = shared | {"weight": True}
     source = gate | {"bias_init": config.ConstantInitConfig(value=settings.source_bias)}
@@ -139,7 +142,7 @@ def layer_config(variant: Variant, settings: Settings) -> config.pLSTM1DLayerCon
         eigenvalue_representation="logsigmoid" if variant.eigenvalues == "logsigmoid" else "tanh",
         eigenvalue_factor=settings.eigenvalue_factor,
         eigenvalue_bias_init=config.ConstantInitConfig(value=eigenvalue_bias(variant, settings)),
-        eigenvalue_weight_init=spread,
+        eigenvalue_weight_init=config.NormalInitConfig(stddev=variant.spread),
         inproj_weight_init=spread,
         outproj_weight_init=spread,
         normalization_mode="householder_orthogonalization",
@@ -174,7 +177,7 @@ def build(task: Task, variant: Variant, settings: Settings) -> nn.Module:
         )
     )
     if variant.eigenvalues == "rows":
-        rows = BoundedRows(width, settings.heads, variant.dim, settings.transition_spread)
+        rows = BoundedRows(width, variant.heads, variant.dim, settings.transition_spread)
         model.block_stack.blocks[0].interaction_module.transition = rows
     return cast(nn.Module, model)
 
@@ -275,7 +278,11 @@ def run(name: str, kind: str, seed: int, settings: Settings, check: Callable[[],
     tested = {str(length): accuracy(model, task, length, settings.words, TEST) for length in settings.lengths}
     return {
         **{"task": name, "transition": kind, "seed": seed},
-        **{"settings": asdict(settings), "parameters": sum(one.numel() for one in model.parameters())},
+        **{
+            "settings": asdict(settings),
+            "variant": asdict(VARIANTS[kind]),
+            "parameters": sum(one.numel() for one in model.parameters()),
+        },
         **{"machine": about, "training": times, "losses": losses, "test": tested},
     }
 

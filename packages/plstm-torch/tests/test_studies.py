@@ -115,9 +115,13 @@ def test_tiny_runs_are_kept_apart(study, capsys):
 
 
 def test_results_are_of_the_settings(study):
-    expected = json.loads(json.dumps(study.asdict(study.Settings())))
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in study.RESULTS.glob("*.json")]
-    assert all(one["settings"] == expected for one in found)
+    def stored(one):
+        return json.loads(json.dumps(study.asdict(one)))
+
+    for path in study.RESULTS.glob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert found["settings"] == stored(study.Settings()), path.name
+        assert found["variant"] == stored(study.VARIANTS[found["transition"]]), path.name
 
 
 def test_page_holds_the_results(study, report):
