@@ -92,7 +92,7 @@ def draw(results: Results, plan: Plan) -> Figure:
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(11, 3.8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(plan), sharey=True)
     handles: dict[str, Any] = {}
     for axes, (task, titles) in zip(panels, plan.items(), strict=True):
@@ -103,7 +103,9 @@ def draw(results: Results, plan: Plan) -> Figure:
         handles["chance"] = axes.axhline(1 / len(about.elements), color=INK, linewidth=0.8, linestyle=":")
         finish(axes, about.title)
     panels[0].set_ylabel("whole words answered right")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+    chance = handles.pop("chance")
+    handles["chance"] = chance  # last, whatever the first panel has
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -122,6 +124,7 @@ def finish(axes: Any, title: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks([32, 64, 128, 256], ["32", "64", "128", "256"])
     axes.set_xlabel("length; trained at the shaded one and below")
+    axes.set_xlim(28, 290)
     axes.set_ylim(-0.03, 1.03)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
