@@ -278,11 +278,8 @@ def run(name: str, kind: str, seed: int, settings: Settings, check: Callable[[],
     tested = {str(length): accuracy(model, task, length, settings.words, TEST) for length in settings.lengths}
     return {
         **{"task": name, "transition": kind, "seed": seed},
-        **{
-            "settings": asdict(settings),
-            "variant": asdict(VARIANTS[kind]),
-            "parameters": sum(one.numel() for one in model.parameters()),
-        },
+        **{"settings": asdict(settings), "variant": asdict(VARIANTS[kind])},
+        "parameters": sum(one.numel() for one in model.parameters()),
         **{"machine": about, "training": times, "losses": losses, "test": tested},
     }
 
@@ -309,12 +306,16 @@ def study(options: argparse.Namespace, check: Callable[[], None]) -> None:
         print(f"{path.stem:24} {found['training']['wall_seconds']:6.1f} s  {scores}", flush=True)
 
 
+def clock(text: str) -> datetime:
+    """A time of today, as HH:MM."""
+    return datetime.combine(datetime.now().date(), datetime.strptime(text, "%H:%M").time())
+
+
 def deadline(options: argparse.Namespace) -> Callable[[], None]:
     """What raises when the time is over that the options give."""
     ends = [datetime.now() + timedelta(minutes=options.minutes)] if options.minutes is not None else []
     if options.until is not None:
-        hour, minute = map(int, options.until.split(":"))
-        ends.append(datetime.now().replace(hour=hour, minute=minute, second=0))
+        ends.append(options.until)
 
     def check() -> None:
         if ends and datetime.now() >= min(ends):
@@ -330,7 +331,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--transition", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--minutes", type=float, help="stop after so many; a run that is not through is dropped")
-    parser.add_argument("--until", metavar="HH:MM", help="stop at this time of today")
+    parser.add_argument("--until", type=clock, metavar="HH:MM", help="stop at this time of today")
     parser.add_argument("--tiny", action="store_true", help="two steps and short words, to try it out; needs --out")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--report", action="store_true", help="train nothing")
