@@ -124,8 +124,8 @@ def test_a_training_step_compiles(randomize):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compiles_to_machine_code(dtype, randomize):
+def test_compiles_to_machine_code(randomize):
+    dtype = "float32"
     module = randomize(build(pLSTMGraphEdgeLayerConfig(**OF_EDGES, mode="D", dtype=dtype, param_dtype=dtype)), 0.4)
     compiled = torch.compile(module, fullgraph=True, dynamic=True)
     for seed, stance in enumerate(("default", "fail_on_recompile")):
