@@ -1,6 +1,6 @@
 """Shared fixtures of the torch package's tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -28,10 +28,17 @@ _load_helper("torchvision_operators").define_missing_operators()
 _BEFORE_COLLECTION = torch.random.get_rng_state()
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Refuse modules that draw while they are imported: their numbers would depend on what else is collected."""
+    report = yield
     if not torch.equal(torch.random.get_rng_state(), _BEFORE_COLLECTION):
-        raise pytest.UsageError("a test module draws from torch's generator at import: draw in the test or a fixture")
+        torch.random.set_rng_state(_BEFORE_COLLECTION)
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} draws from torch's generator at import: draw in the test or a fixture"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,7 @@ def test_edges_by_order_keep_the_features_of_their_place_in_the_list():
     ("numbers", "error", "message"),
     [
         (None, TypeError, r"^rank: expected a tensor of integers in the data, since order='rank', got NoneType"),
-        (torch.rand(3), TypeError, r"^rank: expected a tensor of integers .* got torch.float32"),
+        (torch.ones(3), TypeError, r"^rank: expected a tensor of integers .* got torch.float32"),
         (torch.tensor([1, 2]), ValueError, r"^rank: expected N=3 different numbers, got shape \(2,\)"),
         (torch.tensor([1, 2, 1]), ValueError, r"^rank: expected N=3 different numbers"),
     ],

@@ -89,7 +89,19 @@ def traced(topology: DagTopology) -> TracedTopology:
 
 
 def traced_from_edge_index(edge_index: Tensor, num_nodes: int, mode: Mode) -> TracedTopology:
-    """`DagTopology.from_edge_index` while a program is compiled."""
+    """`DagTopology.from_edge_index` while a program is compiled.
+
+    Args:
+        edge_index: pairs of nodes, integers [2, E].
+        num_nodes: N.
+        mode: of the topology.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if the shape is another one; when the program runs, if the edges are no directed acyclic graph.
+    """
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index: expected [2,E], got {tuple(edge_index.shape)}")
     edges, lines, order = _from_edge_index(edge_index, num_nodes, mode)
