@@ -127,3 +127,33 @@ def test_results_are_of_the_settings(study):
 def test_page_holds_the_results(study, report):
     page = report.PAGE.read_text(encoding="utf-8")
     assert page == report.with_table(page, report.table(report.load(study.RESULTS), study.plan(), study.SEEDS))
+
+
+@pytest.fixture
+def distant_labels(monkeypatch):
+    pytest.importorskip("torch_geometric")
+    monkeypatch.syspath_prepend(str(STUDIES))
+    module = importlib.import_module("distant_labels")
+    monkeypatch.setattr(module, "CASCADES", 8)
+    return module
+
+
+def test_labels_stand_as_far_away_as_the_steps_say(distant_labels):
+    graph = distant_labels.draw_graph(0, misleading=0.3)
+    again = distant_labels.draw_graph(0, misleading=0.3)
+    assert torch.equal(graph.x, again.x)
+    assert np.array_equal(graph.edges, again.edges)
+    parts = np.concatenate(list(graph.parts.values()))
+    assert np.array_equal(np.sort(parts), np.arange(len(graph.x)))
+    sources = graph.x[:, distant_labels.CLASSES] == 1
+    assert torch.equal(sources, torch.from_numpy(graph.steps == 0))
+    assert torch.equal(graph.x[sources, : distant_labels.CLASSES].argmax(-1), graph.labels[sources])
+    inside = graph.edges[graph.edges[:, 0] // distant_labels.LENGTH == graph.edges[:, 1] // distant_labels.LENGTH]
+    assert (graph.steps[inside[:, 1]] == graph.steps[inside[:, 0]] + 1).all()
+
+
+def test_models_of_distant_labels_train(distant_labels):
+    graph = distant_labels.draw_graph(1, misleading=0.3)
+    for name, settings in distant_labels.models():
+        found = distant_labels.measure(graph, settings[:1], seed=1, epochs=1)
+        assert {"test", "near", "between", "far", "validation", "parameters"} <= set(found), name
