@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config import parameter_tree, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology, Mode
 from plstm_torch.arrays import index_array
 from plstm_torch.build import build
@@ -355,10 +355,16 @@ def _check_nodes(x: Any) -> None:
 
 
 def _take_shape(conv: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give a layer that waits for its first input the width of the weights that are loaded."""
-    weight = state.get(f"{prefix}layer.query.weight")
-    if isinstance(weight, Tensor) and not is_uninitialized(weight) and weight.ndim == 2:
-        conv._materialize(weight.shape[1], drawn=False)
+    """Give a layer that waits for its first input the width of loaded weights, and draw what is missing of them."""
+    shape = _shape(state.get(f"{prefix}layer.query.weight"))
+    if isinstance(conv.layer, Uninitialized) and shape is not None and len(shape) == 2:
+        parameters = parameter_tree(conv._config(shape[1])).items()
+        complete = all(_shape(state.get(f"{prefix}layer.{name}")) == parameter.shape for name, parameter in parameters)
+        conv._materialize(shape[1], drawn=not complete)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) and not is_uninitialized(value) else None
 
 
 def _check_current(data: Any, num_edges: int, num_lines: int, sizes: np.ndarray) -> None:
