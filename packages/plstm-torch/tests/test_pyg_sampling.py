@@ -140,13 +140,46 @@ def test_edges_by_order_keep_the_features_of_their_place_in_the_list():
         (None, TypeError, r"^rank: expected a tensor of integers in the data, since order='rank', got NoneType"),
         (torch.ones(3), TypeError, r"^rank: expected a tensor of integers .* got torch.float32"),
         (torch.tensor([1, 2]), ValueError, r"^rank: expected N=3 different numbers, got shape \(2,\)"),
-        (torch.tensor([1, 2, 1]), ValueError, r"^rank: expected N=3 different numbers"),
+        (torch.tensor([1, 2, 1]), ValueError, r"^rank: expected N=3 different numbers, got 1 twice"),
     ],
 )
 def test_an_order_that_is_none_is_named(numbers, error, message):
     data = Data(x=torch.rand(3, 3), edge_index=torch.tensor([[0], [1]]), rank=numbers)
     with pytest.raises(error, match=message):
         AddTopology(order="rank")(data)
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        torch.tensor([[0, -1], [1, 2]]),
+        torch.tensor([[0, 7], [1, 2]]),
+        torch.tensor([[0, 0], [0, 2]]),
+        torch.tensor([[0, 1, 2], [1, 2, 0]]),
+        torch.tensor([[2, 2], [1, 1]]),
+        torch.tensor([[0.0, 1.0], [1.0, 2.0]]),
+        torch.tensor([[False, True], [True, False]]),
+        torch.tensor([0, 1]),
+    ],
+)
+def test_an_order_says_what_is_wrong_with_a_graph_by_the_numbers_in_the_data(edges):
+    messages = []
+    for order in (None, "rank"):
+        data = Data(x=torch.rand(3, 3), edge_index=edges, rank=torch.tensor([5, 1, 2]))
+        with pytest.raises((TypeError, ValueError)) as caught:
+            AddTopology(order=order)(data)
+        messages.append((caught.type, str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_an_order_takes_edges_of_any_integers(dtype):
+    def topology(edges):
+        data = Data(x=torch.rand(3, 3), edge_index=edges, rank=torch.tensor([5, 1, 2]))
+        return batch_topology(AddTopology(undirected=True, order="rank")(data))
+
+    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    assert topology(edges.to(dtype)).edges.tolist() == topology(edges).edges.tolist() == [[1, 2], [1, 0]]
 
 
 def test_a_loader_of_random_parts_takes_the_transform_too():

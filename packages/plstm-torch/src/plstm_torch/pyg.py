@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from plstm_config import parameter_tree, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology, Mode
+from plstm_config.topology.edges import as_pairs, check_edges
 from plstm_torch.arrays import index_array
 from plstm_torch.build import build
 from plstm_torch.module import Module
@@ -80,7 +81,8 @@ class AddTopology:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: as in `directed_topology`.
         order: name of a node attribute [N] of different integers, by which nodes count as numbered: undirected edges
-            lead from the lower to the higher, and slots of edges follow it. "n_id" of sampled subgraphs makes the
+            lead from the lower to the higher, and slots of edges follow it in this mode and direction (in the other
+            ones, which blocks of a model take, too, the numbers in `edge_index`). "n_id" of sampled subgraphs makes the
             directions those of the whole graph, whatever is sampled. None: the numbers in `edge_index`.
 
     Examples:
@@ -127,12 +129,20 @@ class AddTopology:
         return data
 
     def _topology(self, data: Any) -> DagTopology:
+        def build(edge_index: Tensor) -> DagTopology:
+            return directed_topology(edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+
         if self.order is None:
-            return directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+            return build(data.edge_index)
         numbers = _numbers(self.order, getattr(data, self.order, None), data.num_nodes)
         nodes = np.argsort(numbers)
-        places = torch.from_numpy(np.argsort(nodes))
-        ranked = directed_topology(places[data.edge_index.cpu()], data.num_nodes, self.mode, undirected=self.undirected)
+        try:
+            pairs = as_pairs("edge_index", index_array("edge_index", data.edge_index).T)
+            check_edges(pairs, data.num_nodes)
+            ranked = build(torch.from_numpy(np.argsort(nodes)[pairs].T))
+        except (TypeError, ValueError):
+            build(data.edge_index)  # the same fault, said with the numbers that the nodes have in the data
+            raise
         return replace(ranked, edges=nodes[ranked.edges])
 
     def __repr__(self) -> str:
@@ -386,8 +396,11 @@ def _numbers(name: str, numbers: Any, num_nodes: int) -> np.ndarray:
         got = getattr(numbers, "dtype", type(numbers).__name__)
         raise TypeError(f"{name}: expected a tensor of integers in the data, since order={name!r}, got {got}")
     found = index_array(name, numbers)
-    if found.shape != (num_nodes,) or len(np.unique(found)) != num_nodes:
+    if found.shape != (num_nodes,):
         raise ValueError(f"{name}: expected N={num_nodes} different numbers, got shape {found.shape}")
+    values, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"{name}: expected N={num_nodes} different numbers, got {values[counts > 1][0]} twice")
     return found
 
 
