@@ -259,3 +259,9 @@ def test_the_first_line_of_the_module_says_what_becomes_of_a_list_of_both_direct
     x = torch.rand(4, 4, requires_grad=True)
     (reached,) = torch.autograd.grad(pLSTMConv(4, 8, undirected=True)(x, both)[1].sum(), x)
     assert reached.abs().amax(1).nonzero().flatten().tolist() == [0, 1]  # from lower numbers only
+
+
+def test_graph_numbers_are_borders_whatever_their_size():
+    conv, x, edges = pLSTMConv(5, 8), torch.rand(4, 5), torch.tensor([[0, 2], [1, 3]])
+    for numbers in ([0, 0, 1, 1], [-3, -3, 10**10, 10**10]):
+        assert_close(conv(x, edges, None, torch.tensor(numbers)).detach(), conv(x, edges).detach(), "float32")

@@ -102,7 +102,7 @@ class AddTopology:
         """Return the graph with its topology.
 
         Args:
-            data: a `torch_geometric.data.Data` with `edge_index`.
+            data: a `torch_geometric.data.Data` with `edge_index`, or a `Batch` of them.
 
         Returns:
             The same object.
@@ -114,18 +114,12 @@ class AddTopology:
         if not isinstance(getattr(data, "edge_index", None), Tensor):
             kinds = "; see HeteroData.to_homogeneous()" if hasattr(data, "edge_types") else ""
             raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kinds}")
-        topology = self._topology(data)
-        data.topology_edges = torch.from_numpy(topology.edges.copy())
-        data.topology_lines = torch.from_numpy(topology.line_edges.copy())
-        data.topology_order = torch.from_numpy(topology.edge_order.copy())
-        sizes = (
-            topology.num_nodes,
-            len(topology.edges),
-            len(topology.line_edges),
-            topology.num_input_edges,
-            _MODES.index(topology.mode),
-        )
-        data.topology_sizes = torch.tensor([sizes])
+        graphs = data.to_data_list() if hasattr(data, "to_data_list") else [data]  # a batch stays one of many graphs
+        found = [self._topology(graph) for graph in graphs]
+        data.topology_edges = torch.from_numpy(np.concatenate([graph.edges for graph in found]))
+        data.topology_lines = torch.from_numpy(np.concatenate([graph.line_edges for graph in found]))
+        data.topology_order = torch.from_numpy(np.concatenate([graph.edge_order for graph in found]))
+        data.topology_sizes = torch.tensor([_sizes(graph) for graph in found])
         return data
 
     def _topology(self, data: Any) -> DagTopology:
@@ -161,7 +155,8 @@ def batch_topology(data: Any) -> DagTopology:
         One topology over all nodes of `data.x`.
 
     Raises:
-        ValueError: if there is no topology, it is damaged, or nodes or edges were taken away after it was made.
+        ValueError: if there is no topology, it is damaged, or nodes or edges were taken away or numbered anew after it
+            was made.
 
     Examples:
         >>> from torch_geometric.data import Batch, Data
@@ -182,7 +177,9 @@ def batch_topology(data: Any) -> DagTopology:
         bounds = np.array([0, num_nodes])
         graphs.append(DagTopology(num_nodes, *arrays, _MODES[mode], num_input_edges, bounds))
         edge, line = edge + num_edges, line + num_lines
-    return graphs[0] if len(graphs) == 1 else DagTopology.batch(graphs)
+    topology = graphs[0] if len(graphs) == 1 else DagTopology.batch(graphs)
+    _check_ends(getattr(data, "edge_index", None), topology)
+    return topology
 
 
 class FromBatch(nn.Module):
@@ -377,6 +374,25 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) and not is_uninitialized(value) else None
 
 
+def _sizes(graph: DagTopology) -> tuple[int, ...]:
+    edges, lines = len(graph.edges), len(graph.line_edges)
+    return graph.num_nodes, edges, lines, graph.num_input_edges, _MODES.index(graph.mode)
+
+
+def _check_ends(edge_index: Any, topology: DagTopology) -> None:
+    """Compare the ends of edges: what takes no node and no edge away may still number them anew."""
+    if edge_index is None:
+        return
+    now = index_array("edge_index", edge_index)[:, topology.edge_order].T
+    other = (np.sort(now, 1) != np.sort(topology.edges, 1)).any(1)
+    if other.any():
+        place = int(np.argmax(other))
+        raise ValueError(
+            f"data: expected edges as AddTopology saw them, one of {tuple(topology.edges[place].tolist())}, "
+            f"got {tuple(now[place].tolist())}; apply AddTopology after what changes the graph"
+        )
+
+
 def _check_current(data: Any, num_edges: int, num_lines: int, sizes: np.ndarray) -> None:
     """Compare what was stored with the graph as it is: samplers cut graphs and what they hold."""
     nodes, edges, lines, given, _ = sizes.sum(0).tolist() if sizes.shape[1:] == (5,) else (-1,) * 5
@@ -419,5 +435,5 @@ def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
         raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
     if (batch.diff() < 0).any():
         raise ValueError(f"batch: expected graph numbers that do not decrease, got {batch.tolist()[:8]}")
-    sizes = torch.bincount(batch)
+    sizes = batch.unique_consecutive(return_counts=True)[1]
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).cpu().numpy()
