@@ -9,7 +9,8 @@ from torch import nn
 from torch.export import Dim
 
 import plstm_config
-from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
+from plstm_config import pLSTMGraphModelConfig, pLSTMLMModelConfig, pLSTMVisionModelConfig
+from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
 from plstm_torch.functional import _exponential_by_squaring
@@ -38,6 +39,23 @@ def language(randomize, state_size: int) -> nn.Module:
     )
     assert isinstance(config, pLSTMLMModelConfig)
     return randomize(build(config)).eval()
+
+
+class OnGraph(nn.Module):
+    """A graph model on a graph of its own, or on the edges that it is called with."""
+
+    def __init__(self, model: nn.Module, graph: DagTopology | None) -> None:
+        super().__init__()
+        self.model, self.graph = model, graph
+
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor | None = None) -> torch.Tensor:
+        return self.model(x, edge_index if self.graph is None else self.graph)
+
+
+def graphs(randomize) -> tuple[nn.Module, DagTopology]:
+    config = pLSTMGraphModelConfig(input_dim=4, dim=8, output_dim=2, num_blocks=2, num_heads=2, max_edges=4)
+    graph = DagTopology.from_edges(5, [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)])
+    return randomize(build(config)).eval(), DagTopology.batch([graph, graph])
 
 
 def own_operators(program) -> set[str]:
@@ -115,6 +133,22 @@ def test_step_of_the_language_model(randomize) -> None:
     for time in range(6):
         logits, *state = run(tokens[:, time], *state)
         assert_close(logits, expected[:, time], "float32")
+
+
+@torch.no_grad()
+def test_graph_model_on_the_graph_that_it_was_exported_with(randomize) -> None:
+    model, graph = graphs(randomize)
+    program = torch.export.export(OnGraph(model, graph), (torch.rand(10, 4),))
+    assert not own_operators(program)
+    x = torch.rand(10, 4)
+    assert_close(program.module()(x), model(x, graph))
+
+
+def test_exported_programs_take_no_graph(randomize) -> None:
+    model, graph = graphs(randomize)
+    edge_index = torch.from_numpy(graph.edges.T.copy())
+    with pytest.raises(TypeError, match="graph: expected a dense tensor with values, got one without"):
+        torch.export.export(OnGraph(model, None), (torch.rand(10, 4), edge_index))
 
 
 @torch.no_grad()

@@ -99,6 +99,32 @@ def test_weights_travel_whichever_side_waits_for_an_input(edge_dim, tmp_path):
     assert copied(torch.rand(4, 5), PATH, features(edge_dim)).shape == (4, 8)
 
 
+def test_what_is_missing_of_loaded_weights_is_drawn():
+    known = pLSTMConv(5, 8, heads=2)
+    some = {name: value for name, value in known.state_dict().items() if "out" not in name}
+    conv, drawn = pLSTMConv(-1, 8, heads=2), pLSTMConv(5, 8, heads=2)
+    torch.manual_seed(3)
+    drawn.reset_parameters()
+    torch.manual_seed(3)
+    assert conv.load_state_dict(some, strict=False).missing_keys == ["layer.out.weight"]
+    same_weights(weights(conv), weights(known) | {"layer.out.weight": drawn.layer.out.weight.detach()})
+    misfit = pLSTMConv(-1, 8, heads=2)
+    torch.manual_seed(3)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        misfit.load_state_dict(pLSTMConv(5, 8, heads=4).state_dict())
+    fitting = [name for name, value in weights(misfit).items() if value.isfinite().all() and value.abs().max() < 100]
+    assert fitting == list(known.state_dict())
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_first_call_without_gradients_leaves_weights_that_can_be_trained(mode):
+    conv, x = pLSTMConv(-1, 8), torch.rand(4, 5)
+    with mode():
+        conv(x, PATH)
+    conv(x, PATH).sum().backward()
+    assert all(parameter.grad is not None for parameter in conv.parameters())
+
+
 def test_weights_without_values_are_not_loaded_over_values():
     known = pLSTMConv(5, 8)
     with pytest.raises((RuntimeError, ValueError), match=r"[Uu]ninitialized"):
@@ -233,3 +259,9 @@ def test_the_first_line_of_the_module_says_what_becomes_of_a_list_of_both_direct
     x = torch.rand(4, 4, requires_grad=True)
     (reached,) = torch.autograd.grad(pLSTMConv(4, 8, undirected=True)(x, both)[1].sum(), x)
     assert reached.abs().amax(1).nonzero().flatten().tolist() == [0, 1]  # from lower numbers only
+
+
+def test_graph_numbers_are_borders_whatever_their_size():
+    conv, x, edges = pLSTMConv(5, 8), torch.rand(4, 5), torch.tensor([[0, 2], [1, 3]])
+    for numbers in ([0, 0, 1, 1], [-3, -3, 10**10, 10**10]):
+        assert_close(conv(x, edges, None, torch.tensor(numbers)).detach(), conv(x, edges).detach(), "float32")

@@ -9,7 +9,7 @@ from plstm_testing.tolerances import assert_close
 
 pytest.importorskip("torch_geometric")
 
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import NeighborLoader, RandomNodeLoader
 from torch_geometric.sampler import BaseSampler, SamplerOutput
 from torch_geometric.transforms import ToUndirected
@@ -140,7 +140,7 @@ def test_edges_by_order_keep_the_features_of_their_place_in_the_list():
         (None, TypeError, r"^rank: expected a tensor of integers in the data, since order='rank', got NoneType"),
         (torch.ones(3), TypeError, r"^rank: expected a tensor of integers .* got torch.float32"),
         (torch.tensor([1, 2]), ValueError, r"^rank: expected N=3 different numbers, got shape \(2,\)"),
-        (torch.tensor([1, 2, 1]), ValueError, r"^rank: expected N=3 different numbers"),
+        (torch.tensor([1, 2, 1]), ValueError, r"^rank: expected N=3 different numbers, got 1 twice"),
     ],
 )
 def test_an_order_that_is_none_is_named(numbers, error, message):
@@ -149,10 +149,63 @@ def test_an_order_that_is_none_is_named(numbers, error, message):
         AddTopology(order="rank")(data)
 
 
+@pytest.mark.parametrize(
+    "edges",
+    [
+        torch.tensor([[0, -1], [1, 2]]),
+        torch.tensor([[0, 7], [1, 2]]),
+        torch.tensor([[0, 0], [0, 2]]),
+        torch.tensor([[0, 1, 2], [1, 2, 0]]),
+        torch.tensor([[2, 2], [1, 1]]),
+        torch.tensor([[0.0, 1.0], [1.0, 2.0]]),
+        torch.tensor([[False, True], [True, False]]),
+        torch.tensor([0, 1]),
+    ],
+)
+def test_an_order_says_what_is_wrong_with_a_graph_by_the_numbers_in_the_data(edges):
+    messages = []
+    for order in (None, "rank"):
+        data = Data(x=torch.rand(3, 3), edge_index=edges, rank=torch.tensor([5, 1, 2]))
+        with pytest.raises((TypeError, ValueError)) as caught:
+            AddTopology(order=order)(data)
+        messages.append((caught.type, str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_an_order_takes_edges_of_any_integers(dtype):
+    def topology(edges):
+        data = Data(x=torch.rand(3, 3), edge_index=edges, rank=torch.tensor([5, 1, 2]))
+        return batch_topology(AddTopology(undirected=True, order="rank")(data))
+
+    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    assert topology(edges.to(dtype)).edges.tolist() == topology(edges).edges.tolist() == [[1, 2], [1, 0]]
+
+
+def test_a_batch_that_gets_its_topology_late_stays_one_of_many_graphs():
+    path, none = torch.tensor([[0, 1], [1, 2]]), torch.zeros(2, 0, dtype=torch.int64)
+    graphs = [Data(x=torch.rand(n, 3), edge_index=edges) for n, edges in ((3, path), (2, none), (4, path))]
+    late = batch_topology(AddTopology()(Batch.from_data_list(graphs)))
+    early = batch_topology(Batch.from_data_list([AddTopology()(graph) for graph in graphs]))
+    assert late.node_ptr.tolist() == early.node_ptr.tolist() == [0, 3, 5, 9]
+    assert late.edges.tolist() == early.edges.tolist()
+    assert late.line_edges.tolist() == early.line_edges.tolist()
+
+
 def test_a_loader_of_random_parts_takes_the_transform_too():
     loader = RandomNodeLoader(graph(), num_parts=3)
     model, transform = FromBatch(layer()), AddTopology()
     assert sum(len(model(transform(batch))) for batch in loader) == NODES
+
+
+def test_a_topology_from_before_the_nodes_were_numbered_anew_is_refused():
+    data = AddTopology()(Data(x=torch.rand(4, 3), edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]])))
+    same = data.subgraph(torch.arange(4))
+    assert batch_topology(same).edges.tolist() == [[0, 1], [1, 2], [2, 3]]
+    turned = data.subgraph(torch.tensor([3, 1, 0, 2]))  # as many nodes and edges as before
+    for changed in (turned, Batch.from_data_list([data, turned])):
+        with pytest.raises(ValueError, match=r"^data: expected edges as AddTopology saw them, one of \(\d, \d\), got "):
+            batch_topology(changed)
 
 
 def test_a_topology_from_before_the_sampling_is_refused():

@@ -57,6 +57,25 @@ def test_a_model_runs_as_before_afterwards():
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
+# warnings of torch about itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("compiled", ["model", "blocks", "around"])
+def test_compiled_models_are_looked_into_too(compiled):
+    torch.compiler.reset()
+    plain, network, x = model(), model(), torch.randn(9, 3)
+    for part in {"model": [network], "blocks": network.block_stack.blocks, "around": []}[compiled]:
+        part.compile(backend="eager")
+    given = torch.compile(network, backend="eager") if compiled == "around" else network
+    topology = DagTopology.from_edges(9, EDGES)
+    given(x, topology)
+    for one, other in zip(
+        graph_gates(given, x, topology, node=5), graph_gates(plain, x, topology, node=5), strict=True
+    ):
+        assert torch.equal(one.nodes, other.nodes)
+
+
 def test_nodes_around_one_are_taken_nearest_first():
     topology = DagTopology.from_edges(9, EDGES)
     assert near_nodes(topology, 5, 4).tolist() == [3, 4, 5, 6]
@@ -83,6 +102,11 @@ def test_the_picture_has_a_panel_for_each_layer_and_head(tmp_path):
     assert (tmp_path / "gates.png").stat().st_size > 10_000
 
 
+def test_names_of_nodes_are_no_formulas():
+    names = [r"$\frac$"] * 9
+    gates_figure(model(blocks=1), torch.randn(9, 3), torch.tensor(EDGES).T, node=5, labels=names).canvas.draw()
+
+
 def test_a_graph_without_edges_has_a_picture():
     gates_figure(model(blocks=1), torch.randn(2, 3), DagTopology.from_edges(2, []), node=1).canvas.draw()
 
@@ -93,3 +117,10 @@ def test_what_makes_no_sense_is_named():
     for node in (2, -1):
         with pytest.raises(ValueError, match=rf"^node: expected a node from 0 to 1, got {node}"):
             graph_gates(model(), torch.randn(2, 3), DagTopology.from_edges(2, []), node=node)
+    for node in (True, 1.0, "1", torch.tensor(1)):
+        with pytest.raises(TypeError, match=r"^node: expected an integer, got "):
+            graph_gates(model(), torch.randn(2, 3), DagTopology.from_edges(2, []), node=node)
+    with pytest.raises(ValueError, match=r"^largest: expected at least 1, got 0"):
+        gates_figure(model(), torch.randn(2, 3), DagTopology.from_edges(2, []), node=0, largest=0)
+    with pytest.raises(ValueError, match=r"^labels: expected one for each of N=2 nodes, got 1"):
+        gates_figure(model(), torch.randn(2, 3), DagTopology.from_edges(2, []), node=0, labels=["a"])

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -48,6 +49,8 @@ def index_array(name: str, indices: Any) -> np.ndarray:
     if not isinstance(indices, Tensor) or indices.layout != torch.strided or indices.is_meta:
         got = f"a {indices.layout} one on {indices.device}" if isinstance(indices, Tensor) else type(indices).__name__
         raise TypeError(f"{name}: expected a dense tensor with values, got {got}")
+    if isinstance(indices, FakeTensor):
+        raise TypeError(f"{name}: expected a dense tensor with values, got one without, as in exported programs")
     return indices.detach().cpu().numpy()
 
 

@@ -106,21 +106,24 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
     Raises:
         ValueError: the module cannot do what the context asks.
     """
-    if isinstance(module, ContextModule):
-        context.check(module)
-        compiled = module._compiled_call_impl is not None and not context.stepping
-        return _call_compiled(module, x, context) if compiled else module.run(x, context)
     context.check(module)
-    return (module(x, context.graph, context.edge_attr) if context.graph is not None else module(x)), {}
+    if isinstance(module, ContextModule) and (module._compiled_call_impl is None or context.stepping):
+        return module.run(x, context)
+    return _call_whole(module, x, context)
 
 
-def _call_compiled(module: ContextModule, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
-    """Call a module whose `compile` was called: what it compiles is the call, not `run`."""
-    names = ("graph", "edge_attr", "cache", "cu_seqlens")
-    given = {name: value for name in names if (value := getattr(context, name)) is not None}
+def _call_whole(module: nn.Module, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+    """Call a module as its users do: what compiles it or is wrapped around it stands around the call, not `run`.
+
+    A wrapper that hands out the attributes of what is inside, as those of torch do, is of the same kind.
+    """
+    if context.stepping:
+        return module.step(x, context.cache)  # type: ignore[operator, no-any-return]
+    graph = () if context.graph is None else (context.graph, context.edge_attr)
+    given = {name: value for name in ("cache", "cu_seqlens") if (value := getattr(context, name)) is not None}
     if context.return_cache:
-        return module(x, **given, return_cache=True)  # type: ignore[no-any-return]
-    return module(x, **given), {}
+        return module(x, *graph, **given, return_cache=True)  # type: ignore[no-any-return]
+    return module(x, *graph, **given), {}
 
 
 class ContextModule(Module, ABC):

@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
+from plstm_config import parameter_tree, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.topology import DagTopology, Mode
+from plstm_config.topology.edges import as_pairs, check_edges
 from plstm_torch.arrays import index_array
 from plstm_torch.build import build
 from plstm_torch.module import Module
@@ -80,7 +81,8 @@ class AddTopology:
         mode: "P" or "D"; blocks take the mode they need from either.
         undirected: as in `directed_topology`.
         order: name of a node attribute [N] of different integers, by which nodes count as numbered: undirected edges
-            lead from the lower to the higher, and slots of edges follow it. "n_id" of sampled subgraphs makes the
+            lead from the lower to the higher, and slots of edges follow it in this mode and direction (in the other
+            ones, which blocks of a model take, too, the numbers in `edge_index`). "n_id" of sampled subgraphs makes the
             directions those of the whole graph, whatever is sampled. None: the numbers in `edge_index`.
 
     Examples:
@@ -100,7 +102,7 @@ class AddTopology:
         """Return the graph with its topology.
 
         Args:
-            data: a `torch_geometric.data.Data` with `edge_index`.
+            data: a `torch_geometric.data.Data` with `edge_index`, or a `Batch` of them.
 
         Returns:
             The same object.
@@ -112,27 +114,29 @@ class AddTopology:
         if not isinstance(getattr(data, "edge_index", None), Tensor):
             kinds = "; see HeteroData.to_homogeneous()" if hasattr(data, "edge_types") else ""
             raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kinds}")
-        topology = self._topology(data)
-        data.topology_edges = torch.from_numpy(topology.edges.copy())
-        data.topology_lines = torch.from_numpy(topology.line_edges.copy())
-        data.topology_order = torch.from_numpy(topology.edge_order.copy())
-        sizes = (
-            topology.num_nodes,
-            len(topology.edges),
-            len(topology.line_edges),
-            topology.num_input_edges,
-            _MODES.index(topology.mode),
-        )
-        data.topology_sizes = torch.tensor([sizes])
+        graphs = data.to_data_list() if hasattr(data, "to_data_list") else [data]  # a batch stays one of many graphs
+        found = [self._topology(graph) for graph in graphs]
+        data.topology_edges = torch.from_numpy(np.concatenate([graph.edges for graph in found]))
+        data.topology_lines = torch.from_numpy(np.concatenate([graph.line_edges for graph in found]))
+        data.topology_order = torch.from_numpy(np.concatenate([graph.edge_order for graph in found]))
+        data.topology_sizes = torch.tensor([_sizes(graph) for graph in found])
         return data
 
     def _topology(self, data: Any) -> DagTopology:
+        def build(edge_index: Tensor) -> DagTopology:
+            return directed_topology(edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+
         if self.order is None:
-            return directed_topology(data.edge_index, data.num_nodes, self.mode, undirected=self.undirected)
+            return build(data.edge_index)
         numbers = _numbers(self.order, getattr(data, self.order, None), data.num_nodes)
         nodes = np.argsort(numbers)
-        places = torch.from_numpy(np.argsort(nodes))
-        ranked = directed_topology(places[data.edge_index.cpu()], data.num_nodes, self.mode, undirected=self.undirected)
+        try:
+            pairs = as_pairs("edge_index", index_array("edge_index", data.edge_index).T)
+            check_edges(pairs, data.num_nodes)
+            ranked = build(torch.from_numpy(np.argsort(nodes)[pairs].T))
+        except (TypeError, ValueError):
+            build(data.edge_index)  # the same fault, said with the numbers that the nodes have in the data
+            raise
         return replace(ranked, edges=nodes[ranked.edges])
 
     def __repr__(self) -> str:
@@ -151,7 +155,8 @@ def batch_topology(data: Any) -> DagTopology:
         One topology over all nodes of `data.x`.
 
     Raises:
-        ValueError: if there is no topology, it is damaged, or nodes or edges were taken away after it was made.
+        ValueError: if there is no topology, it is damaged, or nodes or edges were taken away or numbered anew after it
+            was made.
 
     Examples:
         >>> from torch_geometric.data import Batch, Data
@@ -172,7 +177,9 @@ def batch_topology(data: Any) -> DagTopology:
         bounds = np.array([0, num_nodes])
         graphs.append(DagTopology(num_nodes, *arrays, _MODES[mode], num_input_edges, bounds))
         edge, line = edge + num_edges, line + num_lines
-    return graphs[0] if len(graphs) == 1 else DagTopology.batch(graphs)
+    topology = graphs[0] if len(graphs) == 1 else DagTopology.batch(graphs)
+    _check_ends(getattr(data, "edge_index", None), topology)
+    return topology
 
 
 class FromBatch(nn.Module):
@@ -355,10 +362,35 @@ def _check_nodes(x: Any) -> None:
 
 
 def _take_shape(conv: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give a layer that waits for its first input the width of the weights that are loaded."""
-    weight = state.get(f"{prefix}layer.query.weight")
-    if isinstance(weight, Tensor) and not is_uninitialized(weight) and weight.ndim == 2:
-        conv._materialize(weight.shape[1], drawn=False)
+    """Give a layer that waits for its first input the width of loaded weights, and draw what is missing of them."""
+    shape = _shape(state.get(f"{prefix}layer.query.weight"))
+    if isinstance(conv.layer, Uninitialized) and shape is not None and len(shape) == 2:
+        parameters = parameter_tree(conv._config(shape[1])).items()
+        complete = all(_shape(state.get(f"{prefix}layer.{name}")) == parameter.shape for name, parameter in parameters)
+        conv._materialize(shape[1], drawn=not complete)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) and not is_uninitialized(value) else None
+
+
+def _sizes(graph: DagTopology) -> tuple[int, ...]:
+    edges, lines = len(graph.edges), len(graph.line_edges)
+    return graph.num_nodes, edges, lines, graph.num_input_edges, _MODES.index(graph.mode)
+
+
+def _check_ends(edge_index: Any, topology: DagTopology) -> None:
+    """Compare the ends of edges: what takes no node and no edge away may still number them anew."""
+    if edge_index is None:
+        return
+    now = index_array("edge_index", edge_index)[:, topology.edge_order].T
+    other = (np.sort(now, 1) != np.sort(topology.edges, 1)).any(1)
+    if other.any():
+        place = int(np.argmax(other))
+        raise ValueError(
+            f"data: expected edges as AddTopology saw them, one of {tuple(topology.edges[place].tolist())}, "
+            f"got {tuple(now[place].tolist())}; apply AddTopology after what changes the graph"
+        )
 
 
 def _check_current(data: Any, num_edges: int, num_lines: int, sizes: np.ndarray) -> None:
@@ -380,8 +412,11 @@ def _numbers(name: str, numbers: Any, num_nodes: int) -> np.ndarray:
         got = getattr(numbers, "dtype", type(numbers).__name__)
         raise TypeError(f"{name}: expected a tensor of integers in the data, since order={name!r}, got {got}")
     found = index_array(name, numbers)
-    if found.shape != (num_nodes,) or len(np.unique(found)) != num_nodes:
+    if found.shape != (num_nodes,):
         raise ValueError(f"{name}: expected N={num_nodes} different numbers, got shape {found.shape}")
+    values, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"{name}: expected N={num_nodes} different numbers, got {values[counts > 1][0]} twice")
     return found
 
 
@@ -400,5 +435,5 @@ def _bounds(batch: Tensor | None, num_nodes: int) -> Any:
         raise ValueError(f"batch: expected [N={num_nodes}], got {tuple(batch.shape)}")
     if (batch.diff() < 0).any():
         raise ValueError(f"batch: expected graph numbers that do not decrease, got {batch.tolist()[:8]}")
-    sizes = torch.bincount(batch)
+    sizes = batch.unique_consecutive(return_counts=True)[1]
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).cpu().numpy()

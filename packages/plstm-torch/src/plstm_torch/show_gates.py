@@ -1,6 +1,8 @@
 """What one node of a graph of one's own hears of the others through the gates of a trained model."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,7 +72,7 @@ def graph_gates(
         One entry for each layer on graphs, in the order in which they run.
 
     Raises:
-        TypeError: if the model has no layers on graphs.
+        TypeError: if the model has no layers on graphs, or the node is no integer.
         ValueError: if there is no such node, or sizes do not fit.
 
     Examples:
@@ -87,6 +89,8 @@ def graph_gates(
     }
     if not names:
         raise TypeError(f"model: expected one with layers on graphs, got {type(model).__name__}")
+    if isinstance(node, bool) or not isinstance(node, int | np.integer):
+        raise TypeError(f"node: expected an integer, got {type(node).__name__}")
     if not 0 <= node < len(x):
         raise ValueError(f"node: expected a node from 0 to {len(x) - 1}, got {node}")
     found: list[Hearing] = []
@@ -99,12 +103,18 @@ def graph_gates(
     topology = as_topology(graph, len(x))
     handles = [layer.register_forward_pre_hook(listen, with_kwargs=True) for layer in names]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _as_written():
             model(x, topology, edge_attr)
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _as_written() -> Any:
+    """Let a compiled model run as it is written: a program has neither a graph to look at nor numbers."""
+    # where the compiler is not loaded nothing is compiled, and to load it takes longer than all of a picture
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _heard(gates: GraphGates, node: int) -> tuple[Tensor, Tensor]:
@@ -191,7 +201,7 @@ def gates_figure(
         graph: a topology, or an edge_index [2, E].
         edge_attr: edge features, where the model reads any.
         node: the node that listens.
-        largest: how many of the nodes around it are drawn.
+        largest: how many nodes are drawn: the one that listens and those around it.
         labels: a name for each node, shown of those that are heard best.
 
     Returns:
@@ -199,9 +209,13 @@ def gates_figure(
 
     Raises:
         UserError: if matplotlib is not installed.
-        TypeError: if the model has no layers on graphs.
-        ValueError: if there is no such node, or sizes do not fit.
+        TypeError: if the model has no layers on graphs, or the node is no integer.
+        ValueError: if there is no such node, sizes do not fit, or fewer than one node is to be drawn.
     """
+    if largest < 1:
+        raise ValueError(f"largest: expected at least 1, got {largest}")
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"labels: expected one for each of N={len(x)} nodes, got {len(labels)}")
     hearings = graph_gates(model, x, graph, edge_attr, node=node)
     topology = cast(DagTopology, as_topology(graph, len(x)))
     shown = near_nodes(topology, node, largest)
@@ -224,7 +238,9 @@ def gates_figure(
         bar.outline.set_visible(False)
     count = "" if len(shown) == topology.num_nodes else f", {len(shown)} of {topology.num_nodes} nodes"
     name = node if labels is None else labels[node]
-    figure.suptitle(f"What node {name} hears of the others, share of the loudest{count}", color=_INK, fontsize=9)
+    figure.suptitle(
+        f"What node {name} hears of the others, share of the loudest{count}", color=_INK, fontsize=9, parse_math=False
+    )
     return figure
 
 
@@ -258,7 +274,8 @@ def _draw(
     axes.scatter(*places[node], s=size + 50, zorder=4, facecolors="none", edgecolors=_INK, linewidths=1.2)
     for best in seen[np.argsort(-read[seen], kind="stable")][:3]:
         if read[best] > 0 and labels is not None:
-            axes.annotate(labels[best], places[best], xytext=(3, 3), textcoords="offset points", fontsize=5, color=_INK)
+            style = {"fontsize": 5, "color": _INK, "parse_math": False}  # names are the user's, dollars and all
+            axes.annotate(labels[best], places[best], xytext=(3, 3), textcoords="offset points", **style)
 
 
 def _share(values: Tensor) -> ndarray:

@@ -62,7 +62,7 @@ class Uninitialized(nn.Module):
         for part in module.modules():
             if isinstance(part, Module) and hasattr(part, "dtype"):
                 part.dtype = self.get_buffer("_typed").dtype
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # or they could never be trained
             for name, values in list(module.named_parameters()):
                 path, _, last = name.rpartition(".")
                 own: Any = self.get_parameter(name)

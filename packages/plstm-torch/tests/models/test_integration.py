@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch._dynamo
 from torch import Tensor, distributed, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
 from plstm_testing.tolerances import assert_close
@@ -20,6 +21,18 @@ CONFIGS = {
     "language": pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=1, **DTYPES),
 }
 
+
+def compiled_in_place(block: nn.Module) -> nn.Module:
+    block.compile(backend="eager")
+    return block
+
+
+# what users put around the blocks of a model
+AROUND = {
+    "its own compile": compiled_in_place,
+    "torch.compile": lambda block: torch.compile(block, backend="eager"),
+    "a checkpoint": checkpoint_wrapper,
+}
 LAYERS_OF_LANGUAGE = pLSTMLMModelConfig(vocab_size=11, embedding_dim=8, num_blocks=2, **DTYPES)
 
 
@@ -116,12 +129,18 @@ def test_blocks_compile_one_by_one(randomize: Callable[[nn.Module], nn.Module]) 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled_blocks_pass_on_what_is_asked_of_them() -> None:
+@pytest.mark.parametrize("around", AROUND)
+def test_what_is_around_blocks_passes_on_what_is_asked_of_them(
+    around: str, randomize: Callable[[nn.Module], nn.Module]
+) -> None:
     torch.compiler.reset()
-    compiled, plain = build(LAYERS_OF_LANGUAGE), build(LAYERS_OF_LANGUAGE)
+    compiled, plain = randomize(build(LAYERS_OF_LANGUAGE)), build(LAYERS_OF_LANGUAGE)
     plain.load_state_dict(compiled.state_dict())
-    for block in compiled.block_stack.blocks:
-        block.compile(backend="eager")
+    blocks = compiled.block_stack.blocks
+    for index, block in enumerate(list(blocks)):
+        blocks[index] = AROUND[around](block)
+    packed, borders = torch.randint(0, 11, (1, 7)), torch.tensor([0, 3, 7])
+    assert_close(compiled(packed, cu_seqlens=borders).detach(), plain(packed, cu_seqlens=borders).detach())
     tokens = torch.randint(0, 11, (2, 6))
     (output, cache), (expected, expected_cache) = (m(tokens, return_cache=True) for m in (compiled, plain))
     assert_close(output.detach(), expected.detach())

@@ -14,6 +14,7 @@ from plstm_config.topology import DagTopology, Mode
 from plstm_torch.arrays import index_array
 from plstm_torch.constants import constant, keep
 from plstm_torch.layers.traced_topology import TracedTopology, derived_indices, traced, traced_from_edge_index
+from plstm_torch.ops._plstm_graph.compiled import takes_graphs
 
 Topology = DagTopology | TracedTopology
 Graph = Topology | Int[Tensor, "2 E"]
@@ -82,7 +83,7 @@ def as_topology(graph: Graph, num_nodes: int, mode: Mode | None = None) -> Topol
         TypeError: if the graph is neither, or the tensor does not hold integers.
         ValueError: if the topology has another number of nodes, or the edges are no directed acyclic graph.
     """
-    compiling = torch.compiler.is_compiling()
+    compiling = takes_graphs()
     if isinstance(graph, Tensor):
         if compiling:
             return traced_from_edge_index(graph, num_nodes, mode or "P")

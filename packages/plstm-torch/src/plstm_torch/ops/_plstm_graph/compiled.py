@@ -19,6 +19,7 @@ from plstm_config.topology.arrays import GivenIndices, IndexArrays
 from plstm_config.topology.edges import as_pairs
 from plstm_config.topology.indices import check_indices
 from plstm_torch.arrays import index_array
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors, fold, run_forward, run_gradients, unfold
 from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
 from plstm_torch.ops._plstm_graph.forms import dense_form, resolve_implementation, states_form
@@ -31,6 +32,11 @@ KEPT_GRAPHS = 16
 # What is flattened and kept of a form without states, however many tensors it saves.
 _SAVED = 2
 _SCHEMA = "(Tensor[] inputs, Tensor edges, Tensor line_edges, Tensor node_ptr, str implementation, bool states)"
+
+
+def takes_graphs() -> bool:
+    """Whether a program is compiled that takes graphs as inputs; one that is exported holds its graph."""
+    return torch.compiler.is_compiling() and not is_exporting()
 
 
 class IndexTensors(NamedTuple):

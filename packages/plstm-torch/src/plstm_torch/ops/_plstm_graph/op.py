@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +13,13 @@ from plstm_config.shapes import Sizes, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
-from plstm_torch.ops._plstm_graph.compiled import CompiledGraph, compiled_graph, index_tensors, walk_compiled
+from plstm_torch.ops._plstm_graph.compiled import (
+    CompiledGraph,
+    compiled_graph,
+    index_tensors,
+    takes_graphs,
+    walk_compiled,
+)
 from plstm_torch.ops._plstm_graph.forms import walk_now
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
 
@@ -118,7 +123,7 @@ def _run(
     query, key, value, source, transition, mark, direct, *initial = arrays
     factor = scale_factor(scale, 1.0, query.device)
     graph: LevelSchedule | CompiledGraph
-    if compiling := torch.compiler.is_compiling():
+    if compiling := takes_graphs():
         graph = compiled_graph(index_tensors(topology, sizes["N"]), query.device)
     else:
         graph = level_schedule(topology, sizes["N"], query.device)
