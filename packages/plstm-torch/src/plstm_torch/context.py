@@ -107,13 +107,19 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
         ValueError: the module cannot do what the context asks.
     """
     context.check(module)
-    if isinstance(module, ContextModule) and (module._compiled_call_impl is None or context.stepping):
+    if isinstance(module, ContextModule) and _is_bare(module):
         return module.run(x, context)
     return _call_whole(module, x, context)
 
 
+def _is_bare(module: nn.Module) -> bool:
+    """Whether nothing stands around the call of a module that `run` would leave out: no hooks, no compiled call."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return module._compiled_call_impl is None and not any(hooks)
+
+
 def _call_whole(module: nn.Module, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
-    """Call a module as its users do: what compiles it or is wrapped around it stands around the call, not `run`.
+    """Call a module as its users do: hooks, what compiles it and what is wrapped around it stand around the call.
 
     A wrapper that hands out the attributes of what is inside, as those of torch do, is of the same kind.
     """

@@ -12,6 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
+from plstm_torch.context import ContextModule
 
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 CONFIGS = {
@@ -146,3 +147,19 @@ def test_what_is_around_blocks_passes_on_what_is_asked_of_them(
     assert_close(output.detach(), expected.detach())
     step, expected_step = (m.step(tokens[:, 0], c)[0] for m, c in ((compiled, cache), (plain, expected_cache)))
     assert_close(step.detach(), expected_step.detach())
+
+
+def test_hooks_of_every_block_and_layer_are_called(case: tuple[nn.Module, Tensor]) -> None:
+    model, x = case
+    expected = model(x).detach()
+    parts = {name: part for name, part in model.named_modules() if name and isinstance(part, ContextModule)}
+    assert len(parts) >= 3
+    seen: list[str] = []
+    for name, part in parts.items():
+        part.register_forward_pre_hook(lambda *_, name=name: seen.append(name))
+        part.register_full_backward_hook(lambda *_, name=name: seen.append(name))
+    output = model(x)
+    assert_close(output.detach(), expected)
+    assert sorted(seen) == sorted(parts)
+    output.sum().backward()
+    assert sorted(seen) == sorted([*parts] * 2)

@@ -43,6 +43,8 @@ def test_intermediates_are_what_the_blocks_return(randomize, pooling) -> None:
     for block in model.block_stack.blocks:
         block.register_forward_hook(lambda *call: kept.append(call[2]))
     final, layers = model.forward_intermediates(pixels, output_fmt="NHWC")
+    for seen, layer in zip(kept, layers, strict=True):
+        assert torch.equal(seen[:, 1:].unflatten(1, (2, 3)) if pooling == "cls" else seen, layer)
     assert torch.equal(final, model.forward_features(pixels))
     assert [tuple(layer.shape) for layer in layers] == [(2, 2, 3, 16)] * 3
     nchw = model.forward_intermediates(pixels, intermediates_only=True)

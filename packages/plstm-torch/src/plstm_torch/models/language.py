@@ -190,11 +190,13 @@ class pLSTMLMModel(ContextModule):
         if packed is not None:
             given, context = packed.pack(given), replace(context, cu_seqlens=packed.cu_seqlens)
         x = given.to(self.dtype) if token_ids is None else self.token_embedding(given)
-        cache: Cache = {}
         layers = [x] if all_layers else None
-        for name, output, own in self.block_stack.iterate(x, context.of("block_stack")):
-            x, cache[name] = output, own
-            if layers is not None:
+        if layers is None:
+            x, cache = call(self.block_stack, x, context.of("block_stack"))
+        else:
+            cache = {}
+            for name, output, own in self.block_stack.iterate(x, context.of("block_stack")):
+                x, cache[name] = output, own
                 layers.append(x)
         x = self.post_blocks_norm(x)
         if layers is not None:

@@ -37,8 +37,8 @@ def shard(model: nn.Module, mesh: Any) -> nn.Module:
     blocks = [block for part in model.modules() if isinstance(part, BlockStack) for block in part.blocks]
     for block in dict.fromkeys(blocks):
         fully_shard(block, mesh=over)
-        if isinstance(block, ContextModule):  # a stack calls `run`, not the module
-            register_fsdp_forward_method(block, "run")
+        if isinstance(block, ContextModule):  # called as it is in a pass over a sequence, by `step` when decoding
+            register_fsdp_forward_method(block, "step")
     fully_shard(model, mesh=over)
     return model
 
