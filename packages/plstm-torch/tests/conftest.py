@@ -59,3 +59,11 @@ def randomize() -> Callable[[nn.Module], nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Programs of this test only, so that what compiles again is counted."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

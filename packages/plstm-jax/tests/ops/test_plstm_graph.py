@@ -15,6 +15,7 @@ from plstm_jax.ops import plan_graph, plstm_1d, plstm_2d, plstm_graph
 from plstm_jax.ops._plstm_graph import op
 from plstm_testing import reference
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
+from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 
 EACH = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
@@ -28,12 +29,6 @@ def dags(draw):
     pairs = [(a, b) for b in range(size) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True, min_size=9, max_size=12))
     return DagTopology.from_edges(size, edges, mode=draw(st.sampled_from("PD")))
-
-
-def random_dag(num_nodes=8, seed=0, mode="P"):
-    random = np.random.default_rng(seed)
-    pairs = [(a, b) for b in range(num_nodes) for a in range(b) if random.random() < 0.5]
-    return DagTopology.from_edges(num_nodes, pairs, mode)
 
 
 def draw_arguments(topology, j=None, heads=2, seed=0, initial=True):

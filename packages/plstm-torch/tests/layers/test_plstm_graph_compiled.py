@@ -1,6 +1,5 @@
 """Layers, blocks and models on graphs under torch.compile: one program for all graphs."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,6 +11,7 @@ from plstm_config import (
     pLSTMGraphModelConfig,
 )
 from plstm_config.topology import DagTopology
+from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 from plstm_torch.build import build
 
@@ -28,22 +28,10 @@ CASES = {
     "model": pLSTMGraphModelConfig(dim=8, output_dim=2, num_blocks=2, **OF_EDGES, **DTYPES),
 }
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),  # of torch about itself
     pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def random_dag(num_nodes, seed, mode="P"):
-    random = np.random.default_rng(seed)
-    pairs = [(a, b) for b in range(num_nodes) for a in range(b) if random.random() < 0.5]
-    return DagTopology.from_edges(num_nodes, pairs, mode)
 
 
 def inputs(module, graphs, seed, mode="P"):

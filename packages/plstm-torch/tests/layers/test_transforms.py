@@ -15,6 +15,7 @@ from plstm_config import (
 )
 from plstm_torch.build import build
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 MATRIX = {"JV": 2, "JT": 2, "JO": 2}
 SEQUENCE, GRID = (2, 6, 8), (2, 4, 3, 8)
@@ -34,13 +35,6 @@ def case(request, randomize):
     config_class, options, shape = CASES[request.param]
     module = build(config_class(input_dim=8, num_heads=2, **options, **DTYPES))
     return randomize(module, 0.4), torch.randn(shape, dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def gradients(function, module, x):

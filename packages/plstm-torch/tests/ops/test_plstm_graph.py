@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
 from plstm_testing import reference
 from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
+from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_graph
 from plstm_torch.ops._plstm_graph import levels
@@ -34,12 +34,6 @@ def dags(draw, max_nodes=9):
     pairs = [(a, b) for b in range(size) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=25))
     return DagTopology.from_edges(size, edges, mode=draw(st.sampled_from("PD")))
-
-
-def random_dag(num_nodes=8, seed=0, mode="P"):
-    random = np.random.default_rng(seed)
-    pairs = [(a, b) for b in range(num_nodes) for a in range(b) if random.random() < 0.5]
-    return DagTopology.from_edges(num_nodes, pairs, mode)
 
 
 def draw_arguments(topology, j=None, heads=2, dtype=torch.float64, initial=True):

@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch.func import vmap
 
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
+from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_graph
 from plstm_torch.ops._plstm_graph import compiled, forms, levels
@@ -24,22 +24,10 @@ CASES = {
     "solve with states": ("parallel", False, True, True, "D"),
 }
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),  # of torch about itself
     pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def random_dag(num_nodes, seed, mode="P"):
-    random = np.random.default_rng(seed)
-    pairs = [(a, b) for b in range(num_nodes) for a in range(b) if random.random() < 0.5]
-    return DagTopology.from_edges(num_nodes, pairs, mode)
 
 
 def batch(seed, mode="P", graphs=3):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from plstm_config.shapes import Layout
+from plstm_config.topology import DagTopology, Mode
 
 from .adapter import Array, Value
 
@@ -93,3 +94,19 @@ def normal(random: np.random.Generator, sizes: Mapping[str, int], *letters: str)
         The array.
     """
     return random.standard_normal([sizes[letter] for letter in letters])
+
+
+def random_dag(num_nodes: int = 8, seed: int = 0, mode: Mode = "P") -> DagTopology:
+    """Draw a graph in which half of the pairs of nodes are joined, each from the lower to the higher node.
+
+    Args:
+        num_nodes: N.
+        seed: what the edges follow from.
+        mode: of the topology.
+
+    Returns:
+        The graph.
+    """
+    random = np.random.default_rng(seed)
+    pairs = [(tail, head) for head in range(num_nodes) for tail in range(head) if random.random() < 0.5]
+    return DagTopology.from_edges(num_nodes, pairs, mode)

@@ -186,17 +186,8 @@ def _rebuilt(
 
 
 @_rebuilt.register_fake
-def _(
-    edges: Tensor,
-    line_edges: Tensor,
-    edge_order: Tensor,
-    node_ptr: Tensor,
-    num_input_edges: int,
-    mode: str,
-    lines_given: bool,
-    new_mode: str,
-    turn: bool,
-) -> list[Tensor]:
+def _(edges: Tensor, line_edges: Tensor, *rest: Any) -> list[Tensor]:
+    mode, lines_given, _, turn = rest[3:]
     as_many = lines_given or (turn and mode == "P")  # else pruning decides
     lines = line_edges.shape[0] if as_many else torch.library.get_ctx().new_dynamic_size()
     return _empty_parts(edges.shape[0], lines)
