@@ -10,12 +10,8 @@ Validation chooses the epoch, and test images are looked at once.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import re
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,14 +21,12 @@ import numpy as np
 import torch
 from numpy import ndarray
 from PIL import Image
+from runs import description, run_missing, stored, train_once
 
 import plstm_config
 from plstm_testing.datasets import ArrowDataset, ArrowGenerator, load_digits
-from plstm_torch.settings import IMAGES_TRAINING, ImagesSettings, MachineSettings, RunSettings, TrainingSettings
-from plstm_torch.training.distributed import open_world
-from plstm_torch.training.loop import train
+from plstm_torch.settings import IMAGES_TRAINING, ImagesSettings, TrainingSettings
 from plstm_torch.training.own_images_task import ImagesTask
-from plstm_torch.training.report import Report
 from plstm_torch.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +37,10 @@ MODELS = ("plstm_vis", "vit")
 TITLES = {"plstm_vis": "pLSTM-Vis", "vit": "ViT"}
 SPLITS = ("train", "val", "test")
 WIDTH = 32
+SUMMARY = (
+    *("seconds", "processor_seconds", "parameters", "chosen_epoch"),
+    *("val_accuracy", "test_accuracy", "test_loss"),
+)
 KEPT = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
 Labelled = tuple[ndarray, ndarray]  # images [N, size, size, 3] or [N, size, size] of 8 bits, labels [N]
 
@@ -174,74 +172,18 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         What is written: settings, machine, seconds, a line for each epoch, and the accuracy on the test images.
     """
     training = TrainingSettings(**{key: value for key, value in settings["training"].items() if key != "extensions"})
-    machine = MachineSettings(device="cpu", threads=1)
     with tempfile.TemporaryDirectory() as place:
-        root, folder = Path(place) / "images", RunFolder(Path(place) / "run")
+        root = Path(place) / "images"
         write_folder(root, settings["set"], settings["images"].values())
         task = StudyTask(ImagesSettings(root=str(root), **settings["data"]), training.seed)
         task.model = settings["model"]
-        whole = RunSettings(task=task.name, data=task.data_settings, training=training, machine=machine)
-        folder.create(whole, overwrite=False)
-        began = time.process_time()
-        with open_world(machine) as world:
-            summary = train(task, whole, folder, world, Report())
-        lines, busy = folder.read_metrics() or [], time.process_time() - began
+        summary, lines = train_once(task, training)
     return {
         "settings": settings,
         "machine": description(),
-        "seconds": summary["seconds"],
-        "processor_seconds": round(busy, 3),
-        "parameters": summary["parameters"],
-        "chosen_epoch": summary["chosen_epoch"],
-        "val_accuracy": summary["val_accuracy"],
-        "test_accuracy": summary["test_accuracy"],
-        "test_loss": summary["test_loss"],
-        "epochs": [{key: line[key] for key in KEPT} for line in lines if "summary" not in line],
+        **{key: summary[key] for key in SUMMARY},
+        "epochs": [{key: line[key] for key in KEPT} for line in lines],
     }
-
-
-def description() -> dict[str, Any]:
-    """What computes."""
-    names = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-    return {**names, "threads": 1, "date": time.strftime("%Y-%m-%d")}
-
-
-def stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What a run has written, None if there is nothing or it had other settings."""
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return found if found and _agree(found["settings"], json.loads(json.dumps(settings))) else None
-
-
-def _agree(then: Any, now: Any) -> bool:
-    """Whether all that stood in the settings of a run still does; a setting that is new since changes nothing."""
-    if not isinstance(then, dict):
-        return bool(then == now)
-    return all(key in now and _agree(value, now[key]) for key, value in then.items())
-
-
-def run_missing(out: Path, wanted: Sequence[tuple[int, str, str]], minutes: float) -> None:
-    """Run what is missing; no run begins after the limit."""
-    end = time.monotonic() + 60 * minutes
-    out.mkdir(parents=True, exist_ok=True)
-    for seed, name, model in wanted:
-        path, settings = out / f"{name}_{model}_{seed}.json", recipe(name, model, seed)
-        if stored(path, settings):
-            continue
-        if time.monotonic() > end:
-            print(f"{path.stem} and what follows is not run: the minutes are over")
-            return
-        found = run(settings)
-        part = path.with_suffix(".part")
-        part.write_text(_lines(found))
-        os.replace(part, path)
-        print(f"{path.stem}: {found['test_accuracy']:.3f} after {found['seconds']:.0f} s", flush=True)
-
-
-def _lines(found: dict[str, Any]) -> str:
-    """JSON with an epoch on each line."""
-    epochs = ",\n".join(json.dumps(epoch) for epoch in found["epochs"])
-    rest = json.dumps({key: value for key, value in found.items() if key != "epochs"}, indent=1)
-    return f'{rest.removesuffix("}").rstrip()},\n "epochs": [\n{epochs}\n]}}\n'
 
 
 def results(out: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -303,8 +245,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.command == "run":
-        wanted = [(seed, name, model) for seed in options.seeds for name in options.sets for model in options.models]
-        run_missing(options.out, wanted, options.minutes)
+        wanted = {
+            f"{name}_{model}_{seed}": recipe(name, model, seed)
+            for seed in options.seeds
+            for name in options.sets
+            for model in options.models
+        }
+        run_missing(options.out, wanted, run, options.minutes, measure="test_accuracy")
     else:
         found = results(options.out)
         print(table(found))
