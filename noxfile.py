@@ -7,6 +7,7 @@
     nox -s triton                    the Triton kernels, without a GPU
     nox -s gpu                       the same on a GPU: not part of the default set
     nox -s train -- digits           the README's first command
+    nox -s bench                     ops and layers beside their peers: on a machine that does nothing else
     nox -s fuzz -- --minutes 20      drawn inputs, for as long as asked; no default session either
 
 Every session has an environment of its own; a conformance environment holds one backend only.
@@ -19,6 +20,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import nox
@@ -74,18 +76,27 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 # The first is where everything else runs, too.
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# A test runs each program once, so what XLA spends on making it fast is lost: more than half of the time of the JAX
+# packages' tests. The tested jaxlib knows these flags (an unknown one ends the process), so `lowest`, `newest` and
+# `release` go without, and compile as users do.
+QUICK_XLA = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+}
 
 PACKAGE_PARAMS = [nox.param(name, id=name) for name in REQUIRES]
 BACKEND_PARAMS = [nox.param(name, id=name) for name in BACKENDS]
 
+# Tests start many processes: what the first of them compiles of installed packages is kept for the others, also where
+# the machine's settings say otherwise. Compiling everything at once took half a minute for each environment.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # uv does not read pip's settings: a local folder of wheels given to pip is given to uv as well.
 if "PIP_FIND_LINKS" in os.environ:
     os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
 
 
 def install(session: nox.Session, *arguments: str) -> None:
-    # compiled once here rather than in each of the many processes that the tests start
-    session.install("--constraint", str(ROOT / "constraints.txt"), "--compile-bytecode", *arguments)
+    session.install("--constraint", str(ROOT / "constraints.txt"), *arguments)
 
 
 def install_alone(session: nox.Session, package: str) -> None:
@@ -137,11 +148,12 @@ def tests(session: nox.Session, package: str) -> None:
     """Run one package's own tests."""
     install(session, *group("test"), *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
     install_alone(session, package)
-    run_tests(session, package)
+    run_tests(session, package, QUICK_XLA)
 
 
-def run_tests(session: nox.Session, package: str) -> None:
-    session.run("pytest", f"packages/{package}/tests", "--numprocesses", "2", *session.posargs, env=ONE_THREAD)
+def run_tests(session: nox.Session, package: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
+    pytest = ("pytest", f"packages/{package}/tests", "--numprocesses", "2")
+    session.run(*pytest, *session.posargs, env={**ONE_THREAD, **environment})
 
 
 @nox.session
@@ -154,17 +166,17 @@ def conformance(session: nox.Session, backend: str) -> None:
         "pytest-xdist",
         *editable(*for_tests(package), extras={"plstm-testing": "[conformance]"}),
     )
-    run_suite(session, package)
+    run_suite(session, package, QUICK_XLA)
 
 
-def run_suite(session: nox.Session, package: str) -> None:
+def run_suite(session: nox.Session, package: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
     folder = ROOT / "packages" / package / "conformance"
     session.run(
         *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
         *("--conformance-adapter", str(folder / "adapter.py"), "--conformance-xfail", str(folder / "xfail.toml")),
         *(("-k", LEFT_TO_SIBLINGS[package]) if package in LEFT_TO_SIBLINGS else ()),
         *("--numprocesses", "2", "--dist", "worksteal", *session.posargs),
-        env=ONE_THREAD,
+        env={**ONE_THREAD, **environment},
     )
 
 
@@ -173,7 +185,7 @@ def portability(session: nox.Session) -> None:
     """Hand weights from backend to backend, with all of them in one environment."""
     packages = ["plstm-golden", *REQUIRES["plstm-nnx"], "plstm-torch", "plstm-nnx", "plstm-linen"]
     install(session, *group("test"), *editable(*packages))
-    session.run("pytest", "tests/portability", "--numprocesses", "2", *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "tests/portability", "--numprocesses", "2", *session.posargs, env=ONE_THREAD | QUICK_XLA)
 
 
 @nox.session
@@ -267,7 +279,8 @@ def docs(session: nox.Session) -> None:
     install(session, *group("docs"), *editable("plstm-golden", *backends, extras=EXTRAS_FOR_TESTS))
     session.run("python", "-m", "documenting", "build/docs", env={"PYTHONPATH": str(ROOT / "tools")})
     session.run("zensical", "build", "--strict", "--config-file", "mkdocs.yml")
-    session.run("pytest", "docs", "--numprocesses", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
+    pytest = ("pytest", "docs", "--numprocesses", "2", "--dist", "loadfile")
+    session.run(*pytest, *session.posargs, env=ONE_THREAD | QUICK_XLA)
 
 
 @nox.session
@@ -371,6 +384,15 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", str(KERNEL_TESTS / "on_gpu.py"), env={"OMP_NUM_THREADS": "1"})
     smallest = ("python", str(KERNEL_TESTS / "smallest.py"))
     session.run("compute-sanitizer", "--error-exitcode", "1", *smallest, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time ops and layers beside their peers, in turns, and compare the ratios with those that are kept."""
+    install(session, *editable(*REQUIRES["plstm-torch"], "plstm-torch", extras={"plstm-torch": "[train,pyg]"}))
+    kept = sorted(ROOT.glob("benchmarks/results/ratios_cpu_*.json"))
+    compare = ("--compare", str(kept[-1])) if kept else ()
+    session.run("python", "benchmarks/ratios.py", "--json", "build/ratios.json", *compare, *session.posargs)
 
 
 @nox.session
