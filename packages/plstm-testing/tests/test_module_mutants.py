@@ -4,6 +4,7 @@ import pytest
 
 from plstm_testing import reference
 from plstm_testing.conformance import all_checks
+from plstm_testing.conformance.bidirectional_mutants import BIDIRECTIONAL_MUTANTS
 from plstm_testing.conformance.module_mutants import MODULE_MUTANTS
 from plstm_testing.conformance.modules import GROUPS
 from plstm_testing.conformance.numpy_adapter import NumpyAdapter
@@ -31,7 +32,10 @@ def test_honest_adapter_passes(group):
     assert list(failures(checks)) == []
 
 
-@pytest.mark.parametrize("mutant", MODULE_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
+ALL_MUTANTS = (*MODULE_MUTANTS, *BIDIRECTIONAL_MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
 def test_mutant_is_caught(mutant, monkeypatch):
     """By what backends that compile are asked for, which is less than others are."""
     monkeypatch.setattr(mutant.adapter, "compiles", True, raising=False)
