@@ -59,7 +59,7 @@ def test_what_holds_the_layer_is_of_its_kind() -> None:
 
 def test_packed_sequences_are_all_that_may_be_asked_of_it() -> None:
     check_sequence("bidirectional", "Layer", ["cu_seqlens"])
-    with pytest.raises(ValueError, match="^cache, return_cache: expected a causal module, got Layer with"):
+    with pytest.raises(ValueError, match=r"^cache, return_cache: expected a causal module, got Layer with"):
         check_sequence("bidirectional", "Layer", ["cache", "return_cache", "cu_seqlens"])
 
 

@@ -223,7 +223,7 @@ class Block(ContextModule):
             cu_seqlens: borders of packed sequences [S + 1] (layers on sequences only).
 
         Returns:
-            Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.
+            Output in the shape and dtype of x, with `return_cache` the pair of it and the new cache.
 
         Raises:
             ValueError: a sequence argument is set although the layers are not on sequences, a graph although they are

@@ -63,7 +63,7 @@ def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: 
             of row b; borders of packed sequences.
 
     Returns:
-        [B, T, output_dim] in the config's dtype, [B, output_dim] when stepping, and the cache after the last input.
+        [B, T, output_dim] in the dtype of x, [B, output_dim] when stepping, and the cache after the last input.
 
     Raises:
         ValueError: if x has another rank or number of features, the cache other entries or another batch size, or the

@@ -107,7 +107,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             cu_seqlens: borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
 
         Returns:
-            Output [B, T, output_dim] in the config's dtype, or (output, cache).
+            Output [B, T, output_dim] in the dtype of x, or (output, cache).
 
         Raises:
             ValueError: if x has another rank or number of features, the cache another batch size, cu_seqlens are no
