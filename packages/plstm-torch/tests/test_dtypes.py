@@ -50,6 +50,12 @@ def test_float32_is_the_default() -> None:
     assert (config.dtype, config.param_dtype) == ("float32", "float32")
 
 
+def in_dtype(inputs: tuple[Any, ...], dtype: torch.dtype) -> list[Any]:
+    """Features in a dtype; tokens and graphs as they are."""
+    floats = [torch.is_tensor(given) and given.is_floating_point() for given in inputs]
+    return [given.to(dtype) if is_float else given for given, is_float in zip(inputs, floats, strict=True)]
+
+
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_a_module_computes_in_the_dtype_that_it_was_changed_to(name: str, dtype: str, randomize: Any) -> None:
@@ -58,9 +64,9 @@ def test_a_module_computes_in_the_dtype_that_it_was_changed_to(name: str, dtype:
     # of the rounded parameters: what is asked is how they are computed with, not what their rounding does to the output
     exact = copy.deepcopy(changed).to(torch.float64)
     own = getattr(torch, dtype)
-    asked = [given.to(own) if torch.is_tensor(given) and given.is_floating_point() else given for given in inputs]
     with torch.no_grad():
-        output, other, expected = changed(*asked), changed(*inputs), exact(*inputs)
+        output, other = changed(*in_dtype(inputs, own)), changed(*inputs)
+        expected = exact(*in_dtype(inputs, torch.float64))
     assert {parameter.dtype for parameter in changed.parameters()} == {output.dtype} == {own}
     assert other.dtype == (own if name in MODELS else torch.float32)
     assert_close(output.double().numpy(), expected.numpy(), dtype, "module", name)
