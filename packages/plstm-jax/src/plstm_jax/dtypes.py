@@ -43,6 +43,11 @@ def answer(output: Array, x: Array) -> Array:
     return output.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else output
 
 
+def floating(x: Array, dtype: Any) -> Array:
+    """An array of floating numbers as it is, one of integers in a dtype."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype_of(dtype))
+
+
 def residual(x: Array, dtype: Any) -> Array:
     """The input of a block as its residual connections add to it.
 

@@ -42,7 +42,15 @@ _LARGE = 1024.0  # of the stream, against branches whose norms make them small
 
 
 def check_answer(adapter: Adapter, group: str, name: str, dtype: str, input_dtype: str) -> None:
-    """Output and its dtype."""
+    """Compare output and its dtype.
+
+    Args:
+        adapter: the backend.
+        group: "layers" or "models".
+        name: of the case.
+        dtype: of the config.
+        input_dtype: of the input.
+    """
     asked = mixed(group, name, dtype, input_dtype)
     compare_output(adapter.run_module(asked), evaluate(asked), TOLERANCE)
 
