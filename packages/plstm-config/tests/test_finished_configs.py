@@ -107,7 +107,7 @@ RETIRED = [
     ("pLSTM1DLayer", {"levels": 7}),
     ("pLSTM2DLayer", {"levels": 7}),
     ("pLSTM2DLayerFused", {"levels": 7}),
-    ("Convolution1DLayer", {"pointwise": True, "causal": True}),
+    ("Convolution1DLayer", {"pointwise": True}),
     ("Convolution2DLayer", {"pointwise": True}),
     ("DropPath", {"dtype": "bfloat16", "param_dtype": "float32"}),
 ]
@@ -122,8 +122,8 @@ def test_fields_of_earlier_files_are_read(class_name: str, fields: dict[str, Any
 
 def test_they_are_read_in_children_and_refused_with_other_values() -> None:
     tree = pc.to_dict(pc.pLSTM1DLayerConfig(input_dim=8, num_heads=2))
-    tree["convolution"] |= {"pointwise": True, "causal": True}
+    tree["convolution"] |= {"pointwise": True}
     assert pc.from_dict(tree | {"levels": 3}) == pc.from_dict(pc.to_dict(pc.from_dict(tree)))
-    tree["convolution"]["causal"] = False
-    with pytest.raises(ValueError, match=r"Convolution1DLayer\.causal: expected True, the only kind there is"):
+    tree["convolution"]["pointwise"] = False
+    with pytest.raises(ValueError, match=r"Convolution1DLayer\.pointwise: expected True, the only kind there is"):
         pc.from_dict(tree)

@@ -138,3 +138,15 @@ def test_prompts_of_any_length_are_continued_as_if_alone(params, options, make):
 def test_bad_lists_of_prompts(params, prompts, options, error, message):
     with pytest.raises(error, match=message):
         plstm_jax.generate(CONFIG, params, prompts, 2, **{"temperature": 0.0, **options})
+
+
+def test_a_model_that_reads_from_both_ends_continues_nothing():
+    both = configs.change(CONFIG, {"block_stack.block.interaction_module.bidirectional": True})
+    params, prompt = plstm_jax.init(both, jax.random.key(0)), jnp.ones((1, 3), jnp.int32)
+    for name, call in (
+        ("generate", lambda: plstm_jax.generate(both, params, prompt, 2, temperature=0.0)),
+        ("init_cache", lambda: plstm_jax.init_cache(both, 1)),
+        ("step", lambda: plstm_jax.step(both, params, prompt[:, 0], {})),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a causal module, got pLSTMLMModel with bidirectional"):
+            call()

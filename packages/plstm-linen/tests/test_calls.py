@@ -69,6 +69,18 @@ def test_greedy_text_is_the_most_likely_one(language, jit):
         plstm_linen.generate(module, variables, prompt, 5)
 
 
+def test_a_model_that_reads_from_both_ends_continues_nothing(language):
+    both = configs.change(language, {"block_stack.block.interaction_module.bidirectional": True})
+    module, prompt = plstm_linen.build(both), jnp.array([[3, 1, 4]])
+    for name, call in (
+        ("generate", lambda: plstm_linen.generate(module, {}, prompt, 2, temperature=0.0)),
+        ("init_cache", lambda: module.init_cache(1)),
+        ("step", lambda: module.apply({}, prompt[:, 0], {}, method="step")),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a causal module, got pLSTMLMModel with bidirectional"):
+            call()
+
+
 def test_graphs_come_as_topologies_edges_or_arrays(jit):
     module, variables = ready(GRAPH)
     x = jax.random.normal(jax.random.key(0), (3, 8), jnp.float64)

@@ -94,3 +94,15 @@ def test_wrong_calls_are_refused(change, error, message):
     call = {"token_ids": jnp.ones((2, 3), jnp.int32), "max_new_tokens": 2, "key": jax.random.key(0)} | change
     with pytest.raises(error, match=message):
         model.generate(**call)
+
+
+def test_a_model_that_reads_from_both_ends_continues_nothing():
+    both = configs.change(CONFIG, {"block_stack.block.interaction_module.bidirectional": True})
+    model = plstm_nnx.build(both, rngs=nnx.Rngs(0))
+    for name, call in (
+        ("generate", lambda: model.generate(PROMPT, 2, temperature=0.0)),
+        ("init_cache", lambda: model.init_cache(2)),
+        ("step", lambda: model.step(PROMPT[:, 0], {})),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a causal module, got pLSTMLMModel with bidirectional"):
+            call()

@@ -4,11 +4,15 @@ import pytest
 
 from plstm_testing import reference
 from plstm_testing.conformance import all_checks
+from plstm_testing.conformance.bidirectional_mutants import BIDIRECTIONAL_MUTANTS
+from plstm_testing.conformance.input_type_mutants import INPUT_TYPE_MUTANTS
 from plstm_testing.conformance.module_mutants import MODULE_MUTANTS
 from plstm_testing.conformance.modules import GROUPS
 from plstm_testing.conformance.numpy_adapter import NumpyAdapter
 
-MODULE_GROUPS = ("layers", "models", "stepped_layers", "packed_layers", "module_errors", "initial_values", "files")
+MODULE_GROUPS = (
+    *("layers", "models", "stepped_layers", "packed_layers", "input_types", "module_errors", "initial_values", "files"),
+)
 
 
 def is_quick(name):
@@ -31,7 +35,10 @@ def test_honest_adapter_passes(group):
     assert list(failures(checks)) == []
 
 
-@pytest.mark.parametrize("mutant", MODULE_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
+ALL_MUTANTS = (*MODULE_MUTANTS, *BIDIRECTIONAL_MUTANTS, *INPUT_TYPE_MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: f"{mutant.group}-{mutant.name}-{mutant.cases}")
 def test_mutant_is_caught(mutant, monkeypatch):
     """By what backends that compile are asked for, which is less than others are."""
     monkeypatch.setattr(mutant.adapter, "compiles", True, raising=False)

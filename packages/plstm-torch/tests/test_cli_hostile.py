@@ -141,6 +141,16 @@ def test_another_model_in_a_run_folder_is_one_line(run, digits, text, kind):
         assert ": expected " in err
 
 
+def test_a_model_that_reads_text_from_both_ends_predicts_none(run, text):
+    folder, file = text
+    layer = "block_stack.block.interaction_module.bidirectional"
+    save_pretrained(build(pc.change(from_pretrained(folder).config, {layer: True})), folder)
+    for words in (("eval", folder, "--file", file), ("generate", folder)):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "text: expected a causal module, got pLSTMLMModel with bidirectional=True" in err
+
+
 def test_a_model_that_cannot_read_what_is_measured_is_one_line(run, digits):
     config = from_pretrained(digits).config
     save_pretrained(build(pc.change(config, {"resolution": (16, 16), "pos_embed.allow_interpolation": False})), digits)

@@ -42,9 +42,18 @@ MODULES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
+MODELS = ("vision", "language", "graph model")  # answer in their own dtype, all others in that of their input
+
+
 def test_float32_is_the_default() -> None:
     config: Any = plstm_config.preset("plstm_vis_tiny")
     assert (config.dtype, config.param_dtype) == ("float32", "float32")
+
+
+def in_dtype(inputs: tuple[Any, ...], dtype: torch.dtype) -> list[Any]:
+    """Features in a dtype; tokens and graphs as they are."""
+    floats = [torch.is_tensor(given) and given.is_floating_point() for given in inputs]
+    return [given.to(dtype) if is_float else given for given, is_float in zip(inputs, floats, strict=True)]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -54,11 +63,15 @@ def test_a_module_computes_in_the_dtype_that_it_was_changed_to(name: str, dtype:
     changed = randomize(build(config)).eval().to(getattr(torch, dtype))
     # of the rounded parameters: what is asked is how they are computed with, not what their rounding does to the output
     exact = copy.deepcopy(changed).to(torch.float64)
+    own = getattr(torch, dtype)
     with torch.no_grad():
-        output, expected = changed(*inputs), exact(*inputs)
-    assert output.dtype == getattr(torch, dtype)
-    assert {parameter.dtype for parameter in changed.parameters()} == {output.dtype}
+        output, other = changed(*in_dtype(inputs, own)), changed(*inputs)
+        expected = exact(*in_dtype(inputs, torch.float64))
+    assert {parameter.dtype for parameter in changed.parameters()} == {output.dtype} == {own}
+    assert other.dtype == (own if name in MODELS else torch.float32)
     assert_close(output.double().numpy(), expected.numpy(), dtype, "module", name)
+    lower = "float32" if other.dtype != own and dtype == "float64" else dtype
+    assert_close(other.double().numpy(), expected.numpy(), lower, "module", name)
 
 
 def test_double_is_more_exact_than_float(randomize: Any) -> None:
@@ -71,7 +84,46 @@ def test_double_is_more_exact_than_float(randomize: Any) -> None:
 def test_moving_changes_no_dtype() -> None:
     config = plstm_config.change(MODULES["sequence"][0], {"dtype": "bfloat16"})
     module = build(config).to("cpu").to("meta").to_empty(device="cpu")
-    assert module(torch.zeros(1, 2, 16)).dtype == torch.bfloat16
+    assert {part.dtype for part in module.modules() if hasattr(part, "dtype")} == {torch.bfloat16}
+
+
+BETWEEN_OTHERS = {name: module for name, module in MODULES.items() if name not in MODELS} | {
+    f"{block.__name__} without skip": (block(input_dim=16, skip=False), (drawn(2, 5, 16),))
+    for block in (
+        plstm_config.PreUpProjectionBlockConfig,
+        plstm_config.PostUpProjectionBlockConfig,
+        plstm_config.TransformerBlockConfig,
+    )
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN_OTHERS)
+@torch.no_grad()
+def test_under_autocast_a_layer_answers_in_the_dtype_of_its_input(name: str, randomize: Any) -> None:
+    config, (x, *more) = BETWEEN_OTHERS[name]
+    module = randomize(build(config)).eval()
+    exact = module(x, *more)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = module(x.to(dtype), *more)
+        assert output.dtype == dtype
+        assert_close(output.double().numpy(), exact.double().numpy(), "bfloat16", "module", name)
+
+
+@torch.no_grad()
+def test_a_residual_stream_stays_wide_under_autocast(randomize: Any) -> None:
+    """Large numbers go through block after block, and lose none of the small ones that are added."""
+    for block in (plstm_config.PreUpProjectionBlockConfig, plstm_config.PostUpProjectionBlockConfig):
+        stack = randomize(build(plstm_config.BlockStackConfig(block=block(), input_dim=16, num_blocks=2))).eval()
+        x = 1000.0 * drawn(2, 5, 16)
+        exact = stack.double()(x.double()) - x
+        with torch.autocast("cpu", torch.bfloat16):
+            added = stack.float()(x) - x
+        assert_close(added.double().numpy(), exact.numpy(), "bfloat16", "module", block.__name__)
+
+
+def test_integers_are_answered_in_the_dtype_of_the_computation() -> None:
+    assert build(MODULES["sequence"][0])(torch.ones(1, 2, 16, dtype=torch.long)).dtype == torch.float32
 
 
 def test_what_is_saved_keeps_the_types_of_the_config(tmp_path: Any) -> None:

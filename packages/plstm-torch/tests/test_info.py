@@ -43,6 +43,13 @@ def test_tokens(folder) -> None:
     assert found.flops > 2 * (11 * 16)
 
 
+def test_tokens_from_both_ends(folder) -> None:
+    layer = "block_stack.block.interaction_module.bidirectional"
+    found = describe(folder(plstm_config.change(LANGUAGE, {layer: True})))
+    assert (found.unit, found.state_bytes) == ("token", None)
+    assert found.flops > describe(folder(LANGUAGE)).flops
+
+
 def test_other_modules(folder) -> None:
     found = describe(folder(pLSTM1DLayerConfig(input_dim=8, num_heads=2)))
     assert (found.unit, found.flops, found.state_bytes) == (None, None, None)

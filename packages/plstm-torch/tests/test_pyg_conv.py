@@ -73,7 +73,9 @@ def test_what_is_said_before_the_first_input_holds_after_it(dtype):
     conv, known = pLSTMConv(-1, 8).to(dtype).eval(), pLSTMConv(5, 8).to(dtype).eval()
     conv.layer.get_parameter("query.weight").requires_grad = False
     for each in (conv, known):
-        assert each(torch.rand(4, 5), PATH).dtype == dtype
+        x = torch.rand(4, 5)
+        assert each(x, PATH).dtype == x.dtype
+        assert each.layer.dtype == dtype
         assert all(parameter.dtype == dtype for parameter in each.parameters())
         assert not any(module.training for module in each.modules())
     assert not conv.layer.query.weight.requires_grad

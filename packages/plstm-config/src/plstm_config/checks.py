@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
-# What the input of a module is laid out on. "any": positions without an order, whatever the axes between the first and
-# the last; such modules have no cache and take no graph, like those on grids.
-Kind: TypeAlias = Literal["sequence", "grid", "graph", "any"]
+# What the input of a module is laid out on. "sequence": one time axis, read from the start, so that a cache says all
+# about what came before; "bidirectional": one time axis, read from both ends. "any": positions without an order,
+# whatever the axes between the first and the last; such modules have no cache and take no graph, like those on grids.
+Kind: TypeAlias = Literal["sequence", "bidirectional", "grid", "graph", "any"]
+WITH_TIME: tuple[Kind, ...] = ("sequence", "bidirectional")
 
 
 def check_features(x: Any, axes: str, features: int, name: str = "x") -> None:
@@ -50,7 +52,7 @@ def check_heads(x: Any, num_heads: int, axis: int) -> None:
 
 
 def check_sequence(kind: Kind, owner: str, requests: Collection[str]) -> None:
-    """Refuse what only modules with one time axis can do.
+    """Refuse what only modules with one time axis can do, and of them only causal ones.
 
     Args:
         kind: what the module works on.
@@ -58,12 +60,33 @@ def check_sequence(kind: Kind, owner: str, requests: Collection[str]) -> None:
         requests: names of the arguments or methods that were used.
 
     Raises:
-        ValueError: if there are such although the module does not work on sequences.
+        ValueError: if there are such although the module does not work on sequences, or others than `cu_seqlens`
+            although it reads them from both ends.
     """
-    if requests and kind != "sequence":
+    if kind == "bidirectional":
+        check_causal(kind, owner, [name for name in requests if name != "cu_seqlens"])
+    elif requests and kind != "sequence":
         raise ValueError(
             f"{', '.join(requests)}: expected a module with one time axis (pLSTM1DLayer inside), "
             f"got {owner}, which has no cache and takes no packed sequences"
+        )
+
+
+def check_causal(kind: Kind, owner: str, requests: Collection[str]) -> None:
+    """Refuse what reads or predicts a sequence from its start, of a module that reads it from both ends.
+
+    Args:
+        kind: what the module works on.
+        owner: name of its class.
+        requests: names of the arguments, methods or tasks that need causality.
+
+    Raises:
+        ValueError: if there are such although the module is bidirectional.
+    """
+    if requests and kind == "bidirectional":
+        raise ValueError(
+            f"{', '.join(requests)}: expected a causal module, got {owner} with bidirectional=True, which reads whole "
+            "sequences from both ends: it encodes, but has no cache and predicts no next position"
         )
 
 

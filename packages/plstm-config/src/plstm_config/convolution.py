@@ -56,14 +56,16 @@ class ConvolutionLayerConfig(ModuleConfig, ABC):
 
 @frozen
 class Convolution1DLayerConfig(ConvolutionLayerConfig):
-    """Depthwise causal convolution along a sequence: an output sees itself and the positions before it.
+    """Depthwise convolution along a sequence.
 
     Attributes:
         kernel_size: positions that an output sees.
+        causal: an output sees itself and the positions before it; otherwise it is centred, as in bidirectional layers.
     """
 
     class_name: str = field(init=False, default="Convolution1DLayer")
     kernel_size: int = 4
+    causal: bool = True
 
     @property
     def kernel(self) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Language, vision and graph models."""
 
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from plstm_config.base import Config, DType, frozen, require, require_positive
 from plstm_config.blocks import (
@@ -65,6 +65,9 @@ class _ModelConfig(Config):
 class pLSTMLMModelConfig(_ModelConfig):
     """A language model: token embedding, blocks, norm, head.
 
+    With bidirectional layers it is an encoder: whole sequences, also packed or padded, to features or to one logit
+    vector for each token; steps, caches, generation and the loss of the next token are refused.
+
     Attributes:
         vocab_size: number of tokens.
         embedding_dim: width.
@@ -79,7 +82,6 @@ class pLSTMLMModelConfig(_ModelConfig):
         ('PreUpProjectionBlock', 30000)
     """
 
-    kind: ClassVar[Kind] = "sequence"
     class_name: str = field(init=False, default="pLSTMLMModel")
     vocab_size: int = -1
     embedding_dim: int = -1
@@ -100,11 +102,15 @@ class pLSTMLMModelConfig(_ModelConfig):
         stack = self._stack(width, kind)
         require(
             is_sequential(stack.block) and not isinstance(stack.block, TransformerBlockConfig),
-            "block_stack.block: expected a block around a causal sequence layer (pLSTM1DLayer), "
-            f"got {_called(stack.block)}",
+            f"block_stack.block: expected a block around a sequence layer (pLSTM1DLayer), got {_called(stack.block)}",
         )
         self._follow("block_type", [block_type_of(stack.block)])
         self._norm("post_blocks_norm", width)
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """That of the blocks."""
+        return cast(BlockStackConfig, self.block_stack).kind
 
     def children(self) -> dict[str, Child]:
         """Token table, blocks, norm, head unless tied, soft cap."""

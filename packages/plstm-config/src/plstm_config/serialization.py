@@ -46,7 +46,7 @@ _RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
     "pLSTM1DLayer": {"levels": None},
     "pLSTM2DLayer": {"levels": None},
     "pLSTM2DLayerFused": {"levels": None},
-    "Convolution1DLayer": {"pointwise": (True,), "causal": (True,)},
+    "Convolution1DLayer": {"pointwise": (True,)},
     "Convolution2DLayer": {"pointwise": (True,)},
     "DropPath": {"dtype": None, "param_dtype": None},
 }

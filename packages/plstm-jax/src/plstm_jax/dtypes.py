@@ -30,6 +30,37 @@ def wide(dtype: Any) -> jnp.dtype:
     return common_dtype(dtype_of(dtype), jnp.float32)
 
 
+def answer(output: Array, x: Array) -> Array:
+    """What a layer or block computed, in the dtype of the input that it was asked with.
+
+    Args:
+        output: of any floating dtype.
+        x: the input; where it is of integers, the output stays as it is.
+
+    Returns:
+        The output.
+    """
+    return output.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else output
+
+
+def floating(x: Array, dtype: Any) -> Array:
+    """An array of floating numbers as it is, one of integers in a dtype."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype_of(dtype))
+
+
+def residual(x: Array, dtype: Any) -> Array:
+    """The input of a block as its residual connections add to it.
+
+    Args:
+        x: of any floating dtype.
+        dtype: in which the block computes.
+
+    Returns:
+        The input in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
+    """
+    return x.astype(jnp.promote_types(x.dtype, dtype_of(dtype)))
+
+
 def cast(array: Array | None, dtype: Any) -> Array | None:
     """An optional array in another dtype."""
     return None if array is None else array.astype(dtype_of(dtype))

@@ -14,6 +14,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from plstm_config import Config
+from plstm_config.checks import check_causal
 from plstm_config.sampling import check_prompt, check_prompts, check_sampling
 from plstm_jax.dtypes import wide
 from plstm_jax.running import apply, step
@@ -59,7 +60,8 @@ def generate(
 
     Raises:
         TypeError: the tokens are no integers.
-        ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
+        ValueError: an empty prompt, a negative number of tokens, an option outside its range, a missing key, or a model
+            that is not causal.
 
     Examples:
         >>> import jax, jax.numpy as jnp, plstm_config, plstm_jax
@@ -68,6 +70,7 @@ def generate(
         >>> plstm_jax.generate(config, params, jnp.array([[1, 2, 3]]), 4, top_k=3, key=jax.random.key(1)).shape
         (1, 7)
     """
+    check_causal(getattr(config, "kind", "any"), getattr(config, "class_name", ""), ["generate"])
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "key": key}
     return generate_from(_bind, config, params, token_ids, max_new_tokens, **options)
 

@@ -132,7 +132,7 @@ def scan_blocks(
     """
     stacked = jax.tree.map(lambda *each: jnp.stack(each), *caches)
     first = jax.tree.map(lambda array: array[0], (blocks, stacked))
-    output, _ = jax.eval_shape(run, x, *first)  # its dtype is that of all but the first input
+    output, _ = jax.eval_shape(run, x, *first)  # another dtype than that of x only where x are integers
     x, (after, kept) = lax.scan(lambda x, own: run(x, *own), x.astype(output.dtype), (blocks, stacked))
     return x, [jax.tree.map(lambda leaf, index=index: leaf[index], after) for index in range(len(caches))], kept
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxtyping import Array, Int
 
+from plstm_config.checks import check_causal
 from plstm_jax.generation import Advance, Read, generate_from
 from plstm_linen.module import Module
 
@@ -33,8 +34,10 @@ def generate(
 
     Raises:
         TypeError: if the tokens are no integers.
-        ValueError: if the prompt is empty, an option is outside its range, or the key is missing.
+        ValueError: if the prompt is empty, an option is outside its range, the key is missing, or the model is not
+            causal.
     """
+    check_causal(module.config.kind, type(module).__name__, ["generate"])
     return generate_from(_bind, module, variables, token_ids, max_new_tokens, **options)
 
 

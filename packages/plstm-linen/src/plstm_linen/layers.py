@@ -7,7 +7,7 @@ from plstm_linen.module import Module
 
 
 class Convolution1DLayer(Module, config_class=configs.Convolution1DLayerConfig):
-    """Causal depthwise convolution of sequences [B, T, D]."""
+    """Depthwise convolution of sequences [B, T, D], causal or centred."""
 
 
 class Convolution2DLayer(Module, config_class=configs.Convolution2DLayerConfig):
@@ -63,7 +63,7 @@ class PassthroughLayer(Module, config_class=configs.PassthroughLayerConfig):
 
 
 class pLSTM1DLayer(Module, config_class=configs.pLSTM1DLayerConfig):
-    """pLSTM on sequences [B, T, D]."""
+    """pLSTM on sequences [B, T, D], causal or from both ends."""
 
 
 class pLSTM2DLayer(Module, config_class=configs.pLSTM2DLayerConfig):

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import Array
 
 from plstm_jax.context import Cache, Context
-from plstm_jax.dtypes import cast
+from plstm_jax.dtypes import floating
 from plstm_jax.formulas import Result, Scope
 from plstm_jax.parameters import split_tree, stack_trees
 from plstm_jax.sharding import LAYERS
@@ -91,7 +91,7 @@ def _scan(blocks: nn.Module, x: Array, contexts: Sequence[Context]) -> tuple[Arr
         length=len(contexts),
         metadata_params={nn.PARTITION_NAME: LAYERS},
     )
-    # a loop hands on what it was given, and blocks begin by bringing their input to their dtype
-    first: Any = cast(x, blocks.config.dtype)  # type: ignore[attr-defined]
+    # a loop hands on what it was given, and blocks answer integers in their own dtype
+    first = floating(x, blocks.config.dtype)  # type: ignore[attr-defined]
     x, caches = loop(blocks, first, stack_trees([context.cache for context in contexts]))
     return x, split_tree(caches, len(contexts))

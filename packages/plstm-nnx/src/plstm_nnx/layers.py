@@ -62,7 +62,7 @@ class Identity(Module):
 
 
 class Convolution1DLayer(Module):
-    """Depthwise causal convolution of sequences; its kernel is `_conv.weight` [D, 1, k]."""
+    """Depthwise convolution of sequences, causal or centred; its kernel is `_conv.weight` [D, 1, k]."""
 
 
 class Convolution2DLayer(Module):
@@ -104,7 +104,7 @@ class SoftCapFunctionLayer(Module):
 
 
 class pLSTM1DLayer(Module):
-    """Causal pLSTM on sequences, with cache and steps."""
+    """pLSTM on sequences: causal, with cache and steps, or from both ends of whole sequences."""
 
 
 class pLSTM2DLayer(Module):

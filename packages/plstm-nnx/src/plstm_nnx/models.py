@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
+from plstm_config.checks import check_causal
 from plstm_jax.generation import generate_from
 from plstm_nnx.module import Module
 
@@ -47,8 +48,10 @@ class pLSTMLMModel(Module):
 
         Raises:
             TypeError: the tokens are no integers.
-            ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a missing key.
+            ValueError: an empty prompt, a negative number of tokens, an option outside its range, a missing key, or a
+                model that is not causal.
         """
+        check_causal(self.config.kind, type(self).__name__, ["generate"])
         graph, arrays = nnx.split(self)
         return generate_from(_bind, graph, arrays, token_ids, max_new_tokens, **options)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plstm_config.checks import Kind, check_cache_entry, check_on_graph, check_sequence
+from plstm_config.checks import Kind, check_cache_entry, check_causal, check_on_graph, check_sequence
 from plstm_torch.module import Module
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Context:
 
         Raises:
             TypeError: no graph is given to a module on graphs.
-            ValueError: something for sequences is asked of a module that is not on sequences, or a graph is given to
-                one that is not on graphs.
+            ValueError: something for sequences is asked of a module that is not on sequences, a cache or a step of one
+                that is not causal, or a graph is given to one that is not on graphs.
         """
         kind, name = kind_of(module), type(module).__name__
         if kind != "sequence":
@@ -74,7 +74,7 @@ class Context:
         check_on_graph(kind, name, self.graph, self.edge_attr)
 
 
-def kind_of(module: nn.Module) -> Kind:
+def kind_of(module: object) -> Kind:
     """What a module works on; modules of others, which do not say, are "any"."""
     return getattr(module, "kind", "any")
 
@@ -90,6 +90,19 @@ def require_sequence(module: nn.Module, *requests: str) -> None:
         ValueError: `requests` is not empty although `module` does not work on sequences.
     """
     check_sequence(kind_of(module), type(module).__name__, requests)
+
+
+def require_causal(module: object, *requests: str) -> None:
+    """Refuse what reads or predicts a sequence from its start.
+
+    Args:
+        module: any module; of others than ours nothing is known, and nothing refused.
+        requests: names of the methods or tasks.
+
+    Raises:
+        ValueError: `requests` is not empty although `module` is bidirectional.
+    """
+    check_causal(kind_of(module), type(module).__name__, requests)
 
 
 def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> tuple[Float[Tensor, "*batch D"], Cache]:
@@ -210,7 +223,7 @@ class Block(ContextModule):
             cu_seqlens: borders of packed sequences [S + 1] (layers on sequences only).
 
         Returns:
-            Output in the shape of x and in the block's dtype, with `return_cache` the pair of it and the new cache.
+            Output in the shape and dtype of x, with `return_cache` the pair of it and the new cache.
 
         Raises:
             ValueError: a sequence argument is set although the layers are not on sequences, a graph although they are

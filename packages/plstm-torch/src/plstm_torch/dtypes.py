@@ -34,6 +34,34 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.to(accumulation_dtype(tensor.dtype))
 
 
+def answer(output: Tensor, x: Tensor) -> Tensor:
+    """What a layer or block computed, in the dtype of the input that it was asked with.
+
+    So it fits between the modules of others, whatever it computes in and whatever autocast makes of its linear maps.
+
+    Args:
+        output: of any floating dtype.
+        x: the input; where it is of integers, the output stays as it is.
+
+    Returns:
+        The output.
+    """
+    return output.to(x.dtype) if x.is_floating_point() else output
+
+
+def residual(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The input of a block as its residual connections add to it.
+
+    Args:
+        x: of any floating dtype.
+        dtype: in which the block computes.
+
+    Returns:
+        The input in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
+    """
+    return x.to(torch.promote_types(x.dtype, dtype))
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """A context in which the caller's autocast has no effect on the tensor's kind of device.
 

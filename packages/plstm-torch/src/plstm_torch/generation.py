@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plstm_config.sampling import check_prompt, check_prompts, check_sampling
+from plstm_torch.context import require_causal
 
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
 _GREEDY = 1e-30
@@ -152,7 +153,8 @@ def generate(
 
     Raises:
         TypeError: the prompts are neither a tensor nor a list of tensors, or an option is no number.
-        ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+        ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a model that is not
+            causal.
 
     Examples:
         >>> import plstm_config, plstm_torch, torch
@@ -164,6 +166,7 @@ def generate(
         >>> [len(text) for text in generate(model, [torch.tensor([1, 2]), torch.tensor([3])], max_new_tokens=4)]
         [6, 5]
     """
+    require_causal(model, "generate")
     check_sampling(temperature, top_k, top_p)
     prompts = _prompts(token_ids, max_new_tokens)
     generators = _generators(seed, prompts)

@@ -28,7 +28,8 @@ class Info:
         unit: what the other numbers are of: "image", "token", or None where a call's cost depends on its input alone.
         flops: floating point operations of the products in a forward pass for one image or token, a multiplication and
             an addition counted as two; None without a unit.
-        state_bytes: memory of what a language model keeps of one sequence, however long; None for other models.
+        state_bytes: memory of what a language model keeps of one sequence, however long; None for other models, also
+            those that read sequences from both ends.
     """
 
     class_name: str
@@ -62,7 +63,7 @@ def describe(folder: str | os.PathLike[str]) -> Info:
         unit, flops = "image", _flops(model, pixels)
     elif isinstance(config, pLSTMLMModelConfig):
         unit, flops = "token", _flops(model, torch.zeros(1, _TOKENS, dtype=torch.long)) // _TOKENS
-        state = _bytes_of(model.init_cache(1))
+        state = None if config.kind == "bidirectional" else _bytes_of(model.init_cache(1))
     parameters = list(model.parameters())
     return Info(
         class_name=str(config.class_name),

@@ -20,8 +20,12 @@ class Module(nn.Module):
     """A module made from a config: `config.children()` are its submodules, `config.parameters()` its parameters.
 
     Parameters are stored in the config's `param_dtype` and computed with in its `dtype`. `half`, `bfloat16`, `float`,
-    `double` and `to(dtype)` change both, as in every module of torch: what was asked for is the dtype of the output.
-    Gates, states and statistics stay in float32 or higher. The config, and with it what is saved, stays as it is.
+    `double` and `to(dtype)` change both, as in every module of torch. Gates, states and statistics stay in float32 or
+    higher. The config, and with it what is saved, stays as it is.
+
+    pLSTM layers and blocks answer in the dtype of their input, also under autocast, so that they fit into networks of
+    other modules; in the dtype of the computation answer models, whose logits and features are made in it, and the
+    parts that layers and blocks consist of: linear maps, norms, convolutions.
 
     Parameters can be drawn anew at any time, with the same result as at construction: `reset_parameters` visits the
     submodules in the order in which they were made, then the module's own parameters. So a module that was built on the

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from plstm_torch.context import require_causal
 from plstm_torch.generation import Decoder, sample_tokens
 
 
@@ -85,8 +86,10 @@ def stream(
         once all have.
 
     Raises:
-        ValueError: an empty prompt, a negative number of tokens, or an option outside its range.
+        ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a model that is not
+            causal.
     """
+    require_causal(model, "stream")
     if token_ids.ndim != 2 or token_ids.shape[1] == 0:
         raise ValueError(f"token_ids: expected a prompt [B, T] with T >= 1, got shape {tuple(token_ids.shape)}")
     if max_new_tokens < 0:

@@ -255,3 +255,10 @@ def test_what_is_refused(language_model):
         language_model.resize_token_embeddings(30)
     with pytest.raises(ValueError, match=r"attention_mask: expected shape \(1, 4\), got \(1, 3\)"):
         language_model(torch.zeros(1, 4, dtype=torch.long), attention_mask=torch.ones(1, 3))
+
+
+def test_a_model_that_reads_text_from_both_ends_is_no_causal_one() -> None:
+    plain = plstm_config.pLSTMLMModelConfig(vocab_size=23, embedding_dim=8)
+    both = plstm_config.change(plain, {"block_stack.block.interaction_module.bidirectional": True})
+    with pytest.raises(ValueError, match=r"^PlstmForCausalLM: expected a causal module, got pLSTMLMModel with"):
+        PlstmForCausalLM(PlstmConfig.from_plstm(both))

@@ -45,6 +45,7 @@ _STRUCTURE: dict[str, frozenset[str]] = {
     "LongRangeTransitionLayer": _HEADS | _WIDTH | {"transition_dim"},
     "MultiHeadRMSNorm": _HEADS | _WIDTH,
     "MultiHeadLayerNorm": _HEADS | _WIDTH,
+    "Convolution1DLayer": _WIDTH | {"causal"},
     "PatchEmbed": frozenset({"dim", "num_channels", "resolution", "channels_first", "patch_size", "stride"}),
     "PosEmbed2D": frozenset({"seqlens", "dim"}),
     # pairs complete their blocks at once, so they must know their width
@@ -60,7 +61,7 @@ _SWITCHES = {
 }
 _AS_ORIGINAL: tuple[tuple[tuple[str, ...], str, Any], ...] = (
     (("pLSTM2DLayer", "pLSTM2DLayerFused"), "pmode_complement", "original"),
-    (("Convolution2DLayer",), "causal", True),
+    (("Convolution1DLayer", "Convolution2DLayer"), "causal", True),
     (("LongRangeTransitionLayer",), "matrix_exponential", "series"),
     (("pLSTMGraphLayer", "pLSTMGraphEdgeLayer"), "pmode_normalization", "incoming"),
     (("pLSTMGraphLayer",), "edge_slots", "swapped"),

@@ -8,7 +8,7 @@ from jax import Array
 from plstm_config import PostUpProjectionBlockConfig, PreUpProjectionBlockConfig
 from plstm_jax.blocks.gating import add_branch, feed_forward
 from plstm_jax.context import Context
-from plstm_jax.dtypes import dtype_of
+from plstm_jax.dtypes import answer, residual
 from plstm_jax.formulas import Result, Scope, register
 from plstm_jax.functional import activation
 
@@ -29,9 +29,8 @@ def pre_up_projection_block(config: PreUpProjectionBlockConfig, scope: Scope, x:
         context: what it takes beside.
 
     Returns:
-        The shape of x in the config's dtype, and the cache of the layer.
+        The shape and dtype of x, and the cache of the layer.
     """
-    x = x.astype(dtype_of(config.dtype))
     carry, gate = scope.map("upproj", scope.map("norm", x)), None
     if config.gated:
         carry, gate = jnp.split(carry, 2, axis=-1)
@@ -39,7 +38,8 @@ def pre_up_projection_block(config: PreUpProjectionBlockConfig, scope: Scope, x:
     if gate is not None:
         mixed = mixed * activation(config.gating_function, gate)
     branch = scope.map("downproj", mixed)
-    return x + branch if config.skip else branch, {"interaction_module": cache}
+    output = residual(x, config.dtype) + branch if config.skip else branch
+    return answer(output, x), {"interaction_module": cache}
 
 
 @register(PostUpProjectionBlockConfig)
@@ -60,9 +60,9 @@ def post_up_projection_block(config: PostUpProjectionBlockConfig, scope: Scope, 
         context: what it takes beside.
 
     Returns:
-        The shape of x in the config's dtype, and the cache of the layer.
+        The shape and dtype of x, and the cache of the layer.
     """
-    x = x.astype(dtype_of(config.dtype))
-    mixed, cache = scope.call("interaction_module", scope.map("norm", x), context.of("interaction_module"))
-    x = add_branch(config, scope, x, mixed, "scale1", context)
-    return feed_forward(config, scope, x, context), {"interaction_module": cache}
+    inner = residual(x, config.dtype)
+    mixed, cache = scope.call("interaction_module", scope.map("norm", inner), context.of("interaction_module"))
+    inner = add_branch(config, scope, inner, mixed, "scale1", context)
+    return answer(feed_forward(config, scope, inner, context), x), {"interaction_module": cache}

@@ -29,11 +29,10 @@ def vision_block(config: pLSTMVisionBlockConfig, scope: Scope, x: Array, context
         context: whether paths are dropped.
 
     Returns:
-        The shape of x in the config's dtype.
+        The shape and dtype of x.
     """
     y, _ = _pair(scope, x, context)
     if context.training and config.drop_path_rate > 0.0:
-        x = x.astype(y.dtype)
         y = x + scope.call("drop_path", y - x, context)[0]
     return y, {}
 
@@ -52,7 +51,7 @@ def graph_block(
         context: the graph, of either mode: each block takes its own from it; and the features of its edges.
 
     Returns:
-        [N, D] in the config's dtype.
+        [N, D] in the dtype of x.
     """
     return _pair(scope, x, context)
 

@@ -12,7 +12,7 @@ from plstm_config import TransformerBlockConfig
 from plstm_jax.axes import merge_axes
 from plstm_jax.blocks.gating import add_branch, feed_forward
 from plstm_jax.context import Context
-from plstm_jax.dtypes import dtype_of, wide
+from plstm_jax.dtypes import answer, residual, wide
 from plstm_jax.formulas import Result, Scope, register
 
 
@@ -32,11 +32,12 @@ def transformer_block(config: TransformerBlockConfig, scope: Scope, x: Array, co
         context: whether paths are dropped.
 
     Returns:
-        The shape of x in the config's dtype.
+        The shape and dtype of x.
     """
-    x = x.astype(dtype_of(config.dtype))
-    mixed = scope.map("outproj", _attend(scope.map("qkv", scope.map("norm", x)), config.num_heads))
-    return feed_forward(config, scope, add_branch(config, scope, x, mixed, "scale", context), context), {}
+    inner = residual(x, config.dtype)
+    mixed = scope.map("outproj", _attend(scope.map("qkv", scope.map("norm", inner)), config.num_heads))
+    inner = add_branch(config, scope, inner, mixed, "scale", context)
+    return answer(feed_forward(config, scope, inner, context), x), {}
 
 
 def _attend(qkv: Array, num_heads: int) -> Array:

@@ -21,7 +21,9 @@ from plstm_jax.formulas import Result, Scope, register, register_map
 
 @register(Convolution1DLayerConfig)
 def convolution_1d(config: Convolution1DLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
-    """Causal depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+    """Depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+
+    Without the config's `causal` it is centred: (k - 1) // 2 stands in place of k - 1, and there is no cache.
 
     Args:
         config: kernel size, width and dtype.
@@ -40,6 +42,8 @@ def convolution_1d(config: Convolution1DLayerConfig, scope: Scope, x: Array, con
     check_features(x, "B D" if context.stepping else "B T D", config.input_dim)
     work = dtype_of(config.dtype)
     inputs = (x[:, None] if context.stepping else x).astype(work)
+    if not config.causal:
+        return _centred(config, scope, inputs, context.cu_seqlens), {}
     rows = x.shape[0] * (1 if context.cu_seqlens is None else len(context.cu_seqlens) - 1)
     if context.cache is None:
         window = jnp.zeros((rows, config.kernel_size - 1, config.input_dim), work)
@@ -70,14 +74,38 @@ def _weighted_sum(shifted: list[tuple[Array, Array]], bias: Array | None, dtype:
     return jnp.asarray(total, dtype)
 
 
+def _centred(config: Any, scope: Scope, x: Array, cu_seqlens: Any) -> Array:
+    """Convolve [B, T, D] with zeros on both sides of every sequence."""
+    before, after = _padding(config.kernel_size, causal=False)
+    if cu_seqlens is None:
+        return _convolve(config, scope, jnp.pad(x, [(0, 0), (before, after), (0, 0)]))
+    # k - 1 zeros in front of every sequence, and the rest of a kernel behind the last one
+    (batch, length, dim), width = x.shape, config.kernel_size - 1
+    places = jnp.arange(length) + (owner(cu_seqlens, length) + 1) * width
+    extended = jnp.zeros((batch, length + (len(cu_seqlens) - 1) * width + after, dim), x.dtype).at[:, places].set(x)
+    return _convolve(config, scope, extended)[:, places - before]
+
+
+def owner(cu_seqlens: Any, length: int) -> Array:
+    """The number [T] of the packed sequence that each position belongs to.
+
+    Args:
+        cu_seqlens: borders [S + 1] from 0 to `length`.
+        length: number of positions T.
+
+    Returns:
+        Indices into the S sequences.
+    """
+    return jnp.searchsorted(jnp.asarray(cu_seqlens)[1:], jnp.arange(length), side="right")
+
+
 def _packed(config: Any, scope: Scope, x: Array, window: Array, cu_seqlens: Any) -> tuple[Array, Array]:
     # Each window goes in front of its sequence; the outputs inside of the windows, which mix neighbours, are left out
     # again.
     borders = jnp.asarray(cu_seqlens)
     batch, length, dim = x.shape
     count, width = borders.shape[0] - 1, config.kernel_size - 1
-    positions = jnp.arange(length)
-    places = positions + (jnp.searchsorted(borders[1:], positions, side="right") + 1) * width
+    places = jnp.arange(length) + (owner(borders, length) + 1) * width
     offsets = jnp.arange(count)[:, None] * width + jnp.arange(width)
     starts, ends = ((edge[:, None] + offsets).reshape(-1) for edge in (borders[:-1], borders[1:]))
     extended = jnp.zeros((batch, length + count * width, dim), x.dtype).at[:, places].set(x)

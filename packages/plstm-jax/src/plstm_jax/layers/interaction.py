@@ -9,7 +9,7 @@ from jax import Array
 
 from plstm_config.interaction import InteractionLayerConfig
 from plstm_jax.axes import merge_axes
-from plstm_jax.dtypes import dtype_of
+from plstm_jax.dtypes import answer, dtype_of
 from plstm_jax.formulas import Scope
 
 
@@ -44,14 +44,14 @@ class Parts:
         return {"query": query, "key": key, "value": self.read("value_", "V")}
 
     def project(self, heads: Array) -> Array:
-        """From the heads' normalised outputs [B, H, ..., DV * JO] to the layer's output [B, ..., D]."""
+        """From the heads' normalised outputs [B, H, ..., DV * JO] to the layer's output [B, ..., D], in x's dtype."""
         last = jnp.moveaxis(heads, 1, -2)
         output = merge_axes(last, last.ndim - 2, -1).astype(dtype_of(self._config.dtype))
         if self._config.outprojection:
             output = self._scope.map("outprojection", output)
         if self._config.passthrough is not None:
             output = output + self.read("passthrough", "P")
-        return output
+        return answer(output, self._x)
 
 
 def merge_heads(arrays: dict[str, Any], grid_axes: int) -> dict[str, Any]:

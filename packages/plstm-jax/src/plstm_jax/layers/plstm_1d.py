@@ -1,4 +1,4 @@
-"""The pLSTM layer on sequences: parallel over time, or step by step."""
+"""The pLSTM layer on sequences: parallel over time, or step by step; in one direction or in both at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plstm_jax.axes import merge_axes
 from plstm_jax.context import Cache, Context
 from plstm_jax.dtypes import dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
+from plstm_jax.layers.convolution import owner
 from plstm_jax.layers.interaction import Parts, merge_heads
 from plstm_jax.layers.norms import normalize_heads
 from plstm_jax.ops import plstm_1d, plstm_1d_step
@@ -44,10 +45,14 @@ def empty_cache(config: pLSTM1DLayerConfig, batch_size: int, dtype: Any = None) 
 
 @register(pLSTM1DLayerConfig)
 def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: Context) -> Result:
-    """Causal multi-head pLSTM over a sequence.
+    """Multi-head pLSTM over a sequence, causal unless `bidirectional`.
 
     c = conv(x); each letter of `convolution_inputs` among S T M D Q K V P lets that part read c in place of x.
     out = outprojection(norm(plstm_1d(query, key, value, source, transition, mark, direct))) + passthrough.
+
+    With the config's `bidirectional`, the sum over both directions stands in place of `plstm_1d`, in one call of it,
+    with `direct` once. Source, transition and mark have 2 H heads, index 2 h + o; o = 1 runs from the end to the start.
+    Such a layer has no cache and takes no steps; its convolution is centred.
 
     Args:
         config: complete config.
@@ -58,7 +63,7 @@ def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: 
             of row b; borders of packed sequences.
 
     Returns:
-        [B, T, output_dim] in the config's dtype, [B, output_dim] when stepping, and the cache after the last input.
+        [B, T, output_dim] in the dtype of x, [B, output_dim] when stepping, and the cache after the last input.
 
     Raises:
         ValueError: if x has another rank or number of features, the cache other entries or another batch size, or the
@@ -76,6 +81,9 @@ def plstm_1d_layer(config: pLSTM1DLayerConfig, scope: Scope, x: Array, context: 
         convolved, new_cache = scope.call("conv", x, replace(context, cache=cache))
     parts = Parts(config, scope, x, convolved)
     arguments = parts.query_key_value() | {name: parts.read(name, letter) for name, letter in _GATES.items()}
+    if config.bidirectional:
+        heads = _recur_both_ways(config, arguments, context.cu_seqlens)
+        return parts.project(normalize_heads(scope, "mhnorm", config.mhnorm, merge_axes(heads, heads.ndim - 2, -1))), {}
     state = None if cache is None else cache["state"]
     heads, state = (_advance if context.stepping else _recur)(config, arguments, state, context)
     heads = normalize_heads(scope, "mhnorm", config.mhnorm, merge_axes(heads, heads.ndim - 2, -1))
@@ -112,3 +120,35 @@ def _recur(config: Any, arguments: dict[str, Array], state: Array | None, contex
         last = jnp.moveaxis(last, 2, 1)
         last = merge_axes(last, 0, 1)
     return output, last
+
+
+def _recur_both_ways(config: Any, arguments: dict[str, Array], borders: Any) -> Array:
+    """Heads' outputs [B, H, T, DV, JO], summed over both directions, from one call of the op with 2 B H rows."""
+    batch, length = arguments["query"].shape[:2]
+    mirrored = None if borders is None else _mirrored(borders, length)
+
+    def rows(name: str, array: Array) -> Array:
+        """From [B * H, T, ...], gates [B * H * 2, T, ...], to [B * H * 2, T, ...], the second of two reversed."""
+        if name in ("source", "transition", "mark"):
+            array = array.reshape(batch * config.num_heads, 2, *array.shape[1:])
+            forward, backward = array[:, 0], array[:, 1]
+        else:
+            forward, backward = array, jnp.zeros_like(array) if name == "direct" else array
+        return merge_axes(jnp.stack([forward, _reverse(backward, mirrored)], axis=1), 0, 1)
+
+    stacked: dict[str, Any] = {name: rows(name, array) for name, array in merge_heads(arguments, 1).items()}
+    output: Any = plstm_1d(**stacked, implementation=config.implementation, cu_seqlens=borders)
+    output = output.astype(wide(output.dtype)).reshape(batch, config.num_heads, 2, *output.shape[1:])
+    turned = _reverse(merge_axes(output[:, :, 1], 0, 1), mirrored)
+    return output[:, :, 0] + turned.reshape(batch, config.num_heads, *turned.shape[1:])
+
+
+def _mirrored(cu_seqlens: Any, length: int) -> Array:
+    """The place [T] that each place of packed sequences has when every one of them is read from its end."""
+    borders, number = jnp.asarray(cu_seqlens), owner(cu_seqlens, length)
+    return borders[:-1][number] + borders[1:][number] - 1 - jnp.arange(length)
+
+
+def _reverse(array: Array, mirrored: Array | None) -> Array:
+    """Sequences [B, T, ...] from their ends to their starts; its own inverse."""
+    return jnp.flip(array, axis=1) if mirrored is None else array[:, mirrored]

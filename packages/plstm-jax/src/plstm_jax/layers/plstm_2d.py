@@ -46,7 +46,7 @@ def plstm_2d_layer_fused(config: pLSTM2DLayerFusedConfig, scope: Scope, x: Array
         context: nothing is read.
 
     Returns:
-        [B, X, Y, output_dim] in the config's dtype.
+        [B, X, Y, output_dim] in the dtype of x.
 
     Raises:
         ValueError: if x has another rank or number of features.
@@ -75,7 +75,7 @@ def plstm_2d_layer(config: pLSTM2DLayerConfig, scope: Scope, x: Array, context: 
         context: nothing is read.
 
     Returns:
-        [B, X, Y, output_dim] in the config's dtype.
+        [B, X, Y, output_dim] in the dtype of x.
 
     Raises:
         ValueError: if x has another rank or number of features.

@@ -13,7 +13,7 @@ from plstm_config.checks import check_edge_attr, check_features, check_no_edge_a
 from plstm_config.topology import DagTopology
 from plstm_jax.axes import merge_axes
 from plstm_jax.context import Context
-from plstm_jax.dtypes import dtype_of, wide
+from plstm_jax.dtypes import answer, dtype_of, wide
 from plstm_jax.formulas import Result, Scope, register
 from plstm_jax.graphs import Graph, as_topology, check_degrees, op_graph
 from plstm_jax.ops import plstm_graph
@@ -48,7 +48,7 @@ def plstm_graph_layer(config: pLSTMGraphLayerConfig, scope: Scope, x: Array, con
         context: the graph, of either mode.
 
     Returns:
-        [N, output_dim] in the config's dtype.
+        [N, output_dim] in the dtype of x.
 
     Raises:
         ValueError: if x has another rank or number of features, the graph another number of nodes or more than
@@ -100,7 +100,7 @@ def plstm_graph_edge_layer(config: pLSTMGraphEdgeLayerConfig, scope: Scope, x: A
             edges were given; None stands for no features.
 
     Returns:
-        [N, output_dim] in the config's dtype.
+        [N, output_dim] in the dtype of x.
 
     Raises:
         ValueError: if x or the edge features have another rank or number of features, or the graph has another number
@@ -134,7 +134,7 @@ def _run(
         query, key, value, source, stabilized, mark, direct, op_graph(topology), implementation=implementation
     )
     normed = merge_axes(jnp.moveaxis(scope.map("mhnorm", output), 0, -2), 1, -1).astype(dtype_of(config.dtype))
-    return scope.map("out", normed) if config.out else normed
+    return answer(scope.map("out", normed) if config.out else normed, x)
 
 
 def _stabilized(config: _Config, transition: Array, topology: Graph) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plstm_config import PatchEmbedConfig, pLSTMVisionModelConfig
-from plstm_config.checks import check_pixels
+from plstm_config.checks import WITH_TIME, check_pixels
 from plstm_jax.context import Context
 from plstm_jax.dtypes import dtype_of
 from plstm_jax.formulas import Result, Scope, register, register_map
@@ -86,7 +86,7 @@ def _features(config: pLSTMVisionModelConfig, scope: Scope, x: Array, context: C
         return scope.map("norm", scope.call("block_stack", x, context)[0])
 
     stack: Any = config.block_stack
-    if config.pooling != "cls" and stack.kind != "sequence":
+    if config.pooling != "cls" and stack.kind not in WITH_TIME:
         return run(x), None
     flat = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
     if config.pooling != "cls":

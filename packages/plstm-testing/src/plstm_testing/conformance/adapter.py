@@ -65,7 +65,8 @@ class ModuleCall:
     the backend's own business.
 
     Attributes:
-        config: complete config of the module; it says in which dtypes parameters are held and outputs computed.
+        config: complete config of the module; it says in which dtypes parameters are held and outputs computed, which
+            need not be that of the inputs.
         parameters: float64 arrays that are exact in the config's `param_dtype`, by the names and in the shapes of
             `plstm_config.parameter_tree(config)`.
         inputs: what the module is called with, in order, by name: float64 arrays, exact in `dtype`, to be given in it;

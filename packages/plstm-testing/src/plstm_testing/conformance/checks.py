@@ -17,6 +17,7 @@ from . import (
     errors,
     files,
     initial_values,
+    input_types,
     isolation,
     long_range,
     module_errors,
@@ -55,7 +56,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
         "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
-        "stepped_layers", "packed_layers", "module_errors", "initial_values", "files".
+        "stepped_layers", "packed_layers", "input_types", "module_errors", "initial_values", "files".
 
     Examples:
         >>> from plstm_testing.conformance import all_checks
@@ -86,6 +87,7 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "models": modules.checks(adapter, "models"),
         "stepped_layers": sequences.step_checks(adapter),
         "packed_layers": sequences.packed_checks(adapter),
+        "input_types": input_types.checks(adapter),
         "module_errors": module_errors.checks(adapter),
         "initial_values": initial_values.checks(adapter),
         "files": files.checks(adapter),

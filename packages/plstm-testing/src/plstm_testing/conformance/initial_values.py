@@ -46,6 +46,8 @@ def _more() -> Iterator[ModuleCase]:
     angles = configs.LinspaceInitConfig(low=0.0, high=4.0)
     fused = configs.pLSTM2DLayerFusedConfig(input_dim=15, num_heads=5, DK=3, pmode_orientation_bias_init=angles)
     yield case("init_orientations", fused, 1, 3, 2, 15)
+    both = configs.pLSTM1DLayerConfig(input_dim=16, num_heads=2, DV=2, bidirectional=True)
+    yield case("init_bidirectional", both, 2, 5, 16)
     slots = configs.LinspaceInitConfig(low=0.0, high=2.0)
     graph = configs.pLSTMGraphLayerConfig(input_dim=16, num_heads=2, max_edges=3, transition_bias_init=slots)
     yield case("init_slots", graph, 4, 16, graph=DagTopology.from_edges(4, [(0, 1), (1, 2), (0, 2), (2, 3)]))

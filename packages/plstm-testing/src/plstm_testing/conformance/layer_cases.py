@@ -112,6 +112,9 @@ def _convolutions() -> Iterator[ModuleCase]:
     for size, length in ((1, 5), (4, 6), (4, 2), (3, 0)):
         config = Convolution1DLayerConfig(input_dim=WIDTH, kernel_size=size, bias=size != 3, **FLOAT64)
         yield case(f"convolution_1d_{size}_{length}", config, 2, length, WIDTH)
+    for size, length in ((1, 3), (4, 6), (5, 3), (4, 1), (3, 0)):
+        config = Convolution1DLayerConfig(input_dim=WIDTH, kernel_size=size, causal=False, **FLOAT64)
+        yield case(f"convolution_1d_{size}_{length}_centred", config, 2, length, WIDTH)
     for causal in (True, False):
         for kernel in ((3, 3), (2, 4), (1, 5)):
             on_grids = Convolution2DLayerConfig(input_dim=WIDTH, kernel_size=kernel, causal=causal, **FLOAT64)
@@ -168,6 +171,20 @@ def _sequences() -> Iterator[ModuleCase]:
         yield case(f"1d_length_{length}", sequence_layer(), 2, length, WIDTH)
     for name, options in _interaction_options("STMDQKVP").items():
         yield case(f"1d_{name}", sequence_layer(**options), 2, 5, WIDTH)
+    yield from _both_ways()
+
+
+def _both_ways() -> Iterator[ModuleCase]:
+    yield case("1d_bidirectional_matrix", sequence_layer(**MATRIX, DV=2, bidirectional=True), 2, 6, WIDTH)
+    defaults = pLSTM1DLayerConfig(input_dim=WIDTH, num_heads=1, DV=2, bidirectional=True, **FLOAT64)
+    yield case("1d_bidirectional_defaults", defaults, 2, 5, WIDTH)
+    for length in (0, 1, 2, 7, 70):
+        yield case(f"1d_bidirectional_length_{length}", sequence_layer(bidirectional=True), 2, length, WIDTH)
+    odd = Convolution1DLayerConfig(kernel_size=3, **FLOAT64)
+    yield case("1d_bidirectional_odd_kernel", sequence_layer(convolution=odd, bidirectional=True), 2, 5, WIDTH)
+    shared = _interaction_options("STMDQKVP")
+    for name in ("reads_all", "reads_none", "no_convolution", "tied", "no_outprojection", "sub_heads", "layer_norm"):
+        yield case(f"1d_bidirectional_{name}", sequence_layer(**shared[name], bidirectional=True), 2, 5, WIDTH)
 
 
 def grid_layer(config_class: type[Any] = pLSTM2DLayerFusedConfig, **options: Any) -> Any:

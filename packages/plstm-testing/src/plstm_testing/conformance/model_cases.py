@@ -29,6 +29,7 @@ from plstm_config import (
 from .layer_cases import EDGES, GRAPHS, NUM_NODES, WIDTH, grid_layer, sequence_layer
 from .module_draws import FLOAT64, ModuleCase, case
 
+BOTH_WAYS = sequence_layer(input_dim=-1, bidirectional=True)
 NARROW: dict[str, Any] = {"projection_scaling": 1.5, "projection_round": 4}
 TOKENS = np.array([[3, 1, 4, 1, 5], [0, 2, 6, 5, 3]])
 VOCABULARY = 7
@@ -68,6 +69,7 @@ def _sequence_blocks() -> Iterator[ModuleCase]:
     }
     for name, options in {**shared, "not_gated": {"gated": False}}.items():
         yield case(f"pre_up_{name}", pre_up(**options), 2, 5, WIDTH)
+    yield case("pre_up_bidirectional", pre_up(interaction_module=BOTH_WAYS), 2, 5, WIDTH)
     yield case("pre_up_grid", pre_up(interaction_module=grid_layer(input_dim=-1)), 1, 2, 3, WIDTH)
     own: dict[str, dict[str, Any]] = {
         "gated": {"gated": True},
@@ -80,6 +82,7 @@ def _sequence_blocks() -> Iterator[ModuleCase]:
     }
     for name, options in {**shared, **own}.items():
         yield case(f"post_up_{name}", post_up(**options), 2, 5, WIDTH)
+    yield case("post_up_bidirectional", post_up(interaction_module=BOTH_WAYS), 2, 5, WIDTH)
     yield case("post_up_grid", post_up(interaction_module=grid_layer(input_dim=-1, mode="D")), 1, 3, 2, WIDTH)
 
 
@@ -108,6 +111,10 @@ def _stacks() -> Iterator[ModuleCase]:
         chosen = block or TransformerBlockConfig(input_dim=WIDTH, num_heads=2, **NARROW, **FLOAT64)
         stack = BlockStackConfig(input_dim=WIDTH, num_blocks=2, block=chosen, **FLOAT64)
         yield case(f"stack_{name}", stack, 2, 4, WIDTH)
+    both = BlockStackConfig(
+        input_dim=WIDTH, num_blocks=2, block=post_up(interaction_module=BOTH_WAYS), scan_blocks=True, **FLOAT64
+    )
+    yield case("stack_bidirectional", both, 2, 4, WIDTH)
     scanned = BlockStackConfig(input_dim=WIDTH, num_blocks=3, block=post_up(), scan_blocks=True, **FLOAT64)
     yield case("stack_scanned", scanned, 1, 3, WIDTH)
 
@@ -137,8 +144,10 @@ def language_model(**options: Any) -> pLSTMLMModelConfig:
 
 
 def _language() -> Iterator[ModuleCase]:
+    both = BlockStackConfig(input_dim=WIDTH, num_blocks=2, block=post_up(interaction_module=BOTH_WAYS), **FLOAT64)
     options: dict[str, dict[str, Any]] = {
         "plain": {},
+        "bidirectional": {"block_stack": both},
         "tied": {"tie_weights": True},
         "small_cap": {"logit_soft_cap": SoftCapFunctionConfig(scale=0.7)},
         "no_cap": {"logit_soft_cap": None},
@@ -167,6 +176,14 @@ def _vision() -> Iterator[ModuleCase]:
         "soft_cap": ({"logit_softcap": SoftCapFunctionConfig(scale=0.5)}, (1, 4, 6, 2)),
         "cls_attention": ({"pooling": "cls", "block_stack": _vision_stack(attention)}, (1, 4, 6, 2)),
         "cls_sequence": ({"pooling": "cls", "block_stack": _vision_stack(post_up())}, (1, 4, 6, 2)),
+        "cls_bidirectional": (
+            {"pooling": "cls", "block_stack": _vision_stack(post_up(interaction_module=BOTH_WAYS))},
+            (1, 4, 6, 2),
+        ),
+        "bidirectional_mean": (
+            {"pooling": "mean", "block_stack": _vision_stack(post_up(interaction_module=BOTH_WAYS))},
+            (1, 4, 6, 2),
+        ),
         "sequence_corners": ({"block_stack": _vision_stack(post_up())}, (1, 4, 6, 2)),
         "attention_mean": ({"pooling": "mean", "block_stack": _vision_stack(attention)}, (1, 4, 6, 2)),
     }

@@ -33,6 +33,7 @@ ON_FEATURES = {
     },
 }
 PACKED = {"cu_seqlens": np.array([0, 2, 5])}
+BOTH_WAYS = "expected a causal module, got "
 NO_TIME = "expected a module with one time axis \\(pLSTM1DLayer inside\\), got "
 OTHER_NODES = DagTopology.from_edges(NUM_NODES + 1, EDGES)
 TO_NODE_4 = DagTopology.from_edges(NUM_NODES, [[tail, 5] for tail in range(5)])
@@ -88,7 +89,15 @@ def check_module_error(adapter: Adapter, case: ModuleErrorCase) -> None:
 
 def module_error_cases() -> Iterator[ModuleErrorCase]:
     """All bad calls of modules."""
-    for cases in (_features, _sequence_errors, _graph_errors, _cache_errors, _token_errors, _image_errors):
+    for cases in (
+        _features,
+        _sequence_errors,
+        _bidirectional_errors,
+        _graph_errors,
+        _cache_errors,
+        _token_errors,
+        _image_errors,
+    ):
         yield from cases()
 
 
@@ -138,6 +147,28 @@ def _sequence_errors() -> Iterator[ModuleErrorCase]:
             yield ModuleErrorCase(f"packed_{name}", "layers", module, ValueError, message, keywords=packed)
     on_sequence = "graph: expected None, since PostUpProjectionBlock is not on graphs, got "
     yield ModuleErrorCase("graph", "models", "post_up_plain", ValueError, on_sequence, {"graph": OTHER_NODES})
+
+
+def _bidirectional_errors() -> Iterator[ModuleErrorCase]:
+    """What needs a start is asked of modules that read sequences from both ends."""
+    modules = {
+        ("layers", "1d_bidirectional_length_7"): "pLSTM1DLayer",
+        ("models", "pre_up_bidirectional"): "PreUpProjectionBlock",
+        ("models", "post_up_bidirectional"): "PostUpProjectionBlock",
+        ("models", "stack_bidirectional"): "BlockStack",
+        ("models", "language_bidirectional"): "pLSTMLMModel",
+    }
+    asked: dict[str, dict[str, Any]] = {"return_cache": {"return_cache": True}, "cache": {"cache": {}}}
+    for (group, module), owner in modules.items():
+        for name, keywords in asked.items():
+            message = f"{name}: {BOTH_WAYS}{owner} with bidirectional=True"
+            yield ModuleErrorCase(name, group, module, ValueError, message, keywords=keywords)
+            packed = {**keywords, "cu_seqlens": np.array([0, 2, _first(group, module).shape[1]])}
+            yield ModuleErrorCase(f"{name}_packed", group, module, ValueError, message, keywords=packed)
+        (argument, array), *_ = case_named(group, module).inputs.items()
+        stepping: dict[str, Any] = {"inputs": {argument: array[:, 0]}, "keywords": {"cache": {}}, "method": "step"}
+        message = f"step: {BOTH_WAYS}{owner} with bidirectional=True"
+        yield ModuleErrorCase("step", group, module, ValueError, message, **stepping)
 
 
 def _graph_errors() -> Iterator[ModuleErrorCase]:

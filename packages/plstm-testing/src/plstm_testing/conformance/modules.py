@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from plstm_config import LongRangeTransitionLayerConfig
+from plstm_config import LongRangeTransitionLayerConfig, pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.base import Config
+from plstm_config.blocks import ResidualModuleConfig
 from plstm_config.gates import GateLayerConfig
+from plstm_config.interaction import InteractionLayerConfig
 
 from .. import reference
 from ..finite_differences import directional_derivative
@@ -24,6 +26,7 @@ from .module_draws import ModuleCase, seeded, with_dtype
 GROUPS = {"layers": layer_cases, "models": model_cases}
 # Rounding inside of a whole module is far from the two dtypes' own; float16 is the business of the ops.
 DTYPES = ("float64", "float32", "bfloat16")
+_BETWEEN_OTHERS = (InteractionLayerConfig, pLSTMGraphLayerConfig, pLSTMGraphEdgeLayerConfig, ResidualModuleConfig)
 # Norms of few features are steep where these are small, so the step is small, too.
 STEP = 1e-6
 
@@ -76,9 +79,14 @@ def evaluate(call: ModuleCall) -> Result:
 
 
 def output_dtype(call: ModuleCall) -> str:
-    """Outputs come in the dtype of the config; gates stay in float32 or higher, since they are multiplied up."""
-    wide = isinstance(call.config, GateLayerConfig | LongRangeTransitionLayerConfig)
-    return truth.state_dtype(call.dtype) if wide else call.dtype
+    """Layers and blocks answer in the dtype of their input, models and the parts of layers in that of their config.
+
+    Gates stay in float32 or higher, since they are multiplied up.
+    """
+    own = str(getattr(call.config, "dtype", call.dtype))
+    if isinstance(call.config, GateLayerConfig | LongRangeTransitionLayerConfig):
+        return truth.state_dtype(own)
+    return call.dtype if isinstance(call.config, _BETWEEN_OTHERS) else own
 
 
 @cache

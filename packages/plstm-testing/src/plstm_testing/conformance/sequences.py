@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from plstm_config.checks import Kind
+
 from ..tolerances import assert_close
 from .adapter import Adapter, Array, ModuleCall, Result
 from .compiled import compiles, module_dtypes
@@ -30,13 +32,19 @@ SPOILT = 2
 
 
 @cache
-def sequence_cases() -> tuple[tuple[str, str], ...]:
-    """Group and name of all cases whose module has a cache and an input of at least three steps."""
+def sequence_cases(kind: Kind = "sequence") -> tuple[tuple[str, str], ...]:
+    """Group and name of all cases of modules with one time axis and an input of at least three steps.
+
+    Args:
+        kind: "sequence" for those that have a cache, "bidirectional" for those that have none.
+
+    Returns:
+        Pairs in the order of the cases.
+    """
     found = []
     for group, cases in GROUPS.items():
         for case in cases():
-            first = next(iter(case.inputs.values()))
-            if case.config.kind == "sequence" and first.shape[1] in range(3, 20):
+            if case.config.kind == kind and next(iter(case.inputs.values())).shape[1] in range(3, 20):
                 found.append((group, case.name))
     return tuple(found)
 
@@ -78,7 +86,9 @@ def packed_call(group: str, name: str, *, cached: bool) -> ModuleCall:
     (argument, array), *_ = asked.inputs.items()
     shape = (array.shape[0], int(BORDERS[-1]), *array.shape[2:])
     packed = random.standard_normal(shape) if array.dtype.kind == "f" else random.integers(0, array.max() + 1, shape)
-    keywords: dict[str, Any] = {"cu_seqlens": BORDERS, "return_cache": True}
+    keywords: dict[str, Any] = {"cu_seqlens": BORDERS}
+    if asked.config.kind == "sequence":
+        keywords["return_cache"] = True
     if cached:
         rows = array.shape[0] * (len(BORDERS) - 1)
         layout = evaluate(replace(asked, keywords={"return_cache": True})).cache or {}
@@ -151,14 +161,16 @@ def step_checks(adapter: Adapter) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def packed_checks(adapter: Adapter) -> Iterator[tuple[str, Callable[[], None]]]:
     """The checks of packed sequences by name."""
-    for group, name in _served(adapter):
-        for start, cached in (("new", False), ("cached", True)):
-            yield f"{name}-{start}", partial(check_packed, adapter, group, name, cached=cached)
-            yield f"{name}-{start}-spoilt", partial(check_spoilt, adapter, group, name, cached=cached)
+    starts: dict[Kind, dict[str, bool]] = {"sequence": {"new": False, "cached": True}, "bidirectional": {"new": False}}
+    for kind, known in starts.items():
+        for group, name in _served(adapter, kind):
+            for start, cached in known.items():
+                yield f"{name}-{start}", partial(check_packed, adapter, group, name, cached=cached)
+                yield f"{name}-{start}-spoilt", partial(check_spoilt, adapter, group, name, cached=cached)
 
 
-def _served(adapter: Adapter) -> Iterator[tuple[str, str]]:
-    for group, name in sequence_cases():
+def _served(adapter: Adapter, kind: Kind = "sequence") -> Iterator[tuple[str, str]]:
+    for group, name in sequence_cases(kind):
         if is_module(adapter, case_named(group, name).config):
             yield group, name
 

@@ -84,6 +84,11 @@ def test_packed_layers(check: Check) -> None:
     check.run()
 
 
+def test_input_types(check: Check) -> None:
+    """Layers and blocks answer in the dtype of their input, their parts and whole models in that of their config."""
+    check.run()
+
+
 def test_module_errors(check: Check) -> None:
     """Modules refuse bad input in the same words everywhere."""
     check.run()

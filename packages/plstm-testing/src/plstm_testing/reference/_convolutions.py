@@ -7,14 +7,20 @@ Array = np.ndarray
 
 
 def convolution_1d(
-    x: Float[Array, "B T D"], weight: Float[Array, "D 1 k"], bias: Float[Array, " D"] | None = None
+    x: Float[Array, "B T D"],
+    weight: Float[Array, "D 1 k"],
+    bias: Float[Array, " D"] | None = None,
+    *,
+    causal: bool = True,
 ) -> Float[Array, "B T D"]:
-    """Causal convolution along a sequence: ``out[t] = bias + sum over j of weight[j] x[t - k + 1 + j]``.
+    """Convolution along a sequence: ``out[t] = bias + sum over j of weight[j] x[t - before + j]``.
 
     Args:
-        x: input; zero before its start.
+        x: input; zero before its start and behind its end.
         weight: one kernel of k entries per channel.
         bias: zero if None.
+        causal: before = k - 1; otherwise the kernel is centred, before = (k - 1) // 2, with the extra position of an
+            even size on the later side.
 
     Returns:
         Array shaped as `x`.
@@ -22,10 +28,11 @@ def convolution_1d(
     x = np.asarray(x, np.float64)
     result = np.zeros_like(x)
     size = weight.shape[-1]
+    before = size - 1 if causal else (size - 1) // 2
     for step in range(x.shape[1]):
         for j in range(size):
-            seen = step - size + 1 + j
-            if seen >= 0:
+            seen = step - before + j
+            if 0 <= seen < x.shape[1]:
                 result[:, step] += weight[:, 0, j] * x[:, seen]
     return result if bias is None else result + bias
 

@@ -101,9 +101,9 @@ def identity(module: Module, x: Array) -> Array:
 
 @pointwise(Convolution1DLayerConfig)
 def sequence_convolution(module: Module, x: Array) -> Array:
-    """Causal depthwise convolution of whole sequences."""
+    """Depthwise convolution of whole sequences."""
     kernel = module.part("_conv")
-    return convolution_1d(x, kernel["weight"], kernel.get("bias"))
+    return convolution_1d(x, kernel["weight"], kernel.get("bias"), causal=module.config.causal)
 
 
 @pointwise(Convolution2DLayerConfig)

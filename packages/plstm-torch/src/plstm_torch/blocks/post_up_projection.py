@@ -7,6 +7,7 @@ from plstm_config.checks import Kind
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, call, kind_of
+from plstm_torch.dtypes import answer, residual
 from plstm_torch.layers.graph_indices import sample_of_nodes
 from plstm_torch.layers.pointwise import ScaleLayer
 
@@ -46,8 +47,8 @@ class PostUpProjectionBlock(ResidualPair):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run the block; see `Block.forward`."""
-        x = x.to(self.dtype)
-        mixed, cache = call(self.interaction_module, self.norm(x), context.of("interaction_module"))
+        inner = residual(x, self.dtype)
+        mixed, cache = call(self.interaction_module, self.norm(inner), context.of("interaction_module"))
         samples = None if context.graph is None else sample_of_nodes(context.graph, x)
-        x = self._add(x, mixed, self.scale1, samples)
-        return self._feed_forward(x, samples), {"interaction_module": cache}
+        inner = self._add(inner, mixed, self.scale1, samples)
+        return answer(self._feed_forward(inner, samples), x), {"interaction_module": cache}

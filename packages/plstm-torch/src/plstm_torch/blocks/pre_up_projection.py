@@ -7,6 +7,7 @@ from plstm_config.checks import Kind
 from plstm_torch.blocks.gating import gating_function
 from plstm_torch.build import register
 from plstm_torch.context import Block, Cache, Context, call, kind_of
+from plstm_torch.dtypes import answer, residual
 from plstm_torch.layers.linear import Linear
 
 
@@ -44,12 +45,13 @@ class PreUpProjectionBlock(Block):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run the block; see `Block.forward`."""
-        x = x.to(self.dtype)
         carry, gate = self.upproj(self.norm(x)), None
         if self.config.gated:
             carry, gate = carry.chunk(2, dim=-1)
-        mixed, cache = call(self.interaction_module, carry, context.of("interaction_module"))
+        # autocast narrows the projection, and the layer answers in the dtype that it is asked with
+        mixed, cache = call(self.interaction_module, carry.to(self.dtype), context.of("interaction_module"))
         if gate is not None:
             mixed = mixed * gating_function(self.config.gating_function)(gate)
         branch = self.downproj(mixed)
-        return x + branch if self.config.skip else branch, {"interaction_module": cache}
+        output = residual(x, self.dtype) + branch if self.config.skip else branch
+        return answer(output, x), {"interaction_module": cache}

@@ -8,6 +8,7 @@ from plstm_config.checks import Kind
 from plstm_torch.blocks.residual_pair import ResidualPair
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context
+from plstm_torch.dtypes import answer, residual
 from plstm_torch.layers.linear import Linear
 from plstm_torch.layers.pointwise import ScaleLayer
 
@@ -38,8 +39,9 @@ class TransformerBlock(ResidualPair):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run the block on [B, T, D] or [B, X, Y, D]; see `Block.forward`."""
-        x = x.to(self.dtype)
-        return self._feed_forward(self._add(x, self._attention(self.norm(x)), self.scale)), {}
+        inner = residual(x, self.dtype)
+        inner = self._add(inner, self._attention(self.norm(inner)), self.scale)
+        return answer(self._feed_forward(inner), x), {}
 
     def _attention(self, x: Tensor) -> Tensor:
         positions = x.flatten(1, -2)

@@ -41,6 +41,5 @@ class pLSTMVisionBlock(Block):
         for block in (self.block0, self.block1):
             y, _ = call(block, y, context)
         if self.training and self.config.drop_path_rate > 0.0:
-            x = x.to(y.dtype)
             y = x + self.drop_path(y - x)
         return y, {}

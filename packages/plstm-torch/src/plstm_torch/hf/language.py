@@ -12,9 +12,10 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import ModelOutput
 
 from plstm_config import pLSTMLMModelConfig
-from plstm_torch.context import Cache, Context
+from plstm_torch.context import Cache, Context, require_causal
 from plstm_torch.hf.base import PlstmPreTrainedModel
 from plstm_torch.hf.cache import PlstmCache
+from plstm_torch.hf.configuration import PlstmConfig
 from plstm_torch.models.language import pLSTMLMModel
 
 # The name under which `generate` hands the cache around; another one in transformers 5.0
@@ -47,9 +48,20 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
         >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
         >>> model = PlstmForCausalLM(PlstmConfig.from_plstm(config))
+
+    Args:
+        config: config of the model.
+
+    Raises:
+        TypeError: the config is none of plstm_torch.hf.
+        ValueError: it describes another kind of model, or one with bidirectional layers.
     """
 
     plain_config = pLSTMLMModelConfig
+
+    def __init__(self, config: PlstmConfig) -> None:
+        super().__init__(config)
+        require_causal(self.__dict__["plain"], type(self).__name__)
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of tokens."""

@@ -34,7 +34,10 @@ def sequence_index(cu_seqlens: Int[Tensor, " S1"], length: int) -> Int[Tensor, "
 
 @register(Convolution1DLayerConfig)
 class Convolution1DLayer(Module):
-    """Causal depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+    """Depthwise convolution over time: out[t] = b + sum_j w[j] x[t - k + 1 + j].
+
+    Without the config's `causal` it is centred: (k - 1) // 2 stands in place of k - 1, so that outputs see positions
+    behind them, too, and there are no steps.
 
     Parameters: `_conv.weight` [D, 1, k] and, if the config's `bias` is set, `_conv.bias` [D].
 
@@ -67,14 +70,18 @@ class Convolution1DLayer(Module):
 
         Returns:
             Zeros [B, k - 1, D].
+
+        Raises:
+            ValueError: if the convolution is not causal.
         """
+        self._require_causal("init_window")
         shape = (batch_size, self.kernel_size - 1, self.config.input_dim)
         return torch.zeros(shape, dtype=dtype or self.dtype, device=device or self._conv.weight.device)
 
     def forward(
         self, x: Float[Tensor, "B T D"], *, cu_seqlens: Int[Tensor, " S1"] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """Convolve sequences, with zeros before their starts.
+        """Convolve sequences, with zeros around them.
 
         Args:
             x: sequences [B, T, input_dim] of any floating dtype.
@@ -87,8 +94,10 @@ class Convolution1DLayer(Module):
             ValueError: if x has another rank or number of features.
         """
         check_features(x, "B T D", self.config.input_dim)
-        rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
-        return self.extend(x, self.init_window(rows, x.device), cu_seqlens=cu_seqlens)[0]
+        if self.config.causal:
+            rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
+            return self.extend(x, self.init_window(rows, x.device), cu_seqlens=cu_seqlens)[0]
+        return self._centred(x.to(self.dtype), None if cu_seqlens is None else cu_seqlens.to(x.device))
 
     def extend(
         self,
@@ -109,8 +118,9 @@ class Convolution1DLayer(Module):
             Output [B, T, input_dim] in the config's dtype, and the windows of the last k - 1 inputs.
 
         Raises:
-            ValueError: if x has another rank or number of features.
+            ValueError: if x has another rank or number of features, or the convolution is not causal.
         """
+        self._require_causal("extend")
         check_features(x, "B T D", self.config.input_dim)
         inputs, before = x.to(self.dtype), window.to(self.dtype)
         if cu_seqlens is None:
@@ -120,6 +130,10 @@ class Convolution1DLayer(Module):
             output, after = self._extend_packed(inputs, before, cu_seqlens.to(x.device))
         return output, after.to(window.dtype)
 
+    def _require_causal(self, method: str) -> None:
+        if not self.config.causal:
+            raise ValueError(f"{method}: expected a causal convolution, got Convolution1DLayer with causal=False")
+
     def _convolve(self, x: Tensor) -> Tensor:
         """Convolve [B, k - 1 + T, D] to [B, T, D]."""
         length = x.shape[1] - self.kernel_size + 1
@@ -128,6 +142,18 @@ class Convolution1DLayer(Module):
         if length < 1 or x.shape[0] == 0:  # nothing to compute, and torch refuses to
             return attach(x[:, : max(length, 0)], weight, *([] if bias is None else [bias]))
         return F.conv1d(x.transpose(1, 2), weight, bias, groups=self.config.input_dim).transpose(1, 2)
+
+    def _centred(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        """Convolve [B, T, D] with zeros on both sides of every sequence."""
+        before, after = _padding(self.kernel_size, causal=False)
+        if cu_seqlens is None:
+            return self._convolve(F.pad(x, (0, 0, before, after)))
+        # k - 1 zeros in front of every sequence, and the rest of a kernel behind the last one
+        batch, length, dim = x.shape
+        count, width = cu_seqlens.shape[0] - 1, self.kernel_size - 1
+        places = torch.arange(length, device=x.device) + (sequence_index(cu_seqlens, length) + 1) * width
+        extended = x.new_zeros(batch, length + count * width + after, dim).index_copy(1, places, x)
+        return self._convolve(extended).index_select(1, places - before)
 
     def _extend_packed(self, x: Tensor, window: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
         # Each window goes in front of its sequence; the outputs inside of the windows, which mix neighbours, are left
@@ -156,8 +182,9 @@ class Convolution1DLayer(Module):
             Output [B, input_dim] in the config's dtype, and the next window.
 
         Raises:
-            ValueError: if x has another rank or number of features.
+            ValueError: if x has another rank or number of features, or the convolution is not causal.
         """
+        self._require_causal("step")
         check_features(x, "B D", self.config.input_dim)
         extended = torch.cat([window, x.unsqueeze(1).to(window.dtype)], dim=1)
         weight = self._conv.weight.squeeze(1).to(self.dtype)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config.interaction import InteractionLayerConfig
+from plstm_torch.dtypes import answer
 from plstm_torch.module import Module
 
 
@@ -42,13 +43,13 @@ class InteractionLayer(Module):
         return query, key, self.value_(self._pick("V", x, convolved))
 
     def _project(self, heads: Tensor, x: Tensor, convolved: Tensor) -> Tensor:
-        """From the heads' normalised outputs [B, H, ..., DV * JO] to the layer's output [B, ..., D]."""
+        """From the heads' normalised outputs [B, H, ..., DV * JO] to the layer's output [B, ..., D], in x's dtype."""
         output = heads.movedim(1, -2).flatten(-2).to(self.dtype)
         if self.outprojection is not None:
             output = self.outprojection(output)
         if self.passthrough is not None:
             output = output + self.passthrough(self._pick("P", x, convolved))
-        return output
+        return answer(output, x)
 
 
 def normalize_heads(norm: nn.Module, heads: Float[Tensor, "B H *grid W"]) -> Float[Tensor, "B H *grid W"]:

@@ -1,4 +1,4 @@
-"""The pLSTM layer on sequences: parallel over time, or step by step."""
+"""The pLSTM layer on sequences: parallel over time, or step by step; in one direction or in both at once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,21 +9,25 @@ from torch import Tensor, nn
 
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.checks import Kind, check_cache, check_features
-from plstm_config.options import check_cu_seqlens
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, ContextModule
-from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.layers.convolution import Convolution1DLayer
+from plstm_torch.context import Cache, Context, ContextModule, require_sequence
+from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
+from plstm_torch.layers.convolution import Convolution1DLayer, sequence_index
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
+from plstm_torch.ops._plstm_1d.packing import checked_bounds
 
 
 @register(pLSTM1DLayerConfig)
 class pLSTM1DLayer(InteractionLayer, ContextModule):
-    """Causal multi-head pLSTM over a sequence (paper eq. 5 and 6 on a path graph).
+    """Multi-head pLSTM over a sequence, causal unless `bidirectional` (paper eq. 5 and 6 on a path graph).
 
     c = conv(x); each letter of `convolution_inputs` among S T M D Q K V P lets that part read c in place of x.
     out = outprojection(norm(plstm_1d(query, key, value, source, transition, mark, direct))) + passthrough.
+
+    With the config's `bidirectional`, the sum over both directions stands in place of `plstm_1d`, in one call of it,
+    with `direct` once. Source, transition and mark have 2 H heads, index 2 h + o; o = 1 runs from the end to the start.
+    Such a layer has no cache and takes no steps; its convolution is centred.
 
     Submodules: `conv`, `source`, `transition`, `mark`, `direct`, `query`, `key`, `value_`, `mhnorm`, `outprojection`,
     `passthrough`, those that the config switches on.
@@ -39,15 +43,22 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         >>> head, cache = layer(x[:, :60], return_cache=True)
         >>> torch.allclose(layer(x)[:, 60:], layer(x[:, 60:], cache=cache), atol=1e-5)
         True
+        >>> both = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2, bidirectional=True))
+        >>> both(x, cu_seqlens=torch.tensor([0, 60, 100])).shape  # from both ends of every sequence
+        torch.Size([3, 100, 16])
     """
 
     config: pLSTM1DLayerConfig
-    kind: Kind = "sequence"
 
     conv: Convolution1DLayer | None
     source: nn.Module
     transition: nn.Module
     mark: nn.Module
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """On sequences, causal or not."""
+        return self.config.kind
 
     @property
     def _cache_names(self) -> tuple[str, ...]:
@@ -65,7 +76,11 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
 
         Returns:
             A new cache.
+
+        Raises:
+            ValueError: if the layer is bidirectional.
         """
+        require_sequence(self, "init_cache")
         config = self.config
         shape = (batch_size, config.num_heads, config.DK, config.DV, config.JT)
         place = device if device is not None else self.device
@@ -92,13 +107,15 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             cu_seqlens: borders [S + 1] of sequences packed along T, shared by the batch; no sequence sees another.
 
         Returns:
-            Output [B, T, output_dim] in the config's dtype, or (output, cache).
+            Output [B, T, output_dim] in the dtype of x, or (output, cache).
 
         Raises:
-            ValueError: if x has another rank or number of features, the cache another batch size, or cu_seqlens are no
-                borders of x.
+            ValueError: if x has another rank or number of features, the cache another batch size, cu_seqlens are no
+                borders of x, or a cache is asked of a bidirectional layer.
         """
-        output, new_cache = self.run(x, Context(cache, return_cache, cu_seqlens))
+        context = Context(cache, return_cache, cu_seqlens)
+        context.check(self)
+        output, new_cache = self.run(x, context)
         return (output, new_cache) if return_cache else output
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
@@ -109,13 +126,16 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         check_features(x, "B T D", self.config.input_dim)
         rows, cache, cu_seqlens = x.shape[0], context.cache, context.cu_seqlens
         if cu_seqlens is not None:
-            rows *= len(check_cu_seqlens(cu_seqlens, x.shape[1])) - 1
-            cu_seqlens = torch.as_tensor(cu_seqlens, device=x.device)
+            cu_seqlens = checked_bounds(cu_seqlens, x.shape[1], x.device)
+            rows *= cu_seqlens.shape[0] - 1
         if cache is not None:
             check_cache(cache, self._cache_names, rows)
         elif context.return_cache:
             cache = self.init_cache(rows, x.device)
         convolved, window = self._convolve(x, cache, cu_seqlens)
+        if self.config.bidirectional:
+            heads = self._recur_both_ways(x, convolved, cu_seqlens)
+            return self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved), {}
         heads, state = self._recur(x, convolved, None if cache is None else cache["state"], cu_seqlens)
         output = self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved)
         return output, self._cache(state, window)
@@ -184,3 +204,36 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             )
         last = last.unflatten(0, batch_heads)
         return output.unflatten(0, batch_heads), last if cu_seqlens is None else last.movedim(2, 1).flatten(0, 1)
+
+    def _recur_both_ways(self, x: Tensor, convolved: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        """Heads' outputs [B, H, T, DV, JO], summed over both directions, from one call of the op with 2 B H rows."""
+        mirrored = None if cu_seqlens is None else _mirrored(cu_seqlens, x.shape[1])
+        pairs = (x.shape[0] * self.num_heads, 2)
+
+        def rows(name: str, tensor: Tensor) -> Tensor:
+            """From [B, T, H, ...], gates [B, T, 2 H, ...], to [B * H * 2, T, ...], the second of two reversed."""
+            tensor = merge_heads(tensor, 1)
+            if name in ("source", "transition", "mark"):
+                forward, backward = tensor.unflatten(0, pairs).unbind(1)
+            else:
+                forward, backward = tensor, torch.zeros_like(tensor) if name == "direct" else tensor
+            return torch.stack([forward, _reverse(backward, mirrored)], dim=1).flatten(0, 1)
+
+        arguments: dict[str, Any] = {name: rows(name, tensor) for name, tensor in self._arguments(x, convolved).items()}
+        with without_autocast(x):
+            output: Any = plstm_1d(**arguments, implementation=self.config.implementation, cu_seqlens=cu_seqlens)
+            forward, backward = full_precision(output).unflatten(0, pairs).unbind(1)
+            summed = forward + _reverse(backward, mirrored)
+        return summed.unflatten(0, (x.shape[0], self.num_heads))
+
+
+def _mirrored(cu_seqlens: Tensor, length: int) -> Tensor:
+    """The place [T] that each place of packed sequences has when every one of them is read from its end."""
+    owner = sequence_index(cu_seqlens, length)
+    starts, ends = cu_seqlens[:-1][owner], cu_seqlens[1:][owner]
+    return starts + ends - 1 - torch.arange(length, device=cu_seqlens.device)
+
+
+def _reverse(tensor: Tensor, mirrored: Tensor | None) -> Tensor:
+    """Sequences [B, T, ...] from their ends to their starts; its own inverse."""
+    return tensor.flip(1) if mirrored is None else tensor.index_select(1, mirrored)

@@ -140,7 +140,7 @@ class pLSTM2DLayerFused(_GridLayer):
             x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
-            Output [B, X, Y, output_dim] in the config's dtype.
+            Output [B, X, Y, output_dim] in the dtype of x.
 
         Raises:
             ValueError: if x has another rank or number of features.
@@ -205,7 +205,7 @@ class pLSTM2DLayer(_GridLayer):
             x: inputs [B, X, Y, input_dim] of any floating dtype and any size.
 
         Returns:
-            Output [B, X, Y, output_dim] in the config's dtype.
+            Output [B, X, Y, output_dim] in the dtype of x.
 
         Raises:
             ValueError: if x has another rank or number of features.

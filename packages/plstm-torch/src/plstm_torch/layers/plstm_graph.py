@@ -11,7 +11,7 @@ from torch.nn import functional
 from plstm_config import pLSTMGraphEdgeLayerConfig, pLSTMGraphLayerConfig
 from plstm_config.checks import check_edge_attr, check_features, check_no_edge_attr
 from plstm_torch.build import register
-from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
+from plstm_torch.dtypes import accumulation_dtype, answer, full_precision, without_autocast
 from plstm_torch.layers.graph_indices import Graph, GraphIndices, Topology, as_topology, graph_indices
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
@@ -70,7 +70,7 @@ class _GraphLayer(Module, ABC):
         """The topology in the layer's mode, and source [E,H], transition [L,H] and mark [E,H] as linear maps."""
 
     def _run(self, x: Tensor, gates: GraphGates) -> Tensor:
-        """From the gates to the layer's output [N,D]."""
+        """From the gates to the layer's output [N,D] in the dtype of x."""
         query, key, value = (
             layer(x).unflatten(-1, (self.num_heads, -1)).movedim(-2, 0) for layer in (self.query, self.key, self.value_)
         )
@@ -87,7 +87,7 @@ class _GraphLayer(Module, ABC):
             implementation=self.config.implementation,
         )
         output = self.mhnorm(cast(Tensor, heads)).movedim(0, -2).flatten(-2).to(self.dtype)
-        return output if self.out is None else self.out(output)
+        return answer(output if self.out is None else self.out(output), x)
 
     def _stabilized(self, transition: Float[Tensor, "L H"], indices: GraphIndices) -> Float[Tensor, "L H"]:
         """Bound the transitions as the mode demands: |T| <= 1 (D), or their sum over edges that share a state (P)."""
@@ -143,7 +143,7 @@ class pLSTMGraphLayer(_GraphLayer):
             edge_attr: none; this layer reads no edge features.
 
         Returns:
-            Output [N, output_dim] in the config's dtype.
+            Output [N, output_dim] in the dtype of x.
 
         Raises:
             TypeError: if the graph is something else.
@@ -217,7 +217,7 @@ class pLSTMGraphEdgeLayer(_GraphLayer):
                 given; None stands for no features.
 
         Returns:
-            Output [N, output_dim] in the config's dtype.
+            Output [N, output_dim] in the dtype of x.
 
         Raises:
             TypeError: if the graph is something else.

@@ -13,7 +13,7 @@ from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
 from plstm_config.checks import Kind, check_integers, check_rank, check_token_range
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, ContextModule, call
+from plstm_torch.context import Cache, Context, ContextModule, call, kind_of
 from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
@@ -86,7 +86,7 @@ def _check_inputs(token_ids: Tensor | None, inputs_embeds: Tensor | None, width:
 
 @register(pLSTMLMModelConfig)
 class pLSTMLMModel(ContextModule):
-    r"""Next-token logits for token sequences.
+    r"""Logits for token sequences: of the next tokens, or with bidirectional layers of the tokens themselves.
 
     .. math:: \mathrm{logits} = c \tanh(W_{head}\,\mathrm{norm}(\mathrm{blocks}(E[\mathrm{tokens}])) / c)
 
@@ -96,6 +96,9 @@ class pLSTMLMModel(ContextModule):
     Every token is read, so padding changes logits on its right, and the cache, unless `attention_mask` says where it
     is: the tokens are then packed, which is exact. Sequences may also come packed along T with their
     borders in `cu_seqlens`; `generate` does so with a list of prompts.
+
+    With bidirectional layers it is an encoder: `forward` and `encode` take whole sequences, also packed or padded, and
+    what needs a start (`step`, caches, `generate`, `stream`) is refused.
 
     Submodules: `token_embedding`, `block_stack`, `post_blocks_norm`, `lm_head`.
 
@@ -110,12 +113,16 @@ class pLSTMLMModel(ContextModule):
     """
 
     config: pLSTMLMModelConfig
-    kind: Kind = "sequence"
     token_embedding: TokenEmbedding
     block_stack: BlockStack
     post_blocks_norm: nn.Module
     lm_head: Linear | None
     logit_soft_cap: nn.Module | None
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """That of the blocks: with bidirectional ones the model is an encoder, without steps, caches and generation."""
+        return kind_of(self.block_stack)
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Choose whether each block is recomputed in the backward pass instead of keeping its activations."""
@@ -131,7 +138,7 @@ class pLSTMLMModel(ContextModule):
         return_cache: bool = False,
         cu_seqlens: Int[Tensor, " S1"] | None = None,
     ) -> Float[Tensor, "B T V"] | tuple[Float[Tensor, "B T V"], Cache]:
-        """Compute the logits of the token after each position.
+        """Compute the logits of the token after each position, of a bidirectional model those of the position itself.
 
         Args:
             token_ids: tokens [B, T], integers in [0, vocab_size); in padding anything.
@@ -148,8 +155,8 @@ class pLSTMLMModel(ContextModule):
 
         Raises:
             TypeError: the tokens are no integers.
-            ValueError: wrong rank, a token outside the vocabulary, a cache of another model, both or neither of
-                `token_ids` and `inputs_embeds`, or both of `attention_mask` and `cu_seqlens`.
+            ValueError: wrong rank, a token outside the vocabulary, a cache of another model or for a bidirectional
+                one, both or neither of `token_ids` and `inputs_embeds`, or both of `attention_mask` and `cu_seqlens`.
         """
         context = Context(cache, return_cache, cu_seqlens)
         encoded = self.encode(token_ids, inputs_embeds, attention_mask, context)
@@ -183,6 +190,7 @@ class pLSTMLMModel(ContextModule):
         """
         given = _check_inputs(token_ids, inputs_embeds, self.config.embedding_dim)
         context, packed = context or Context(), None
+        context.check(self)
         if attention_mask is not None:
             if context.cu_seqlens is not None:
                 raise ValueError("cu_seqlens: expected None beside attention_mask, which is packed here, got borders")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plstm_config import pLSTMVisionModelConfig
+from plstm_config.checks import WITH_TIME
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
 from plstm_torch.context import Context
@@ -25,8 +26,8 @@ class pLSTMVisionModel(VisionInterface):
 
     Poolings: "corners" concatenates the four corner patches, "center" takes [sx//2, sy//2], "mean" and "sum" run over
     all patches, "cls" reads a learned token that stands before the patch sequence (blocks on sequences only; useful
-    with attention, since a causal layer shows the first position nothing else), "to_image" [B, dim, sx, sy] and
-    "features" [B, sx, sy, dim] return the normed grid without a head.
+    with attention and bidirectional layers, since a causal one shows the first position nothing else), "to_image"
+    [B, dim, sx, sy] and "features" [B, sx, sy, dim] return the normed grid without a head.
 
     It has the interface of timm's models, see `VisionInterface`.
 
@@ -109,7 +110,7 @@ class pLSTMVisionModel(VisionInterface):
         if self.pos_embed is not None:
             x = self.pos_embed(x)
         grid = (x.shape[1], x.shape[2])
-        if self.config.pooling != "cls" and self.block_stack.kind != "sequence":
+        if self.config.pooling != "cls" and self.block_stack.kind not in WITH_TIME:
             return x, grid
         x = x.flatten(1, 2)
         if self.cls_token is not None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plstm_config import pLSTMLMModelConfig
+from plstm_config.checks import check_causal
 from plstm_config.folder import CONFIG_FILE, read_config
 from plstm_torch.build import build
 from plstm_torch.pretrained import from_pretrained, save_pretrained
@@ -82,7 +84,7 @@ def load_fitting(folder: Path, fields: Mapping[str, Any]) -> nn.Module:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: if a field has another value, or as `from_pretrained` does.
+        ValueError: if a field has another value, a language model is not causal, or as `from_pretrained` does.
         FileNotFoundError: if a file is missing.
     """
     config = read_config(folder)
@@ -90,6 +92,8 @@ def load_fitting(folder: Path, fields: Mapping[str, Any]) -> nn.Module:
         found = getattr(config, name, None)
         if found != value:
             raise ValueError(f"{folder / CONFIG_FILE}: {name}: expected {value!r}, as the run needs, got {found!r:.80}")
+    if isinstance(config, pLSTMLMModelConfig):
+        check_causal(config.kind, config.class_name, ["text"])
     return from_pretrained(folder)
 
 
