@@ -96,8 +96,8 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
 # than the smallest that products take, since the interpreter's time goes with the number of programs
 _INTERPRETED = Row(tile=16, block=16, warps=1, stages=1, shared=0)
 _INTERPRETED_GRID = Row(tile=64, block=16, warps=1, stages=1, shared=0)
-# few programs, but two for the columns of JK JV = 4
-_INTERPRETED_SCAN = Row(tile=16, block=64, warps=1, stages=1, shared=0)
+# few programs, since a step of a scan takes as long for one column as for many
+_INTERPRETED_SCAN = Row(tile=8, block=64, warps=1, stages=1, shared=0)
 
 
 def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:

@@ -38,9 +38,7 @@ def chain_forward(
     total, written, initial, carried, entering, last, passed, bounds, carried_batch, passed_batch, S, N, low, P,
     C: tl.constexpr, JT: tl.constexpr, JTP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Stores the states that enter the chunks, [B*N,JT,P], the last ones of sequences that end here, [B,S,JT,P], and
-    the one that leaves the segment in the middle of a sequence.
-    """  # noqa: D205
+    """Stores the states that enter the chunks, [B*N,JT,P], and the last ones of sequences that end here, [B,S,JT,P]."""
     b, s, slot, behind, here = _walk(bounds, S, N, low, C)
     if not here:
         return
@@ -70,9 +68,7 @@ def chain_backward(
     total, read, d_last, carried, d_leaving, d_initial, passed, bounds, carried_batch, passed_batch, S, N, low, P,
     C: tl.constexpr, JT: tl.constexpr, JTP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Stores the gradients of the states that leave the chunks, [B*N,JT,P], of the initial ones of sequences that begin
-    here, [B,S,JT,P], and of the one that enters the segment in the middle of a sequence.
-    """  # noqa: D205
+    """Stores the gradients of the states that leave the chunks, and of the initial ones of sequences that begin here."""
     b, s, slot, behind, here = _walk(bounds, S, N, low, C)
     if not here:
         return

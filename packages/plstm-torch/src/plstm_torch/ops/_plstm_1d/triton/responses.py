@@ -30,10 +30,16 @@ def _place(bounds, owners, T, N, low, C: tl.constexpr):
 
 
 @triton.jit
-def _matrix(start, rows, columns, row_stride, column_stride, rows_inside, columns_inside):
-    """A small matrix [rows, columns], zero outside."""
-    places = start + rows[:, None] * row_stride + columns[None, :] * column_stride
-    return tl.load(places, mask=(rows < rows_inside)[:, None] & (columns < columns_inside)[None, :], other=0.0)
+def _load(start, rows, stride, columns, inside_rows, inside_columns):
+    """[rows, columns] of memory where rows are `stride` apart, zero outside."""
+    places = start + (rows * stride)[:, None] + columns[None, :]
+    return tl.load(places, mask=inside_rows[:, None] & inside_columns[None, :], other=0.0)
+
+
+@triton.jit
+def _store(start, rows, stride, columns, inside_rows, inside_columns, values):
+    places = start + (rows * stride)[:, None] + columns[None, :]
+    tl.store(places, values, mask=inside_rows[:, None] & inside_columns[None, :])
 
 
 @triton.jit(do_not_specialize=["T", "N", "low"])
@@ -42,44 +48,40 @@ def respond(
     C: tl.constexpr, JT: tl.constexpr, JTP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
-    """A block of columns of the chunks [low, low + N): gating [n,C,O,C*W], reach [n,C,O,JT], arrive [n,JT,C*W], total
-    [n,JT,JT], and if KEEP Z before every step [n,C,JT,C*W+JT]; n = B * N, O = JO * JQ.
-    """  # noqa: D205
+    """A block of columns of the chunks [low, low + N) of every row of the batch, n = B * N of them.
+
+    Stores gating [n,C,O,C*W] and reach [n,C,O,JT], O = JO * JQ, arrive [n,JT,C*W], total [n,JT,JT], and if KEEP Z
+    before every step, [n,C,JT,C*W+JT].
+    """
     i, line, valid = _place(bounds, owners, T, N, low, C)
     a, o, c = tl.arange(0, JTP), tl.arange(0, ROWS), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     sources = C * W
-    width = sources + JT
-    # the last columns start as the identity; JT of JTP rows exist
-    state = tl.where(a[:, None] == (c - sources)[None, :], 1.0, tl.zeros([JTP, BLOCK], states.dtype.element_ty))
+    entry, of_source, of_entry = c - sources, c < sources, (c >= sources) & (c < sources + JT)
+    # the last columns start as the identity
+    state = tl.where(a[:, None] == entry[None, :], 1.0, tl.zeros([JTP, BLOCK], gating.dtype.element_ty))
     for t in range(0, C):
         at, step = i * C + t, line + t
-        size, outputs = tl.where(t < valid, JT, 0), tl.where(t < valid, O, 0)
+        inside, outputs = a < tl.where(t < valid, JT, 0), tl.where(t < valid, O, 0)
         w = c - t * W
-        own, later = (w >= 0) & (w < W) & (c < sources), (w >= W) & (c < sources)
+        own, later = (w >= 0) & (w < W) & of_source, (w >= W) & of_source
         if KEEP:
-            places = states + (at * JT + a)[:, None] * width + c[None, :]
-            tl.store(places, state, mask=(a < JT)[:, None] & (c < width)[None, :])
+            width = sources + JT
+            _store(states + at * JT * width, a, width, c, a < JT, c < width, state)
         for first in range(0, O, ROWS):
             row = first + o
-            marks = _matrix(mark + step * O * JT, row, a, JT, 1, outputs, size)
-            places = direct + step * O * W + row[:, None] * W + w[None, :]
-            directs = tl.load(places, mask=(row < outputs)[:, None] & own[None, :], other=0.0)
+            marks = _load(mark + step * O * JT, row, JT, a, row < outputs, inside)
+            directs = _load(direct + step * O * W, row, W, w, row < outputs, own)
             read = tl.sum(marks[:, :, None] * state[None, :, :], 1)
             read = tl.where(own[None, :], directs, tl.where(later[None, :], 0.0, read))
-            places = gating + (at * O + row)[:, None] * sources + c[None, :]
-            tl.store(places, read, mask=(row < O)[:, None] & (c < sources)[None, :])
-            places = reach + (at * O + row)[:, None] * JT + (c - sources)[None, :]
-            tl.store(places, read, mask=(row < O)[:, None] & ((c >= sources) & (c < width))[None, :])
-        move = _matrix(transition + step * JT * JT, a, a, JT, 1, size, size)
-        places = source + step * JT * W + a[:, None] * W + w[None, :]
-        entry = tl.load(places, mask=(a < size)[:, None] & own[None, :], other=0.0)
+            _store(gating + at * O * sources, row, sources, c, row < O, of_source, read)
+            _store(reach + at * O * JT, row, JT, entry, row < O, of_entry, read)
+        move = _load(transition + step * JT * JT, a, JT, a, inside, inside)
+        written = _load(source + step * JT * W, a, W, w, inside, own)
         moved = tl.sum(move[:, :, None] * state[None, :, :], 1)
-        moved = tl.where(own[None, :], entry, tl.where(later[None, :], 0.0, moved))
+        moved = tl.where(own[None, :], written, tl.where(later[None, :], 0.0, moved))
         state = tl.where(t < valid, moved, state)
-    places = arrive + (i * JT + a)[:, None] * sources + c[None, :]
-    tl.store(places, state, mask=(a < JT)[:, None] & (c < sources)[None, :])
-    places = total + (i * JT + a)[:, None] * JT + (c - sources)[None, :]
-    tl.store(places, state, mask=(a < JT)[:, None] & ((c >= sources) & (c < width))[None, :])
+    _store(arrive + i * JT * sources, a, sources, c, a < JT, of_source, state)
+    _store(total + i * JT * JT, a, JT, entry, a < JT, of_entry, state)
 
 
 @triton.jit(do_not_specialize=["T", "N", "low", "part"])
@@ -88,50 +90,38 @@ def respond_gradients(
     d_source, d_transition, d_mark, d_direct, T, N, low, part, O, W,
     C: tl.constexpr, JT: tl.constexpr, JTP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the gates, shaped as the gates; those of transition and mark in parts, one for each block of columns
-    and `part` steps apart.
-    """  # noqa: D205
+    """Gradients of the gates in their shapes, by those of what `respond` stores.
+
+    Those of transition and mark come in parts, one for each block of columns and `part` steps apart.
+    """
     i, line, valid = _place(bounds, owners, T, N, low, C)
     a, o, c = tl.arange(0, JTP), tl.arange(0, ROWS), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     sources = C * W
     width = sources + JT
-    inside = (a < JT)[:, None]
-    places = d_arrive + (i * JT + a)[:, None] * sources + c[None, :]
-    lam = tl.load(places, mask=inside & (c < sources)[None, :], other=0.0)
-    places = d_total + (i * JT + a)[:, None] * JT + (c - sources)[None, :]
-    lam += tl.load(places, mask=inside & ((c >= sources) & (c < width))[None, :], other=0.0)
-    beyond = tl.program_id(1).to(tl.int64) * part
+    entry, of_source, of_entry = c - sources, c < sources, (c >= sources) & (c < width)
+    lam = _load(d_arrive + i * JT * sources, a, sources, c, a < JT, of_source)
+    lam += _load(d_total + i * JT * JT, a, JT, entry, a < JT, of_entry)
+    shift = tl.program_id(1).to(tl.int64) * part
     for back in range(0, C):
         t = C - 1 - back
         at, step = i * C + t, line + t
-        size, outputs = tl.where(t < valid, JT, 0), tl.where(t < valid, O, 0)
+        inside, outputs = a < tl.where(t < valid, JT, 0), tl.where(t < valid, O, 0)
         w = c - t * W
-        own, before = (w >= 0) & (w < W) & (c < sources), (w < 0) | (c >= sources)
-        state = tl.load(
-            states + (at * JT + a)[:, None] * width + c[None, :], mask=inside & (c < width)[None, :], other=0.0
-        )
-        square = (a < size)[:, None] & (a < size)[None, :]
+        own, before = (w >= 0) & (w < W) & of_source, (w < 0) | (c >= sources)
+        state = _load(states + at * JT * width, a, width, c, a < JT, c < width)
         d_move = tl.sum(lam[:, None, :] * state[None, :, :], 2)
-        tl.store(d_transition + (beyond + step) * JT * JT + a[:, None] * JT + a[None, :], d_move, mask=square)
-        tl.store(
-            d_source + step * JT * W + a[:, None] * W + w[None, :], lam, mask=(a < size)[:, None] & own[None, :]
-        )
-        move = _matrix(transition + step * JT * JT, a, a, JT, 1, size, size)
+        _store(d_transition + (shift + step) * JT * JT, a, JT, a, inside, inside, d_move)
+        _store(d_source + step * JT * W, a, W, w, inside, own, lam)
+        move = _load(transition + step * JT * JT, a, JT, a, inside, inside)
         earlier = tl.sum(move[:, :, None] * lam[:, None, :], 0)
         for first in range(0, O, ROWS):
             row = first + o
-            places = d_gating + (at * O + row)[:, None] * sources + c[None, :]
-            d_read = tl.load(places, mask=(row < outputs)[:, None] & (c < sources)[None, :], other=0.0)
-            places = d_direct + step * O * W + row[:, None] * W + w[None, :]
-            tl.store(places, d_read, mask=(row < outputs)[:, None] & own[None, :])
-            places = d_reach + (at * O + row)[:, None] * JT + (c - sources)[None, :]
-            d_read += tl.load(
-                places, mask=(row < outputs)[:, None] & ((c >= sources) & (c < width))[None, :], other=0.0
-            )
+            d_read = _load(d_gating + at * O * sources, row, sources, c, row < outputs, of_source)
+            _store(d_direct + step * O * W, row, W, w, row < outputs, own, d_read)
+            d_read += _load(d_reach + at * O * JT, row, JT, entry, row < outputs, of_entry)
             d_read = tl.where(before[None, :], d_read, 0.0)
             d_marks = tl.sum(d_read[:, None, :] * state[None, :, :], 2)
-            places = d_mark + (beyond + step) * O * JT + row[:, None] * JT + a[None, :]
-            tl.store(places, d_marks, mask=(row < outputs)[:, None] & (a < size)[None, :])
-            marks = _matrix(mark + step * O * JT, row, a, JT, 1, outputs, size)
+            _store(d_mark + (shift + step) * O * JT, row, JT, a, row < outputs, inside, d_marks)
+            marks = _load(mark + step * O * JT, row, JT, a, row < outputs, inside)
             earlier += tl.sum(marks[:, :, None] * d_read[:, None, :], 0)
         lam = tl.where(t < valid, tl.where(before[None, :], earlier, 0.0), lam)
