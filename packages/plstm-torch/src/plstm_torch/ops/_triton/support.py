@@ -22,7 +22,12 @@ def _constant_while_traced(function: Function) -> Function:
 
 
 def unsupported(
-    op: str, device: torch.device, dtypes: Sequence[torch.dtype], sizes: Mapping[str, int], sides: int = 0, states: int = 1
+    op: str,
+    device: torch.device,
+    dtypes: Sequence[torch.dtype],
+    sizes: Mapping[str, int],
+    sides: int = 0,
+    states: int = 1,
 ) -> str | None:
     """Why the kernels of an op cannot take a call.
 

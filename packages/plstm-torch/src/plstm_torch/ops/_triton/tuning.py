@@ -65,8 +65,8 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     # scans of small matrices and the recurrence between chunks run in the dtype of the gates, without tensor cores
     ("sequence_responses", "float32"): (Row(16, 64, 2, 1, 2_048),),
     ("sequence_responses", "float64"): (Row(16, 32, 2, 1, 4_096),),
-    ("sequence_chain", "float32"): (Row(16, 128, 4, 2, 2_048),),
-    ("sequence_chain", "float64"): (Row(16, 64, 4, 2, 2_048),),
+    ("sequence_chain", "float32"): (Row(16, 128, 4, 2, 8_192),),
+    ("sequence_chain", "float64"): (Row(16, 64, 4, 2, 8_192),),
     ("grid_separable_output", "bfloat16"): (Row(64, 64, 8, 1, 20_480),),
     ("grid_separable_output", "float16"): (Row(32, 32, 8, 1, 49_152),),
     ("grid_separable_output", "float32"): (Row(32, 32, 8, 1, 49_152),),

@@ -1,4 +1,4 @@
-"""States between chunks with state-tracking matrices: one program walks a packed sequence with a piece of all JT states.
+"""States between chunks with state-tracking matrices: a program walks a packed sequence with a piece of all JT states.
 
 With the chunk's total T and what it writes W, or what reads of it give back, R:
 
@@ -68,7 +68,7 @@ def chain_backward(
     total, read, d_last, carried, d_leaving, d_initial, passed, bounds, carried_batch, passed_batch, S, N, low, P,
     C: tl.constexpr, JT: tl.constexpr, JTP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Stores the gradients of the states that leave the chunks, and of the initial ones of sequences that begin here."""
+    """Stores the gradients of the states that leave the chunks, and of the initial ones where sequences begin here."""
     b, s, slot, behind, here = _walk(bounds, S, N, low, C)
     if not here:
         return

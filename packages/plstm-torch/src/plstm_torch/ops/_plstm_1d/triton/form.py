@@ -48,8 +48,8 @@ def plstm_1d_triton(inputs: Tensors, states: Tensor, bounds: Tensor | None) -> t
 
 def formula(*inputs: Tensor) -> Tensors:
     """Output and last states by differentiable operations, in the dtype of the gates; arguments as of `forward`."""
-    (*chunks, starts, borders), places = formula_inputs(inputs, _FORMULA_CHUNK, 1.0)
-    output, last = scalar.formula(*chunks, inputs[7], starts, borders)
+    tensors, places = formula_inputs(inputs, _FORMULA_CHUNK, 1.0)
+    output, last = scalar.formula(*tensors)
     return output.flatten(1, 2)[:, places].to(inputs[2].dtype), last
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,9 +56,7 @@ class MatrixCall:
         size = -(-self.slots // segments)
         borders = [min(place * size, self.slots) for place in range(segments + 1)]
         self.segments = [
-            Segment(self, number, low, high - low)
-            for number, (low, high) in enumerate(zip(borders, borders[1:], strict=False))
-            if high > low
+            Segment(self, number, low, high - low) for number, (low, high) in enumerate(pairwise(borders)) if high > low
         ]
 
     def on_device(self) -> Any:

@@ -51,8 +51,8 @@ def formula(*inputs: Tensor) -> Tensors:
     """Output and last states by differentiable operations, in the dtype of the gates; arguments as of `forward`."""
     transition, states = inputs[4], inputs[7]
     identity = torch.eye(transition.shape[-1], dtype=states.dtype, device=states.device)
-    (*chunks, starts, borders), places = formula_inputs(inputs, _FORMULA_CHUNK, identity)
-    output, last = matrix.formula(*chunks, states, starts, borders)
+    tensors, places = formula_inputs(inputs, _FORMULA_CHUNK, identity)
+    output, last = matrix.formula(*tensors)
     return output.flatten(1, 2)[:, places].to(inputs[2].dtype), last
 
 
@@ -81,7 +81,8 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
         for segment in call.segments:
             vectors, (responses, _) = segment.vectors(), segment.respond(keep=False)
             written = written_states(vectors, written_values(vectors, responses))
-            entering = segment.chain(responses.total, written, *_borders(between, segment), last)
+            carried, passed = _borders(between, segment)
+            entering = segment.chain(responses.total, written, carried, passed, last)
             segment.put(rows, outputs(vectors, responses, entering))
     return (call.in_order(rows), last), (between,)
 
@@ -123,9 +124,9 @@ def _segment_gradients(
     d_last, d_carried, d_initial = d_states
     vectors, (responses, scanned) = segment.vectors(), segment.respond(keep=True)
     arrived = written_values(vectors, responses)
-    unused = torch.empty_like(d_carried), torch.empty_like(d_last)
-    entering = segment.chain(responses.total, written_states(vectors, arrived), carried, *unused)
-    d_steps, d_passed = segment.take(d_output), torch.empty_like(d_carried)
+    d_steps, d_passed, last = segment.take(d_output), torch.empty_like(d_carried), torch.empty_like(d_last)
+    # the states that leave are known already: they go where the gradients are written next, and into `last`
+    entering = segment.chain(responses.total, written_states(vectors, arrived), carried, d_passed, last)
 
     d_queries, d_reach, d_read = reading_gradients(vectors, responses, entering, d_steps)
     d_leaving = segment.chain_back(responses.total, d_read, d_carried, d_passed, d_last, d_initial)
@@ -140,9 +141,7 @@ def _segment_gradients(
 def _borders(between: Tensor, segment: Segment) -> Tensors:
     """Of the states between segments those before and behind one; nothing is read or written where it has none."""
     places = segment.number - 1, segment.number
-    return tuple(
-        between[:, place] if 0 <= place < between.shape[1] else segment.call.initial[:, 0] for place in places
-    )
+    return tuple(between[:, place] if 0 <= place < between.shape[1] else segment.call.initial[:, 0] for place in places)
 
 
 def careful(*inputs: Tensor) -> Tensors:

@@ -65,8 +65,8 @@ def formula_inputs(inputs: Tensors, chunk: int, empty_transition: Tensor | float
         empty_transition: what passes a state on.
 
     Returns:
-        The first seven [B,slots,chunk,...] in the dtype of the states, first chunks of the sequences [B,S], and none of
-        the borders [B,0], without the states; and the places of the steps [T].
+        The first seven as [B,slots,chunk,...] in the dtype of the states, the states, the first chunks of the sequences
+        [B,S], and no borders [B,0]; and the places of the steps among those of the slots [T].
     """
     *tensors, states, positions = inputs
     bounds, length = positions[0].detach().long(), tensors[0].shape[1]
@@ -74,4 +74,4 @@ def formula_inputs(inputs: Tensors, chunk: int, empty_transition: Tensor | float
     chunks = [in_slots(tensor.to(states.dtype), steps, filled) for tensor in tensors]
     chunks[4] = in_slots(tensors[4].to(states.dtype), steps, filled, empty_transition)
     starts = first_slots(bounds, chunk).to(states.dtype).expand(len(states), -1)
-    return [*chunks, starts, states.new_zeros(len(states), 0)], step_places(bounds, length, chunk)
+    return [*chunks, states, starts, states.new_zeros(len(states), 0)], step_places(bounds, length, chunk)
