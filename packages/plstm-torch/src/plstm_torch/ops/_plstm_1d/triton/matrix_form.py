@@ -75,6 +75,7 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
         Outputs and saved.
     """
     _, last, between = allocate(*inputs)
+    between.zero_()  # no sequence may go through a border
     call = MatrixCall(inputs, between.shape[1] + 1)
     rows = call.new_rows(inputs[2], inputs[5].shape[2])
     with call.on_device():
