@@ -27,7 +27,7 @@ def number_of_segments(inputs: Tensors) -> int:
     batch, length, dim_k = query.shape[:3]
     dim_t, sources, outputs = source.shape[2], source.shape[3] * source.shape[4], mark.shape[2] * mark.shape[3]
     numbers = 2 * dim_t * dim_k * value.shape[2] + chunk * (dim_t + 3 * outputs) * (chunk * sources + dim_t)
-    largest = max(_LEAST_CHUNKS, _SEGMENT // (batch * numbers))
+    largest = max(_LEAST_CHUNKS, _SEGMENT // max(1, batch * numbers))
     return -(-_slots(length, chunk, states.shape[1]) // largest)
 
 
