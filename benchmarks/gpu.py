@@ -2,9 +2,10 @@
 
     python benchmarks/gpu.py --json gpu.json
 
-1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 2D, four
-orientations, against scaled_dot_product_attention. Medians of CUDA events, bfloat16. Beside each time stands the share
-of the floor that reads and writes every tensor once, at the copy rate that this device reaches.
+1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 1D with
+state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention. Medians
+of CUDA events, bfloat16. Beside each time stands the share of the floor that reads and writes every tensor once, at the
+copy rate that this device reaches.
 """
 
 from __future__ import annotations
@@ -94,6 +95,29 @@ def sequences(rate: float) -> list[Row]:
     return rows
 
 
+def matrices(rate: float) -> list[Row]:
+    """The 1D op with state-tracking matrices, and its torch form."""
+    rows = []
+    for length in LENGTHS:
+        batch = TOKENS // length
+        leaves = draw_matrices(batch, length, 64, 4)
+        for name in ("triton", "chunkwise"):
+            row = measured(name, lambda x=leaves, form=name: plstm_1d(*x, implementation=form), leaves, rate)
+            rows.append({"op": "plstm_1d JT=4", "length": length, "batch": batch, "dim": 64, **row})
+    return rows
+
+
+def draw_matrices(batch: int, length: int, dim: int, size: int) -> list[torch.Tensor]:
+    """Arguments with JT = JV = JO = size; transitions are rotations, a little shortened since bfloat16 rounds them."""
+    vectors = [draw(batch, length, dim, 1), draw(batch, length, dim, 1), draw(batch, length, dim, size)]
+    source, mark, direct = (
+        draw(batch, length, *shape) for shape in ((size, 1, size), (size, 1, size), (size, 1, 1, size))
+    )
+    skew = draw(batch, length, size, size).float()
+    transition = 0.95 * torch.linalg.matrix_exp(skew - skew.mT)
+    return [*vectors, source, transition.to(source.dtype), mark, direct]
+
+
 def gated_linear_attention(batch: int, length: int, dim: int, rate: float) -> Row:
     from fla.ops.simple_gla import chunk_simple_gla
 
@@ -140,7 +164,7 @@ def main() -> None:
     rate = copy_rate()
     about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_TB_per_s": rate / 1e9}
     print(about)
-    rows = sequences(rate) + grids(rate)
+    rows = sequences(rate) + matrices(rate) + grids(rate)
     for row in rows:
         numbers = {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
         print("  ".join(f"{name}={value}" for name, value in numbers.items()), flush=True)

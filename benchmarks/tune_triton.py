@@ -15,14 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from gpu import draw, draw_grid, milliseconds
+from gpu import draw, draw_grid, draw_matrices, milliseconds
 
 from plstm_testing.tolerances import rms_error, tolerance
 from plstm_torch.ops import plstm_1d
 from plstm_torch.ops._triton import tuning
 from plstm_torch.ops._triton.tuning import Row
 
-WARPS, STAGES, BLOCKS = (4, 8), (1, 2, 3), (32, 64)
+WARPS, STAGES, BLOCKS = (2, 4, 8), (1, 2, 3), (32, 64, 128)
 
 
 def candidates(row: Row) -> Iterator[Row]:
@@ -39,8 +39,18 @@ def sequence(dtype: torch.dtype, dim: int) -> tuple[list[torch.Tensor], Callable
     return leaves, lambda: plstm_1d(*leaves, implementation="triton")
 
 
+def matrices(dtype: torch.dtype) -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
+    """A call of the 1D op with state-tracking matrices."""
+    leaves = draw_matrices(64, 4_096, 64, 4)
+    for leaf in leaves:
+        leaf.data = leaf.data.to(dtype)
+    return leaves, lambda: plstm_1d(*leaves, implementation="triton")
+
+
 def call_of(kernel: str, dtype: torch.dtype) -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
     """A call that runs a kernel."""
+    if kernel in ("sequence_responses", "sequence_chain"):
+        return matrices(dtype)
     if kernel.startswith("sequence"):
         return sequence(dtype, 64)
     leaves, call = draw_grid(28, 96, "P" if "directed" in kernel else "L")
@@ -89,7 +99,7 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}; set `shared` to what the offline test reports")
     tuning.TABLE = table = dict(tuning.TABLE)
-    for kernel in sorted({kernel for kernel, _ in table}):
+    for kernel in sorted(kernel for kernel, name in table if name == options.dtype):
         row, time, before = best(kernel, options.dtype, table)
         print(f'    ("{kernel}", "{options.dtype}"): ({row},),  # {time:.3f} ms, was {before:.3f}', flush=True)
 

@@ -24,7 +24,10 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
 }
 # What the Triton kernels are proven with, on a CUDA device that runs them: every dtype compiles code of its own.
 KERNEL_CASES: Mapping[str, Sequence[str]] = {
-    "plstm_1d": ("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
+    "plstm_1d": (
+        *("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
+        *("state_tracking", "packed_state_tracking"),
+    ),
     "plstm_2d_oriented": ("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")

@@ -107,6 +107,17 @@ def test_vmap_and_grad_commute(dim_t):
     assert_same(grad(lambda *x: vmap(loss_of(chunkwise))(*x).sum(), every)(*stacked), expected)
 
 
+@KINDS
+def test_a_batch_of_pullbacks(dim_t):
+    """The batch of the gradients is larger than that of the function, and so are the pieces that it comes in."""
+    tensors, pulled = draw(dim_t, length=600), []
+    for function in (chunkwise, recurrent):
+        results, pull = torch.func.vjp(function, *tensors)[:2]
+        torch.manual_seed(0)
+        pulled.append(vmap(pull)(tuple(torch.randn(3, *result.shape, dtype=result.dtype) for result in results)))
+    assert_same(*pulled)
+
+
 def packed(*tensors, implementation="chunkwise"):
     *inputs, state = tensors
     bounds, states = torch.tensor([0, 4, 4, 7]), torch.stack([state, -state, 0.5 * state], 1)

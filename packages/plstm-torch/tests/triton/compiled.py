@@ -1,6 +1,7 @@
 """Every row of the table of tunings, compiled for GPUs that are not there. Run by `nox -s triton`, by its path.
 
-A row must not spill, must use tensor cores, and must know its need of shared memory.
+A row must not spill, must use tensor cores where its kernel has products for them, and must know its need of shared
+memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from plstm_torch.ops._plstm_1d.triton import chunks, gradients, states
+from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
+from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
 from plstm_torch.ops._plstm_2d.triton import directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
@@ -38,6 +40,8 @@ FUNCTIONS = {
     "sequence_output": (chunks.chunk_output,),
     "sequence_gradients_read": (gradients.gradients_read,),
     "sequence_gradients_write": (gradients.gradients_write,),
+    "sequence_responses": (responses.respond, responses.respond_gradients),
+    "sequence_chain": (chain.chain_forward, chain.chain_backward),
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),
@@ -45,8 +49,12 @@ FUNCTIONS = {
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
 }
-# sides of grids; float16 and float64 have rows of their own but no larger tiles than float32
+# scans of small matrices multiply in registers
+WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain")
+# sides of grids; float16 and float64 have rows of their own but no larger tiles than float32; JT of sequences
 SIDES = {
+    "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
+    "sequence_chain": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "grid_separable": {"bfloat16": (16, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
     "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
 }
@@ -103,12 +111,12 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
 
 
 def rows() -> list[tuple[str, torch.dtype, Row, int]]:
-    """Every row of the table, with its kernel and dtype, and a side of a grid, zero on sequences."""
+    """Every row of the table, with its kernel and dtype, and a side of a grid or a JT, zero where there is none."""
     return [
         (kernel, getattr(torch, dtype), row, side)
         for (kernel, dtype), found in TABLE.items()
         for row in found
-        for side in SIDES.get(kernel.rsplit("_", 1)[0], {}).get(dtype, (0,))
+        for side in SIDES.get(kernel, SIDES.get(kernel.rsplit("_", 1)[0], {})).get(dtype, (0,))
     ]
 
 
@@ -117,7 +125,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name in ("tiles", "shares") or name.endswith(("_batch", "_step", "_x", "_y")):
+    if len(name) <= 2 or name in ("tiles", "shares", "low", "part") or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
@@ -128,6 +136,9 @@ def _read(what: str, cubin: Path) -> str:
 
 def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     """The compile-time sizes that the launcher derives from a row."""
+    if kernel in WITHOUT_TENSOR_CORES:
+        matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
+        return {"C": row.tile, "BLOCK": row.block, **matrices}
     if side == 0:
         return {"C": row.tile, "BLOCK": row.block}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
@@ -148,4 +159,4 @@ def test_row_compiles(kernel, dtype, row, side, capability):
         found = compile_kernel(function, dtype, row, tiles(kernel, row, side), capability)
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
-        assert found.tensor_cores > 0, found
+        assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found

@@ -16,7 +16,8 @@ from plstm_testing.tolerances import assert_close
 from plstm_torch import check
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_2d_oriented
 from plstm_torch.ops._plstm_1d.op import resolve_implementation
-from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_kernels, slot_owners
+from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_kernels
+from plstm_torch.ops._plstm_1d.triton.slots import slot_owners
 from plstm_torch.ops._triton import support, tuning
 from plstm_torch.ops._triton.tuning import Row
 
@@ -263,11 +264,6 @@ def test_slots_of_sequences_do_not_meet():
 
 
 def test_reasons(monkeypatch):
-    inputs = [tensor[..., :1].expand(*tensor.shape[:-1], 2) for tensor in draw_sequence()[:3]]
-    with pytest.raises(
-        ValueError, match=r"implementation: expected another one.*got 'triton'.*J dimensions of 1, got J"
-    ):
-        plstm_1d(*inputs, *draw_sequence_with_inner_dimensions(), implementation="triton")
     wide = draw_sequence(dim_k=257)
     with pytest.raises(ValueError, match="DK up to 256, got DK=257"):
         KERNELS(*wide)
@@ -281,11 +277,6 @@ def test_reasons(monkeypatch):
     assert support.no_machine("cuda", 0) == "kernels need compute capability 8.0, got 7.5"
     monkeypatch.setattr(support.torch.cuda, "get_device_capability", lambda index: (9, 0))
     assert support.no_machine("cuda", 0) is None
-
-
-def draw_sequence_with_inner_dimensions():
-    shapes = [(1, 2, 2), (1, 1), (1, 2, 1), (1, 2, 2, 2)]
-    return [torch.randn(2, 19, *shape, dtype=torch.float64) for shape in shapes]
 
 
 def test_auto_never_takes_the_interpreter():

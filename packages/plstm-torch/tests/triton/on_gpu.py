@@ -43,6 +43,27 @@ def test_head_dimensions(dim_k, dim_v, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
+    "j", [(1, 1, 2, 2, 1), (2, 1, 2, 3, 2), (1, 1, 4, 4, 4), (1, 2, 1, 8, 9), (2, 2, 2, 1, 2)], ids=str
+)
+def test_matrices(j, dtype):
+    """State-tracking dimensions JQ, JK, JV, JT, JO in more than one segment."""
+    generator = torch.Generator("cuda").manual_seed(j[3])
+    q, k, v, t, o = j
+    shapes = [(72, q), (72, k), (40, v), (t, k, v), (t, t), (o, q, t), (o, q, k, v)]
+    tensors = [torch.randn(64, 1_037, *shape, device="cuda", generator=generator) for shape in shapes]
+    tensors[4] = torch.tanh(tensors[4]) / t
+    weight = torch.randn(64, 1_037, 40, o, device="cuda", generator=generator)
+    tensors = [tensor.to(dtype) for tensor in tensors]
+    output, found = gradients("triton", tensors, weight.to(dtype), dtype)
+    expected, right = gradients("chunkwise", tensors, weight.to(dtype), torch.float64)
+    name = str(dtype).removeprefix("torch.")
+    assert_close(output.detach().double().cpu(), expected.detach().cpu(), name)
+    for one, other in zip(found, right, strict=True):
+        assert_close(one.double().cpu(), other.cpu(), name, "gradient")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
     ("mode", "x", "y"), [("L", 14, 14), ("R", 28, 20), ("L", 64, 47), ("P", 14, 14), ("P", 32, 23)]
 )
 def test_grids(mode, x, y, dtype):

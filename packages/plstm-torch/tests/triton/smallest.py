@@ -21,6 +21,14 @@ def run_sequence(dtype):
     (output.sum() + last.sum()).backward()
 
 
+def run_matrices(dtype):
+    shapes = [(24, 2), (24, 1), (20, 2), (3, 1, 2), (3, 3), (2, 2, 3), (2, 2, 1, 2)]
+    tensors = [draw((2, 40, *shape), dtype) for shape in shapes]
+    bounds = torch.tensor([0, 19, 19, 40])
+    output, last = plstm_1d(*tensors, implementation="triton", cu_seqlens=bounds, return_last_state=True)
+    (output.sum() + last.sum()).backward()
+
+
 def run_grid(dtype, mode):
     gates = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
     gates |= {} if mode == "P" else {"transition_ru": 2, "mark_u": 3}
@@ -34,6 +42,7 @@ def run_grid(dtype, mode):
 if __name__ == "__main__":
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         run_sequence(dtype)
+        run_matrices(dtype)
         run_grid(dtype, "L")
         run_grid(dtype, "P")
     torch.cuda.synchronize()

@@ -111,7 +111,12 @@ def _chain(total: Tensor, written: Tensor, initial_states: Tensor, starts: Tenso
 def _segments(batch: int, num_chunks: int, chunk: int) -> list[slice]:
     """Split the chunks of every sequence into about equal segments."""
     largest = max(_LEAST_CHUNKS, _SEGMENT // (chunk * max(1, batch)))
-    size = -(-num_chunks // -(-num_chunks // largest))
+    return _cut(num_chunks, -(-num_chunks // largest))
+
+
+def _cut(num_chunks: int, count: int) -> list[slice]:
+    """At most so many segments."""
+    size = -(-num_chunks // count)
     return [slice(start, min(start + size, num_chunks)) for start in range(0, num_chunks, size)]
 
 
@@ -161,7 +166,8 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     d_output, d_last = cotangents
     results = [tensor.new_empty(tensor.shape) for tensor in tensors]
     d_initial, firsts = torch.empty_like(d_last, memory_format=torch.contiguous_format), host_positions(starts)
-    segments = _segments(*inputs[0].shape[:3])
+    # those of the forward pass, whose batch may have been smaller: a batch of cotangents is merged into it
+    segments = _cut(inputs[0].shape[1], saved[0].shape[1])
     d_state = d_last[:, -1]
     for part, state in zip(reversed(segments), reversed(saved[0].unbind(1)), strict=True):
         turns = _turns(firsts, part, inputs[0].shape[1])

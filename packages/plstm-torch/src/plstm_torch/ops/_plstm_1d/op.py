@@ -19,6 +19,7 @@ from plstm_torch.ops._plstm_1d.exported import plstm_1d_exported
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
 from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_triton
+from plstm_torch.ops._plstm_1d.triton.matrix_form import STATES
 from plstm_torch.ops._triton import support
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "triton")
@@ -65,7 +66,7 @@ def plstm_1d(
         return_last_state: also return the state after the last step.
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over the steps), "chunkwise" (quadratic inside chunks, recurrent between
-            them; memory linear in T), "triton" (the same in kernels for CUDA devices, J dimensions of 1), or "auto".
+            them; memory linear in T), "triton" (the same in kernels for CUDA devices, JT up to 8), or "auto".
         chunk_size: steps per chunk of "chunkwise"; chosen by length and J dimensions if None. The result does not
             depend on it.
         cu_seqlens: [S+1] integer boundaries of sequences packed along T, the same for all of B, empty ones allowed;
@@ -158,7 +159,9 @@ def _kernels(implementation: str, tensors: list[Tensor], sizes: Mapping[str, int
     """
     if implementation == "auto" and not support.taken_by_auto(tensors[0]):
         return False
-    reason = support.unsupported("plstm_1d", tensors[0].device, [tensor.dtype for tensor in tensors], sizes)
+    reason = support.unsupported(
+        "plstm_1d", tensors[0].device, [tensor.dtype for tensor in tensors], sizes, states=STATES
+    )
     if implementation == "triton":
         support.require("plstm_1d", reason)
     return reason is None

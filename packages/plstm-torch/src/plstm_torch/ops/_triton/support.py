@@ -22,7 +22,12 @@ def _constant_while_traced(function: Function) -> Function:
 
 
 def unsupported(
-    op: str, device: torch.device, dtypes: Sequence[torch.dtype], sizes: Mapping[str, int], sides: int = 0
+    op: str,
+    device: torch.device,
+    dtypes: Sequence[torch.dtype],
+    sizes: Mapping[str, int],
+    sides: int = 0,
+    states: int = 1,
 ) -> str | None:
     """Why the kernels of an op cannot take a call.
 
@@ -32,12 +37,15 @@ def unsupported(
         dtypes: dtypes of the arguments.
         sizes: sizes by the letters of the shapes: DK, DV, all J dimensions, X and Y where there are any.
         sides: largest X and Y.
+        states: largest JT; where it is 1, all J dimensions are.
 
     Returns:
         The reason as a sentence, None if they can.
     """
     for name, size in sizes.items():
-        if name.startswith("J") and size != 1:
+        if name == "JT" and size > states > 1:
+            return f"{op} has kernels for {name} up to {states}, got {name}={size}"
+        if name.startswith("J") and size != 1 and states == 1:
             return f"{op} has kernels for J dimensions of 1, got {name}={size}"
         if name in ("DK", "DV") and size > HEAD_DIM:
             return f"{op} has kernels for {name} up to {HEAD_DIM}, got {name}={size}"

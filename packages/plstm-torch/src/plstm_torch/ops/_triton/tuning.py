@@ -62,6 +62,11 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    # scans of small matrices and the recurrence between chunks run in the dtype of the gates, without tensor cores
+    ("sequence_responses", "float32"): (Row(16, 64, 2, 1, 2_048),),
+    ("sequence_responses", "float64"): (Row(16, 32, 2, 1, 4_096),),
+    ("sequence_chain", "float32"): (Row(16, 128, 4, 2, 8_192),),
+    ("sequence_chain", "float64"): (Row(16, 64, 4, 2, 8_192),),
     ("grid_separable_output", "bfloat16"): (Row(64, 64, 8, 1, 20_480),),
     ("grid_separable_output", "float16"): (Row(32, 32, 8, 1, 49_152),),
     ("grid_separable_output", "float32"): (Row(32, 32, 8, 1, 49_152),),
@@ -91,6 +96,8 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
 # than the smallest that products take, since the interpreter's time goes with the number of programs
 _INTERPRETED = Row(tile=16, block=16, warps=1, stages=1, shared=0)
 _INTERPRETED_GRID = Row(tile=64, block=16, warps=1, stages=1, shared=0)
+# few programs, since a step of a scan takes as long for one column as for many
+_INTERPRETED_SCAN = Row(tile=8, block=64, warps=1, stages=1, shared=0)
 
 
 def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
@@ -108,7 +115,9 @@ def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
         RuntimeError: if no row fits the device.
     """
     if interpreted():
-        return _INTERPRETED_GRID if kernel.startswith("grid") else _INTERPRETED
+        if kernel.startswith("grid"):
+            return _INTERPRETED_GRID
+        return _INTERPRETED_SCAN if kernel in ("sequence_responses", "sequence_chain") else _INTERPRETED
     name, available = str(dtype).removeprefix("torch."), _shared_memory(device.index)
     rows = TABLE[kernel, name]
     for row in rows:

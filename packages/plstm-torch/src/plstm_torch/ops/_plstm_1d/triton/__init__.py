@@ -1,1 +1,6 @@
-"""Triton kernels of the 1D op with scalar gates; `form.py` launches them, the other files hold device code alone."""
+"""Triton kernels of the 1D op.
+
+Launchers and torch: `form.py` (scalar gates), `matrix_form.py`, `matrix_call.py` and `matrix_products.py` (matrices),
+`slots.py` (both). Device code alone: `states.py`, `chunks.py`, `gradients.py` (scalar gates), `responses.py` and
+`chain.py` (matrices), `places.py` (both).
+"""

@@ -1,4 +1,4 @@
-"""Launches the kernels, as a form that composes with every transform of torch.
+"""Launches the kernels, as a form that composes with every transform of torch; `matrix_form.py` those for matrices.
 
 Query, key, value and the gradient of the output are read where they lie, whatever their strides; gates, a DK-th of
 them, are laid out anew. The states that enter the chunks are computed again for the gradients: to keep them would take
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from plstm_torch.ops._fast_form import FastForm, Tensors
 from plstm_torch.ops._plstm_1d import scalar
+from plstm_torch.ops._plstm_1d.triton.matrix_form import plstm_1d_triton_matrix
+from plstm_torch.ops._plstm_1d.triton.slots import formula_inputs, slot_owners
 from plstm_torch.ops._triton import tuning
 
 _FORMULA_CHUNK = 32
@@ -24,60 +26,31 @@ def plstm_1d_triton(inputs: Tensors, states: Tensor, bounds: Tensor | None) -> t
 
     Args:
         inputs: query, key, value (of one dtype), source, transition, mark (scaled), direct (scaled), shapes as in
-            `plstm_1d` with all J = 1, B and T >= 1; gates in float32, or everything in float64.
-        states: initial states [B,S,DK,DV,1] in the dtype of the gates.
+            `plstm_1d` with JT up to `matrix_form.STATES`, B and T >= 1; gates in float32, or everything in float64.
+        states: initial states [B,S,DK,DV,JT] in the dtype of the gates.
         bounds: boundaries of the S packed sequences [S+1]; None where S = 1.
 
     Returns:
-        [B,T,DV,1] in the dtype of value, and [B,S,DK,DV,1].
+        [B,T,DV,JO] in the dtype of value, and [B,S,DK,DV,JT].
     """
+    length = inputs[0].shape[1]
+    if bounds is None:
+        bounds = torch.arange(2, device=states.device) * length
+    if states.shape[-1] * inputs[6].shape[2:].numel() > 1:
+        return plstm_1d_triton_matrix(inputs, states, bounds)
     vectors = [tensor.squeeze(-1) for tensor in inputs[:3]]
     gates = [gate.flatten(2).squeeze(-1) for gate in inputs[3:]]
-    batch, length = vectors[0].shape[:2]
-    if bounds is None:
-        bounds = torch.arange(2, device=vectors[0].device) * length
     # as a constant of the batch it passes through every transform; float64 holds every length
-    positions = bounds.to(torch.float64).expand(batch, -1)
+    positions = bounds.to(torch.float64).expand(states.shape[0], -1)
     output, last = plstm_1d_kernels(*vectors, *gates, states.squeeze(-1), positions)
     return output.unsqueeze(-1), last.unsqueeze(-1)
 
 
-def slot_owners(bounds: Tensor, length: int, chunk: int) -> Tensor:
-    """The sequence that owns each slot of a chunk, as `places.py` lays them out.
-
-    Args:
-        bounds: boundaries [S+1], integers.
-        length: T.
-        chunk: steps per chunk.
-
-    Returns:
-        [length // chunk + S] integers.
-    """
-    count = len(bounds) - 1
-    sequences = torch.arange(count, device=bounds.device)
-    slots = torch.arange(length // chunk + count, device=bounds.device)
-    return torch.searchsorted(bounds[:-1] // chunk + sequences, slots, right=True) - 1
-
-
 def formula(*inputs: Tensor) -> Tensors:
     """Output and last states by differentiable operations, in the dtype of the gates; arguments as of `forward`."""
-    *steps, states, positions = inputs
-    bounds = positions[0].detach().long()
-    length, chunk, count = steps[0].shape[1], _FORMULA_CHUNK, states.shape[1]
-    owners = slot_owners(bounds, length, chunk)
-    first_slots = bounds[:-1] // chunk + torch.arange(count, device=bounds.device)
-    starts = bounds[owners] + (torch.arange(len(owners), device=bounds.device) - first_slots[owners]) * chunk
-    places = starts.unsqueeze(1) + torch.arange(chunk, device=bounds.device)
-    filled = places < bounds[owners + 1].unsqueeze(1)
-    places = places.clamp(0, length - 1)
-    chunks = []
-    for tensor, empty in zip(steps, (0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0), strict=True):
-        taken = tensor.to(states.dtype)[:, places]
-        chunks.append(torch.where(filled.view(*filled.shape, *(1,) * (tensor.dim() - 2)), taken, empty))
-    slots = first_slots.to(states.dtype).expand(len(states), -1)
-    chunks += [states, slots, states.new_zeros(len(states), 0)]
-    output, last = scalar.formula(*chunks)
-    return output[:, filled].to(steps[2].dtype), last
+    tensors, places = formula_inputs(inputs, _FORMULA_CHUNK, 1.0)
+    output, last = scalar.formula(*tensors)
+    return output.flatten(1, 2)[:, places].to(inputs[2].dtype), last
 
 
 def allocate(*inputs: Tensor) -> Tensors:
