@@ -1,6 +1,7 @@
 """The suite under pytest, as a backend runs it: options, expected failures, stale entries."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ import pytest
 from plstm_testing.conformance import load_adapter
 from plstm_testing.conformance.plugin import ExpectedFailure, read_expected_failures
 
+INFERENCE = """
+import numpy as np
+from plstm_testing.conformance.numpy_adapter import NumpyAdapter, plstm_1d
+class Adapter(NumpyAdapter):
+    name, dtypes, module_classes = "outside", ("float64",), ()
+    ops = {"plstm_1d": plstm_1d}
+    lacks = ("gradients", "plstm_1d_step", "plstm_2d", "plstm_2d_oriented", "plstm_graph")
+adapter = Adapter()
+"""
 HONEST = """
 from plstm_testing.conformance.numpy_adapter import adapter
 adapter.dtypes = ("float64",)
@@ -74,6 +84,36 @@ def test_adapter_is_needed(tmp_path):
     code, text = run(tmp_path, None)
     assert code != 0
     assert "the conformance suite needs --conformance-adapter FILE" in text
+
+
+def test_the_report_is_one_page_whatever_fails(tmp_path):
+    wrong = INFERENCE.replace("adapter = Adapter()", "Adapter.lacks += ('states',)\nadapter = Adapter()")
+    code, text = run(tmp_path, wrong.replace("ops = {", "ops = {'plstm_1d_step': None, "), "", "-k", "nothing")
+    assert code != 0
+    assert "lacks: expected ops that are not among the adapter's `ops`, got ['plstm_1d_step']" in text
+    failing = INFERENCE.replace("(NumpyAdapter):", "(NumpyAdapter):\n    run_op = None")
+    code, text = run(tmp_path, failing, "", "--conformance-report", "report.md")
+    assert code == 1
+    assert "Traceback" not in text
+    assert "[NOTSET]" not in text
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert page in text
+    assert len(page.splitlines()) < 60
+    assert "* lacks, by its own account: gradients, plstm_1d_step, plstm_2d, plstm_2d_oriented, plstm_graph" in page
+    assert "| signatures | 1 | 0 | 0 | 0 |" in page
+    assert re.search(r"\* test_values\[plstm_1d-\S+\] and \d+ more: TypeError: 'NoneType' object is not callable", page)
+
+
+def test_a_backend_that_passes_what_it_is_asked_for_passes(tmp_path):
+    code, text = run(tmp_path, INFERENCE, "", "-k", "signatures or refusals or (values and odd_length)")
+    assert code == 0, text
+    assert "lacks, by its own account: gradients" in text
+
+
+def test_tracebacks_are_shown_where_asked_for(tmp_path):
+    failing = INFERENCE.replace("(NumpyAdapter):", "(NumpyAdapter):\n    run_op = None")
+    _, text = run(tmp_path, failing, "", "--tb=short", "-k", "odd_length")
+    assert "checks.py" in text
 
 
 @pytest.mark.parametrize(

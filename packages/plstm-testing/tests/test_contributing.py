@@ -1,7 +1,8 @@
-"""The chapter on new backends, followed word by word: its blocks make a backend that passes the suite's layer group."""
+"""The chapter on new backends, followed word by word: its blocks make a backend that passes what it is asked for."""
 
 import re
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import plstm_config
 from plstm_testing.conformance.checks import all_checks
+from plstm_testing.conformance.lacks import NotAskedError
 
 CHAPTER = re.compile(r"## Add a backend\n(.*?)\n## ", flags=re.DOTALL)
 TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -35,6 +37,17 @@ def test_the_toy_backend_passes_the_layer_group(toy: dict[str, Any]) -> None:
     assert len(checks) > 20
     for check in checks:
         check.run()
+
+
+def test_the_toy_backend_says_what_it_lacks(toy: dict[str, Any]) -> None:
+    checks = all_checks(toy["adapter"])
+    assert not checks["files"]
+    for check in checks["module_errors"]:
+        with suppress(NotAskedError):
+            check.run()
+    for check in [*checks["stepped_layers"], *checks["packed_layers"]]:
+        with pytest.raises(NotAskedError, match="not asked for, since the adapter lacks "):
+            check.run()
 
 
 def test_the_toy_backend_draws_what_the_table_says(toy: dict[str, Any]) -> None:

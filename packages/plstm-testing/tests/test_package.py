@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import plstm_testing
 from plstm_testing import golden
+from plstm_testing.conformance import Check, all_checks
+from plstm_testing.conformance.lacks import NotAskedError
 
 SOURCES = sorted(Path(plstm_testing.__file__).parent.rglob("*.py"))
 
@@ -43,6 +46,24 @@ def test_without_the_recordings_the_error_says_what_to_install(monkeypatch):
 def test_readme_examples_run():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         exec(example, {})
+
+
+def test_the_stranger_of_the_readme_passes_what_it_is_asked_for():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (adapter,) = (block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "Adapter" in block)
+    names: dict[str, Any] = {}
+    exec(adapter, names)
+    asked = [check for checks in all_checks(names["adapter"]).values() for check in checks]
+    passed = [check.name for check in asked if _passes(check)]
+    assert len(passed) > 50
+
+
+def _passes(check: Check) -> bool:
+    try:
+        check.run()
+    except NotAskedError:
+        return False
+    return True

@@ -14,10 +14,12 @@ pytest.importorskip("torch_geometric")
 
 from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.nn import Sequential, to_hetero
-from torch_geometric.transforms import ToUndirected
+from torch_geometric.transforms import ToSparseTensor, ToUndirected
+from torch_geometric.utils import to_edge_index
 
-from plstm_torch import pyg
-from plstm_torch.pyg import AddTopology, batch_topology, pLSTMConv
+from plstm_config import pLSTMGraphModelConfig
+from plstm_torch import build, pyg
+from plstm_torch.pyg import AddTopology, FromBatch, batch_topology, pLSTMConv
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch_geometric")
 
@@ -212,7 +214,7 @@ def test_types_of_nodes_are_refused_with_the_way_out_which_works():
     with pytest.raises(TypeError, match=r"^x: expected a tensor .* got tuple; .*HeteroData\.to_homogeneous\(\)"):
         model(data.x_dict, data.edge_index_dict)
     assert "to_hetero" in pLSTMConv.__doc__
-    with pytest.raises(TypeError, match=r"^data: expected .* got HeteroData without; see HeteroData.to_homogeneous"):
+    with pytest.raises(TypeError, match=r"^data: expected .* got HeteroData; .* see HeteroData.to_homogeneous"):
         AddTopology()(data)
     with pytest.raises(TypeError, match=r"^data: expected a graph with edge_index \[2,E\], got Data without$"):
         AddTopology()(Data(x=torch.rand(2, 3)))
@@ -267,3 +269,33 @@ def test_graph_numbers_are_borders_whatever_their_size():
     conv, x, edges = pLSTMConv(5, 8), torch.rand(4, 5), torch.tensor([[0, 2], [1, 3]])
     for numbers in ([0, 0, 1, 1], [-3, -3, 10**10, 10**10]):
         assert_close(conv(x, edges, None, torch.tensor(numbers)).detach(), conv(x, edges).detach(), "float32")
+
+
+@pytest.mark.parametrize(("edge_dim", "field"), [(None, "qk_head_dim"), (0, "hv_head_dim")])
+@pytest.mark.parametrize("name", ["concat", "dropout", "input_dim"])
+def test_an_option_of_another_convolution_is_refused_with_those_that_are(edge_dim, field, name):
+    with pytest.raises(TypeError, match=rf"^{name}: expected an argument of pLSTMConv or one of \[.*'{field}'"):
+        pLSTMConv(4, 8, edge_dim=edge_dim, **{name: 3})
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_a_sparse_matrix_is_refused_with_the_way_back_to_a_list():
+    path = Data(x=torch.rand(4, 3), edge_index=PATH)
+    sparse, conv = ToSparseTensor(remove_edge_index=False)(path), pLSTMConv(3, 8)
+    with pytest.raises(TypeError, match=r"^edge_index: .* layout torch.sparse_csr; .*to_edge_index\(adj_t.t\(\)\)"):
+        conv(sparse.x, sparse.adj_t)
+    edge_index, _ = to_edge_index(sparse.adj_t.t())
+    torch.testing.assert_close(conv(path.x, edge_index), conv(path.x, PATH), rtol=0, atol=0)
+    with pytest.raises(TypeError, match=r"^data: .* without; ToSparseTensor\(remove_edge_index=False\) keeps it"):
+        AddTopology()(ToSparseTensor()(Data(x=torch.rand(4, 3), edge_index=PATH)))
+    assert AddTopology()(sparse).topology_edges.shape == (3, 2)
+
+
+def test_a_model_says_what_its_batch_lacks():
+    model = FromBatch(build(pLSTMGraphModelConfig(input_dim=3, dim=8, num_heads=2, num_blocks=2, output_dim=2)))
+    with pytest.raises(TypeError, match=r"^data: expected features of nodes, x \[N,D\], got Data without"):
+        model(AddTopology()(Data(edge_index=PATH, num_nodes=4)))
+    types = HeteroData()
+    types["a"].x = torch.rand(2, 3)
+    with pytest.raises(TypeError, match=r"^data: expected a graph of one type .* got HeteroData"):
+        model(types)

@@ -106,6 +106,7 @@ class Result:
         cache: a module's cache, arrays by dotted name; None where it was not asked for.
         derivative: for modules: derivative of ``sum(output * cotangent)`` along all directions of the call together,
             which is the sum over them of ``sum(gradient * direction)``; None where it was not asked for.
+        has_gradients: set by the suite to False for backends that say that they lack gradients.
     """
 
     output: Array
@@ -115,6 +116,7 @@ class Result:
     state_dtype: str | None = None
     cache: Mapping[str, Array] | None = None
     derivative: float | None = None
+    has_gradients: bool = True
 
 
 class Adapter(Protocol):
@@ -135,6 +137,8 @@ class Adapter(Protocol):
             and derivatives together, instead of once for each, and for sequences in pieces in float64 only; below
             float64, forms take turns over the cases and modules are asked for in the lowest dtype, and "auto" is asked
             for in float64.
+        lacks: what the backend has not and is not asked for, some of `conformance.lacks.NAMES`: features ("gradients",
+            "packing", "states", "state_tracking"), ops, or groups of checks ("errors", ...); may be left out.
     """
 
     name: str

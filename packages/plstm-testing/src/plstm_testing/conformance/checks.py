@@ -28,9 +28,10 @@ from . import (
     truth,
 )
 from .adapter import Adapter, OpCall, Result, Value
-from .cases import OPS, cases
+from .cases import OPS, SCALAR, STATE_TRACKING, cases
 from .compiled import compiles, is_asked
 from .draws import Case
+from .lacks import Scoped, lacks, refusals
 from .sharing import sharing_cases
 
 
@@ -40,7 +41,7 @@ class Check:
 
     Attributes:
         name: name within its group.
-        run: raises AssertionError if the backend fails.
+        run: raises AssertionError if the backend fails, `lacks.NotAskedError` where it says that it lacks something.
     """
 
     name: str
@@ -55,8 +56,12 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
 
     Returns:
         Checks by group: "signatures", "values", "sharing", "steps", "layouts", "composition", "long_range",
-        "errors", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any: "layers", "models",
-        "stepped_layers", "packed_layers", "input_types", "module_errors", "initial_values", "files".
+        "errors", "refusals", "isolation", "golden_ops", "golden_modules"; those of modules, empty without any:
+        "layers", "models", "stepped_layers", "packed_layers", "input_types", "module_errors", "initial_values",
+        "files". Groups that the adapter says it lacks are empty.
+
+    Raises:
+        ValueError: if the adapter lacks what has no such name.
 
     Examples:
         >>> from plstm_testing.conformance import all_checks
@@ -73,10 +78,12 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "composition": _composition_checks,
         "long_range": _long_range_checks,
         "errors": _error_checks,
+        "refusals": _refusal_checks,
         "isolation": _isolation_checks,
         "golden_ops": _golden_op_checks,
         "golden_modules": _golden_module_checks,
     }
+    lacked, adapter = lacks(adapter), Scoped(adapter)
     has_ops = bool(adapter.ops)  # one whose ops are those of another backend is not asked for them again
     found = {
         group: list(generate(adapter)) if has_ops or group == "golden_modules" else []
@@ -92,7 +99,8 @@ def all_checks(adapter: Adapter) -> dict[str, list[Check]]:
         "initial_values": initial_values.checks(adapter),
         "files": files.checks(adapter),
     }
-    return found | {group: [Check(name, run) for name, run in named] for group, named in of_modules.items()}
+    found |= {group: [Check(name, run) for name, run in named] for group, named in of_modules.items()}
+    return {group: [] if group in lacked else asked for group, asked in found.items()}
 
 
 def implementations(adapter: Adapter, op: str) -> tuple[str, ...]:
@@ -125,6 +133,8 @@ def compare(result: Result, expected: Result, call: OpCall) -> None:
         if result.state_dtype != state_dtype:
             raise AssertionError(f"last_state: expected dtype {state_dtype}, got {result.state_dtype}")
         _compare_values(result.last_state, expected.last_state, call.dtype, "state", "last_state")
+    if not result.has_gradients:
+        return
     if set(result.gradients) != set(expected.gradients):
         raise AssertionError(f"gradients: expected {sorted(expected.gradients)}, got {sorted(result.gradients)}")
     for name, gradient in expected.gradients.items():
@@ -175,10 +185,11 @@ def compare_golden(result: Result, case: golden.GoldenCase) -> None:
         if not isinstance(result.last_state, np.ndarray):
             raise AssertionError(f"{case.name}: expected a last state, got {type(result.last_state).__name__}")
         assert_within(result.last_state, case.outputs["last_state"], case.limit, f"{case.name}: last_state")
-    missing = sorted(set(case.gradients) - set(result.gradients))
+    recorded = case.gradients if result.has_gradients else {}
+    missing = sorted(set(recorded) - set(result.gradients))
     if missing:
         raise AssertionError(f"{case.name}: expected gradients of {missing}, got {sorted(result.gradients)}")
-    for name, gradient in case.gradients.items():
+    for name, gradient in recorded.items():
         assert_within(np.asarray(result.gradients[name]), gradient, case.limit, f"{case.name}: gradient of {name}")
     if case.gradients and rms(result.output) == 0:
         raise AssertionError(f"{case.name}: the output is zero everywhere")
@@ -203,7 +214,7 @@ def _compare_values(actual: Value | None, reference: Value, dtype: str, kind: st
 
 
 def _signature_checks(adapter: Adapter) -> Iterator[Check]:
-    for op in signatures.SIGNATURES:
+    for op in [op for op in signatures.SIGNATURES if op not in lacks(adapter)]:
         yield Check(op, partial(signatures.check_signature, adapter, op))
 
 
@@ -230,6 +241,8 @@ def _sharing_checks(adapter: Adapter) -> Iterator[Check]:
 
 
 def _step_checks(adapter: Adapter) -> Iterator[Check]:
+    if "plstm_1d_step" in lacks(adapter):
+        return
     for name in steps.CASES:
         yield Check(f"plstm_1d_step-chain-{name}", partial(steps.check_chain, adapter, name))
         for dtype in adapter.dtypes:
@@ -271,11 +284,16 @@ def _long_range_checks(adapter: Adapter) -> Iterator[Check]:
 
 
 def _error_checks(adapter: Adapter) -> Iterator[Check]:
+    j = SCALAR if "state_tracking" in lacks(adapter) else STATE_TRACKING
     for op in OPS:
         for implementation in implementations(adapter, op) if op in adapter.ops else ():
-            for case in errors.error_cases(op):
+            for case in errors.error_cases(op, j):
                 run = partial(errors.check_error, adapter, case, implementation)
                 yield Check(f"{op}-{implementation}-{case.name}", run)
+
+
+def _refusal_checks(adapter: Adapter) -> Iterator[Check]:
+    yield from (Check(name, run) for name, run in refusals(adapter, implementations))
 
 
 def _isolation_checks(adapter: Adapter) -> Iterator[Check]:
@@ -288,7 +306,7 @@ def _isolation_checks(adapter: Adapter) -> Iterator[Check]:
 
 def _golden_op_checks(adapter: Adapter) -> Iterator[Check]:
     for kind, op in GOLDEN_OPS.items():
-        for name in golden.names(kind):
+        for name in golden.names(kind) if op not in lacks(adapter) else ():
             for implementation in implementations(adapter, op):
                 yield Check(f"{name}-{implementation}", partial(check_golden_op, adapter, name, implementation))
 

@@ -11,6 +11,7 @@ import numpy as np
 from plstm_config.topology import DagTopology
 
 from .adapter import Adapter, Array
+from .lacks import NotAskedError
 from .layer_cases import EDGES, NUM_NODES
 from .modules import call, case_named, is_module
 
@@ -80,6 +81,8 @@ def check_module_error(adapter: Adapter, case: ModuleErrorCase) -> None:
     expected = f"expected {case.error.__name__} with /^{case.message}/"
     try:
         adapter.run_module(spoilt)
+    except NotAskedError:
+        raise
     except Exception as error:
         if type(error) is not case.error or not re.match(case.message, str(error)):
             raise AssertionError(f"{expected}, got {type(error).__name__}: {error}") from error

@@ -1,16 +1,21 @@
-"""Pytest plugin of the suite: its options, its checks, and the expected failures of a backend."""
+"""Pytest plugin of the suite: its options, its checks, the expected failures of a backend, and the report of a run."""
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .adapter import load_adapter
+from .adapter import Adapter, load_adapter
 from .checks import Check, all_checks
 from .compiled import Thorough
+from .lacks import NotAskedError
+from .report import OUTCOMES, Outcome, page
 
+_ADAPTER = pytest.StashKey[Adapter]()
 _CHECKS = pytest.StashKey[dict[str, list[Check]]]()
 _SUITE = "plstm_testing.conformance.suite"
 
@@ -71,19 +76,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="ask backends that compile for every form and dtype of every case, as others are",
     )
     group.addoption("--conformance-xfail", help="TOML file of expected failures, each with a reason")
+    group.addoption("--conformance-report", help="file for the report of the run, one page of Markdown")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the adapter."""
+    """Load the adapter, and let the report stand for the tracebacks unless some style of them is asked for."""
     path = config.getoption("--conformance-adapter")
     if path is None:
         raise pytest.UsageError("the conformance suite needs --conformance-adapter FILE")
     try:
         adapter = load_adapter(path)
         thorough = config.getoption("--conformance-thorough")
+        config.stash[_ADAPTER] = adapter
         config.stash[_CHECKS] = all_checks(Thorough(adapter) if thorough else adapter)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+    if config.option.tbstyle == "auto":
+        config.option.tbstyle = "no"
+        config.option.reportchars = config.option.reportchars.replace("fE", "")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -94,9 +105,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("check", checks, ids=[check.name for check in checks])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A check of what the backend says that it lacks counts as not asked for."""
+    try:
+        yield
+    except NotAskedError as reason:
+        pytest.skip(str(reason))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark expected failures strictly: one that passes, or that names no test at all, is stale and fails the run."""
+    items[:] = [item for item in items if not item.name.endswith("[NOTSET]")]  # groups in which nothing is asked for
     path = config.getoption("--conformance-xfail")
     if path is None:
         return
@@ -111,3 +132,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"conformance xfail: no test is named {entry.test!r} (reason: {entry.reason})")
         for item in matched:
             item.add_marker(pytest.mark.xfail(reason=entry.reason, strict=True))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the report, and write it where asked to."""
+    found = [_outcome(report, outcome) for outcome in OUTCOMES for report in terminalreporter.stats.get(outcome, ())]
+    if not found:
+        return
+    groups = [*config.stash[_CHECKS]]
+    found.sort(key=lambda one: groups.index(one.group))
+    text = page(config.stash[_ADAPTER], found)
+    path = config.getoption("--conformance-report")
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    terminalreporter.section("conformance")
+    terminalreporter.write_line(text)
+    if any(one.outcome == "failed" for one in found):
+        terminalreporter.write_line("--tb=short shows where, -rf names all, -k NAME runs one.")
+
+
+def _outcome(report: Any, outcome: str) -> Outcome:
+    group, _, name = report.nodeid.rpartition("::")[2].removeprefix("test_").partition("[")
+    return Outcome(group, name.removesuffix("]"), outcome, _message(report.longrepr) if outcome == "failed" else "")
+
+
+def _message(failure: Any) -> str:
+    """Of an exception what it says, of a stale expectation its reason."""
+    crash = getattr(failure, "reprcrash", None)
+    return str(failure if crash is None else crash.message).removeprefix("AssertionError: ")

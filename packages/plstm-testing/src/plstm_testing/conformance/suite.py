@@ -49,6 +49,11 @@ def test_errors(check: Check) -> None:
     check.run()
 
 
+def test_refusals(check: Check) -> None:
+    """What the backend says that it lacks, its ops refuse."""
+    check.run()
+
+
 def test_isolation(check: Check) -> None:
     """What is not finite reaches nothing that does not depend on it."""
     check.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -42,7 +44,7 @@ class pLSTMConv(nn.Module):
         **options: further fields of the layer's config.
 
     Raises:
-        TypeError: if `in_channels` is no integer.
+        TypeError: if `in_channels` is no integer, or there is no such option.
         ValueError: if a number is out of range.
 
     Examples:
@@ -76,6 +78,7 @@ class pLSTMConv(nn.Module):
         self.mode: Mode = mode
         self.undirected, self.reverse = undirected, reverse
         own = {"max_edges": max_edges} if edge_dim is None else {"edge_input_dim": edge_dim}
+        _check_options(options, self._config_class(), {"input_dim", "output_dim", "num_heads", "mode", *own})
         self._fields = {"output_dim": out_channels, "num_heads": heads, "mode": mode, **own, **options}
         if in_channels == -1:
             self.layer = Uninitialized(self._config(heads))
@@ -83,9 +86,11 @@ class pLSTMConv(nn.Module):
             self.layer = cast(Module, build(self._config(in_channels)))
         self.register_load_state_dict_pre_hook(_take_shape)
 
+    def _config_class(self) -> type[pLSTMGraphLayerConfig] | type[pLSTMGraphEdgeLayerConfig]:
+        return pLSTMGraphLayerConfig if self.edge_dim is None else pLSTMGraphEdgeLayerConfig
+
     def _config(self, in_channels: int) -> pLSTMGraphLayerConfig | pLSTMGraphEdgeLayerConfig:
-        cls = pLSTMGraphLayerConfig if self.edge_dim is None else pLSTMGraphEdgeLayerConfig
-        return cls(input_dim=in_channels, **self._fields)
+        return self._config_class()(input_dim=in_channels, **self._fields)
 
     def _materialize(self, in_channels: int, *, drawn: bool = True) -> None:
         if isinstance(self.layer, Uninitialized):
@@ -126,6 +131,7 @@ class pLSTMConv(nn.Module):
                 hold a self loop, a cycle, or both directions of an edge without `undirected`.
         """
         _check_nodes(x)
+        _check_edge_index(edge_index)
         if isinstance(edge_index, DagTopology):
             topology = edge_index.with_mode(self.mode)
         else:
@@ -148,6 +154,22 @@ def _check_channels(in_channels: Any) -> None:
         )
     if in_channels < 1 and in_channels != -1:
         raise ValueError(f"in_channels: expected an integer >= 1, or -1 for the first input's, got {in_channels}")
+
+
+def _check_options(options: Mapping[str, Any], config: type, said: set[str]) -> None:
+    """Refuse options that are no fields of the config, or are said by arguments of their own."""
+    valid = [field.name for field in fields(config) if field.name not in said]
+    for name in options:
+        if name not in valid:
+            raise TypeError(f"{name}: expected an argument of pLSTMConv or one of {valid}, got an unknown one")
+
+
+def _check_edge_index(edge_index: Any) -> None:
+    if isinstance(edge_index, Tensor) and edge_index.layout != torch.strided:
+        raise TypeError(
+            f"edge_index: expected a dense tensor with values, [2,E], got one with layout {edge_index.layout}; "
+            "torch_geometric.utils.to_edge_index(adj_t.t()) makes it of a transposed adjacency matrix"
+        )
 
 
 def _check_nodes(x: Any) -> None:

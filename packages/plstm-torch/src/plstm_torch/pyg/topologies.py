@@ -93,9 +93,7 @@ class AddTopology:
             TypeError: see `directed_topology`; also without `edge_index`, or if `order` names no integers.
             ValueError: see `directed_topology`; also if `order` names too few or many numbers, or one twice.
         """
-        if not isinstance(getattr(data, "edge_index", None), Tensor):
-            kinds = "; see HeteroData.to_homogeneous()" if hasattr(data, "edge_types") else ""
-            raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kinds}")
+        _check_graph(data)
         graphs = data.to_data_list() if hasattr(data, "to_data_list") else [data]  # a batch stays one of many graphs
         found = [self._topology(graph) for graph in graphs]
         data.topology_edges = torch.from_numpy(np.concatenate([graph.edges for graph in found]))
@@ -193,16 +191,37 @@ class FromBatch(nn.Module):
         """Run the module on a batch.
 
         Args:
-            data: `Data` or `Batch` with `x`, `topology` and, if the module uses them, `edge_attr`.
+            data: `Data` or `Batch` that `AddTopology` has seen, with `x` and, if the module uses them, `edge_attr`.
 
         Returns:
             What the module returns.
 
         Raises:
+            TypeError: if the graph has types of nodes and edges, or nodes without features.
             ValueError: if there is no topology, or sizes do not fit.
         """
-        edge_attr = data.edge_attr if self.use_edge_attr else None
-        return self.module(data.x, batch_topology(data), edge_attr)
+        _check_one_type(data)
+        x = getattr(data, "x", None)
+        if x is None:
+            raise TypeError(f"data: expected features of nodes, x [N,D], got {type(data).__name__} without")
+        edge_attr = getattr(data, "edge_attr", None) if self.use_edge_attr else None
+        return self.module(x, batch_topology(data), edge_attr)
+
+
+def _check_one_type(data: Any) -> None:
+    if hasattr(data, "edge_types"):
+        raise TypeError(
+            f"data: expected a graph of one type of nodes and edges, got {type(data).__name__}; a pLSTM runs along "
+            "paths, which cross types: see HeteroData.to_homogeneous()"
+        )
+
+
+def _check_graph(data: Any) -> None:
+    """Refuse what has no list of edges, and say how to keep or get one."""
+    _check_one_type(data)
+    if not isinstance(getattr(data, "edge_index", None), Tensor):
+        kept = "; ToSparseTensor(remove_edge_index=False) keeps it" if hasattr(data, "adj_t") else ""
+        raise TypeError(f"data: expected a graph with edge_index [2,E], got {type(data).__name__} without{kept}")
 
 
 def _sizes(graph: DagTopology) -> tuple[int, ...]:
