@@ -1,7 +1,8 @@
 """The pLSTM layer on sequences: parallel over time, or step by step."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -9,13 +10,45 @@ from torch import Tensor, nn
 
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.checks import Kind, check_cache, check_features
-from plstm_config.options import check_cu_seqlens
+from plstm_config.options import check_cu_seqlens, check_cu_seqlens_shape
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, ContextModule
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
+
+
+@dataclass(frozen=True)
+class SequenceOperations:
+    """What looks at more than one step of a sequence; everything else in a layer is position by position.
+
+    Attributes:
+        convolve: from the convolution, x [B, T, D], the windows before the sequences or None, and borders of packed
+            ones or None, to its output and the windows behind, None if there were none before.
+        plstm_1d: called as the op with all its arguments by keyword; output and last state.
+    """
+
+    convolve: Callable[[Convolution1DLayer, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
+    plstm_1d: Callable[..., Any]
+
+
+class Spread(Protocol):
+    """How sequences are spread over processes, see `plstm_torch.parallel`."""
+
+    def run(self, layer: "pLSTM1DLayer", x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Check the input, and run `pLSTM1DLayer.run_sequence` with other operations."""
+
+
+def _convolve_whole(
+    conv: Convolution1DLayer, x: Tensor, window: Tensor | None, cu_seqlens: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if window is None:
+        return conv(x, cu_seqlens=cu_seqlens), None
+    return conv.extend(x, window, cu_seqlens=cu_seqlens)
+
+
+_WHOLE = SequenceOperations(_convolve_whole, plstm_1d)
 
 
 @register(pLSTM1DLayerConfig)
@@ -43,6 +76,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
 
     config: pLSTM1DLayerConfig
     kind: Kind = "sequence"
+    spread: Spread | None = None
 
     conv: Convolution1DLayer | None
     source: nn.Module
@@ -103,20 +137,59 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Process whole sequences or a step; see `forward` and `step`."""
-        return self._run_step(x, context) if context.stepping else self._run_sequence(x, context)
+        if context.stepping:
+            return self._run_step(x, context)
+        if self.spread is not None:
+            return self.spread.run(self, x, context)
+        self.check_sequence(x, context)
+        if context.cu_seqlens is not None:
+            check_cu_seqlens(context.cu_seqlens, x.shape[1])
+        return self.run_sequence(x, context, _WHOLE)
 
-    def _run_sequence(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+    def check_sequence(self, x: Float[Tensor, "B T D"], context: Context) -> int:
+        """Check input and cache against the config and each other.
+
+        Args:
+            x: inputs [B, T, input_dim].
+            context: cache and borders.
+
+        Returns:
+            The number of sequences, those packed in each of B.
+
+        Raises:
+            ValueError: x has another rank or number of features, or the cache another batch size.
+        """
         check_features(x, "B T D", self.config.input_dim)
-        rows, cache, cu_seqlens = x.shape[0], context.cache, context.cu_seqlens
+        count = 1 if context.cu_seqlens is None else check_cu_seqlens_shape(torch.as_tensor(context.cu_seqlens))
+        if context.cache is not None:
+            check_cache(context.cache, self._cache_names, x.shape[0] * count)
+        return x.shape[0] * count
+
+    def run_sequence(
+        self, x: Float[Tensor, "B T D"], context: Context, operations: SequenceOperations
+    ) -> tuple[Tensor, Cache]:
+        """Process inputs that were checked.
+
+        Args:
+            x: inputs [B, T, input_dim].
+            context: cache and borders.
+            operations: what looks at more than one step.
+
+        Returns:
+            Output and new cache.
+        """
+        cache, cu_seqlens = context.cache, context.cu_seqlens
         if cu_seqlens is not None:
-            rows *= len(check_cu_seqlens(cu_seqlens, x.shape[1])) - 1
             cu_seqlens = torch.as_tensor(cu_seqlens, device=x.device)
-        if cache is not None:
-            check_cache(cache, self._cache_names, rows)
-        elif context.return_cache:
+        if cache is None and context.return_cache:
+            rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
             cache = self.init_cache(rows, x.device)
-        convolved, window = self._convolve(x, cache, cu_seqlens)
-        heads, state = self._recur(x, convolved, None if cache is None else cache["state"], cu_seqlens)
+        convolved, window = x, None
+        if self.conv is not None:
+            before = None if cache is None else cache["window"]
+            convolved, window = operations.convolve(self.conv, x, before, cu_seqlens)
+        state = None if cache is None else cache["state"]
+        heads, state = self._recur(x, convolved, state, cu_seqlens, operations.plstm_1d)
         output = self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved)
         return output, self._cache(state, window)
 
@@ -152,17 +225,8 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             "direct": self.direct(self._pick("D", x, convolved)),
         }
 
-    def _convolve(
-        self, x: Tensor, cache: Mapping[str, Any] | None, cu_seqlens: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.conv is None:
-            return x, None
-        if cache is None:
-            return self.conv(x, cu_seqlens=cu_seqlens), None
-        return self.conv.extend(x, cache["window"], cu_seqlens=cu_seqlens)
-
     def _recur(
-        self, x: Tensor, convolved: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
+        self, x: Tensor, convolved: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, op: Callable[..., Any]
     ) -> tuple[Tensor, Tensor]:
         """Heads' outputs [B, H, T, DV, JO] and state [rows, H, DK, DV, JT], from a state of that shape or None."""
         batch_heads = (x.shape[0], self.num_heads)
@@ -175,7 +239,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         elif state is not None:
             state = state.flatten(0, 1)
         with without_autocast(x):
-            output, last = plstm_1d(
+            output, last = op(
                 **arguments,
                 initial_state=state,
                 return_last_state=True,

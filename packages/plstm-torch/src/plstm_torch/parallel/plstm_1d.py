@@ -188,7 +188,7 @@ def run_piece(
         if isinstance(result, Tensor):
             return result, None
         output, last = result
-        return output, _last_states(last if borders is not None else last.unsqueeze(1), states, pieces, group)
+        return output, last_states(last if borders is not None else last.unsqueeze(1), states, pieces, group)
 
 
 def _own_states(entering: Tensor | None, states: Tensor | None, pieces: Pieces) -> Tensor | None:
@@ -204,7 +204,7 @@ def _own_states(entering: Tensor | None, states: Tensor | None, pieces: Pieces) 
     return torch.cat([begun.unsqueeze(1), own[:, 1:]], 1)
 
 
-def _last_states(own: Tensor, states: Tensor | None, pieces: Pieces, group: distributed.ProcessGroup) -> Tensor:
+def last_states(own: Tensor, states: Tensor | None, pieces: Pieces, group: distributed.ProcessGroup) -> Tensor:
     """The last states of all sequences [B,S,DK,DV,JT] on all ranks, from those of the sequences that this one holds."""
     whole = own.new_zeros(own.shape[0], pieces.count, *own.shape[2:])
     here = [sequence for sequence in pieces.finished if sequence in pieces.held]

@@ -1,0 +1,144 @@
+"""Layers and models on sequences in pieces."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
+
+import torch
+from ranks import Finding, World, errors
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+import plstm_config
+import plstm_torch
+from plstm_torch import parallel
+
+WIDE = {"dtype": "float64", "param_dtype": "float64"}
+
+
+def spoil(module: nn.Module) -> nn.Module:
+    """Weights that make every gate depend on its input."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return module
+
+
+def layer(world: World, length: int, borders: list[int] | None, *, cached: bool) -> Iterator[Finding]:
+    """Output, cache and gradients of a layer whose convolution is longer than some pieces."""
+    config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2, **WIDE)
+    whole = spoil(plstm_torch.build(config))
+    mesh = distributed.init_device_mesh("cpu", (world.size,))
+    own = parallel.context_parallel(deepcopy(whole), mesh)
+    bounds = None if borders is None else torch.tensor(borders)
+    cache = None
+    if cached:
+        rows = 3 * (1 if borders is None else len(borders) - 1)
+        cache = {name: torch.randn_like(entry) for name, entry in whole.init_cache(rows).items()}
+    x = torch.randn(3, length, 8, dtype=torch.float64, requires_grad=True)
+    output, after = whole(x, cache=cache, return_cache=True, cu_seqlens=bounds)
+    weight = torch.randn_like(output)
+    ((output * weight).sum() + sum(entry.sin().sum() for entry in after.values())).backward()
+    piece = parallel.split_sequence(x.detach(), mesh).requires_grad_()
+    part, end = own(piece, cache=cache, return_cache=True, cu_seqlens=bounds)
+    share = sum(entry.sin().sum() for entry in end.values()) / world.size
+    ((part * parallel.split_sequence(weight, mesh)).sum() + share).backward()
+    yield from errors("output", [part], [parallel.split_sequence(output, mesh)])
+    yield from errors("state window", list(end.values()), list(after.values()))
+    yield from errors("x", [piece.grad], [parallel.split_sequence(x.grad, mesh)])
+    for (name, mine), theirs in zip(own.named_parameters(), whole.parameters(), strict=True):
+        yield from errors(name, [world.sum(mine.grad)], [theirs.grad])
+
+
+def language_config() -> plstm_config.pLSTMLMModelConfig:
+    return plstm_config.pLSTMLMModelConfig(
+        vocab_size=11, embedding_dim=8, num_blocks=2, dtype="float64", param_dtype="float64"
+    )
+
+
+def language_model(world: World, kind: str) -> Iterator[Finding]:
+    """Three steps of training, losses and weights those of one process: with DDP, or FSDP2 and blocks recomputed."""
+    torch.manual_seed(0)
+    whole = spoil(plstm_torch.build(language_config())).double()
+    mesh = distributed.init_device_mesh("cpu", (world.size,), mesh_dim_names=("context",))
+    own = parallel.context_parallel(deepcopy(whole), mesh["context"])
+    tokens = torch.randint(11, (2, 18))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    bounds = torch.tensor([0, 6, 17])
+    if kind == "fsdp":
+        own.set_gradient_checkpointing()
+        for block in own.block_stack.blocks:
+            fully_shard(block, mesh=mesh["context"])
+        trained = fully_shard(own, mesh=mesh["context"])
+    else:
+        trained = DistributedDataParallel(own)
+
+    def losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor, factor: int) -> list[torch.Tensor]:
+        optimizer, found = torch.optim.SGD(model.parameters(), 0.1), []
+        for _ in range(3):
+            logits = model(x, cu_seqlens=bounds)
+            total = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / targets.numel()
+            (factor * total).backward()  # the ranks' gradients are averaged
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(total.detach())
+        return found
+
+    expected = losses(whole, inputs, targets, 1)
+    cut = [parallel.split_sequence(one, mesh) for one in (inputs, targets)]
+    mine = losses(trained, *cut, world.size)
+    yield from errors("losses", [world.sum(torch.stack(mine))], [torch.stack(expected)])
+    weights = [weight.full_tensor() if kind == "fsdp" else weight for weight in own.parameters()]
+    yield from errors("weights", [torch.cat([weight.flatten() for weight in weights])],
+                      [torch.cat([weight.flatten() for weight in whole.parameters()])])  # fmt: skip
+
+
+def decoding(world: World) -> Iterator[Finding]:
+    """A prompt in pieces, then steps on every rank; and whole sequences again."""
+    model = spoil(plstm_torch.build(language_config()))
+    mesh = distributed.init_device_mesh("cpu", (world.size,))
+    tokens = torch.randint(11, (2, 9))
+    expected = model(tokens)
+    parallel.context_parallel(model, mesh)
+    _, cache = model(parallel.split_sequence(tokens[:, :8], mesh), return_cache=True)
+    yield from errors("logits", [model.step(tokens[:, 8], cache)[0]], [expected[:, 8]])
+    parallel.context_parallel(model, None)
+    yield from errors("whole", [model(tokens)], [expected])
+
+
+def refused(world: World) -> Iterator[Finding]:
+    """What cannot be cut is refused, and so are inputs that are wrong on one rank."""
+    mesh = distributed.init_device_mesh("cpu", (world.size,))
+    model = parallel.context_parallel(plstm_torch.build(language_config()), mesh)
+    tokens, last = torch.randint(11, (2, 8)), world.rank == world.size - 1
+    mask = torch.ones(2, 8).index_fill(1, torch.tensor([0]), 0.0)
+    mixer = plstm_config.TransformerBlockConfig(input_dim=8, num_heads=2)
+    calls = {
+        "ValueError: batch size of x: expected the same": lambda: model(tokens[: 1 + last]),
+        "ValueError: cu_seqlens: expected the last boundary": lambda: model(tokens, attention_mask=mask),
+        "ValueError: module: expected pLSTM on sequences, got a TransformerBlock": lambda: parallel.context_parallel(
+            plstm_torch.build(mixer), mesh
+        ),
+        "ValueError: module: expected one with a pLSTM1DLayer, got a Linear": lambda: parallel.context_parallel(
+            nn.Linear(2, 2), mesh
+        ),
+    }
+    for start, call in calls.items():
+        message = world.message(call)
+        yield message, 0.0 if message.startswith(start) else 1.0
+
+
+CASES = {
+    "layer": partial(layer, length=11, borders=None, cached=False),
+    "layer from a cache": partial(layer, length=11, borders=None, cached=True),
+    "layer on few steps": partial(layer, length=2, borders=None, cached=True),
+    "layer on no step": partial(layer, length=0, borders=None, cached=True),
+    "packed layer": partial(layer, length=13, borders=[0, 5, 5, 6, 13, 13], cached=False),
+    "packed layer from a cache": partial(layer, length=13, borders=[0, 1, 1, 9, 13], cached=True),
+    "language model with DDP": partial(language_model, kind="ddp"),
+    "language model with FSDP2": partial(language_model, kind="fsdp"),
+    "decoding": decoding,
+    "bad input": refused,
+}
