@@ -1,6 +1,7 @@
 """All cases by name: functions of the world that yield names and errors."""
 
+import grids
 import sequences
 import stacks
 
-CASES = {**sequences.CASES, **stacks.CASES}
+CASES = {**sequences.CASES, **grids.CASES, **stacks.CASES}
