@@ -1,6 +1,6 @@
 """Layers and models on sequences in pieces."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 
@@ -108,26 +108,66 @@ def decoding(world: World) -> Iterator[Finding]:
     yield from errors("whole", [model(tokens)], [expected])
 
 
+def grid_modules(world: World, shape: tuple[int, int], kind: str, sides: tuple[int, int]) -> Iterator[Finding]:
+    """Output and gradients of a layer, or of blocks, on tiles; the convolution is wider than some of them."""
+    conv = plstm_config.Convolution2DLayerConfig(kernel_size=(3, 4), causal=kind == "list")
+    width = {"input_dim": 8, "num_heads": 2, **WIDE}
+    convolved = {**width, "additional_convolution": True, "convolution": conv}
+    configs = {
+        "fused": plstm_config.pLSTM2DLayerFusedConfig(**convolved, mode="D"),
+        "list": plstm_config.pLSTM2DLayerConfig(**convolved, orientation_combinations=[1, 0, 2]),
+        "blocks": plstm_config.BlockStackConfig(
+            input_dim=8, num_blocks=2, block=plstm_config.pLSTMVisionBlockConfig(**width), **WIDE
+        ),
+    }
+    whole = spoil(plstm_torch.build(configs[kind])).double()
+    names = ("x", "y")[: len(shape)]
+    mesh = distributed.init_device_mesh("cpu", shape, mesh_dim_names=names)
+    own = parallel.context_parallel(deepcopy(whole), mesh, parts=2)
+    x = torch.randn(2, *sides, 8, dtype=torch.float64, requires_grad=True)
+    output = whole(x)
+    weight = torch.randn_like(output)
+    (output * weight).sum().backward()
+    tile = parallel.split_grid(x.detach(), mesh).requires_grad_()
+    part = own(tile)
+    (part * parallel.split_grid(weight, mesh)).sum().backward()
+    yield from errors("output", [part], [parallel.split_grid(output, mesh)])
+    yield from errors("x", [tile.grad], [parallel.split_grid(x.grad, mesh)])
+    for (name, mine), theirs in zip(own.named_parameters(), whole.parameters(), strict=True):
+        yield from errors(name, [world.sum(mine.grad)], [theirs.grad])
+
+
+def on_grids(kind: str, shape: str, sides: tuple[int, int]) -> Callable[[World], Iterator[Finding]]:
+    """`grid_modules` on strips or on tiles."""
+
+    def case(world: World) -> Iterator[Finding]:
+        sizes = (world.size,) if shape == "strips" else (world.size // 2, 2)
+        yield from grid_modules(world, sizes, kind, sides)
+
+    return case
+
+
 def refused(world: World) -> Iterator[Finding]:
     """What cannot be cut is refused, and so are inputs that are wrong on one rank."""
     mesh = distributed.init_device_mesh("cpu", (world.size,))
     model = parallel.context_parallel(plstm_torch.build(language_config()), mesh)
     tokens, last = torch.randint(11, (2, 8)), world.rank == world.size - 1
     mask = torch.ones(2, 8).index_fill(1, torch.tensor([0]), 0.0)
-    mixer = plstm_config.TransformerBlockConfig(input_dim=8, num_heads=2)
+    attention = plstm_torch.build(plstm_config.TransformerBlockConfig(input_dim=8, num_heads=2))
+
+    def spread(module: nn.Module, over: distributed.DeviceMesh = mesh) -> Callable[[], object]:
+        return lambda: parallel.context_parallel(module, over)
+
     calls = {
-        "ValueError: batch size of x: expected the same": lambda: model(tokens[: 1 + last]),
-        "ValueError: cu_seqlens: expected the last boundary": lambda: model(tokens, attention_mask=mask),
-        "ValueError: module: expected pLSTM on sequences, got a TransformerBlock": lambda: parallel.context_parallel(
-            plstm_torch.build(mixer), mesh
-        ),
-        "ValueError: module: expected one with a pLSTM1DLayer, got a Linear": lambda: parallel.context_parallel(
-            nn.Linear(2, 2), mesh
-        ),
+        "batch size of x: expected the same": lambda: model(tokens[: 1 + last]),
+        "cu_seqlens: expected the last boundary": lambda: model(tokens, attention_mask=mask),
+        "module: expected parts that can be spread over ranks, got a TransformerBlock": spread(attention),
+        "module: expected pLSTM layers on sequences or grids, got a Linear without": spread(nn.Linear(2, 2)),
+        "mesh: expected 1 dimension": spread(model, distributed.init_device_mesh("cpu", (1, world.size))),
     }
     for start, call in calls.items():
         message = world.message(call)
-        yield message, 0.0 if message.startswith(start) else 1.0
+        yield message, 0.0 if message.startswith(f"ValueError: {start}") else 1.0
 
 
 CASES = {
@@ -140,5 +180,10 @@ CASES = {
     "language model with DDP": partial(language_model, kind="ddp"),
     "language model with FSDP2": partial(language_model, kind="fsdp"),
     "decoding": decoding,
+    "fused layer in tiles": on_grids("fused", "tiles", (5, 7)),
+    "fused layer in strips": on_grids("fused", "strips", (5, 3)),
+    "layer with a list of orientations in tiles": on_grids("list", "tiles", (4, 5)),
+    "layer with a list of orientations in strips": on_grids("list", "strips", (3, 4)),
+    "blocks in tiles": on_grids("blocks", "tiles", (5, 4)),
     "bad input": refused,
 }

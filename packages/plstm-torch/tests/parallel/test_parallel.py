@@ -1,6 +1,7 @@
 """Sequences and grids spread over 2 and 4 processes equal the whole; the cases lie beside this file."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,30 +28,21 @@ def case_names():
 def found(request, tmp_path_factory):
     """What each of the ranks found, started once for all cases."""
     size, folder = request.param, tmp_path_factory.mktemp("ranks")
-    words = [sys.executable, "-W", "error", str(HERE / "ranks.py")]
-    logs = [(folder / f"{rank}.log").open("w") for rank in range(size)]
-    processes = [
-        subprocess.Popen([*words, str(rank), str(size), str(folder)], stdout=log, stderr=subprocess.STDOUT)
-        for rank, log in enumerate(logs)
-    ]
-    try:
-        codes = [process.wait(SECONDS) for process in processes]
-    finally:
-        for process, log in zip(processes, logs, strict=True):
-            process.kill()
-            log.close()
-    said = "".join((folder / f"{rank}.log").read_text() for rank in range(size))
-    return size, codes, said, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command = [sys.executable, *launcher, str(HERE / "ranks.py"), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS)
+    return size, done, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def test_all_ranks_end(found):
-    _, codes, said, _ = found
-    assert not any(codes), said
+    _, done, _ = found
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", case_names())
 def test_ranks_equal_the_whole(found, name):
-    size, _, _, ranks = found
+    size, _, ranks = found
     assert len(ranks) == size
     for rank, findings in enumerate(ranks):
         assert findings[name], "nothing compared"

@@ -48,7 +48,7 @@ def _convolve_whole(
     return conv.extend(x, window, cu_seqlens=cu_seqlens)
 
 
-_WHOLE = SequenceOperations(_convolve_whole, plstm_1d)
+_WHOLE = SequenceOperations(_convolve_whole, lambda **arguments: plstm_1d(**arguments))
 
 
 @register(pLSTM1DLayerConfig)

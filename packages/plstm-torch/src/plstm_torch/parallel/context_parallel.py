@@ -7,39 +7,47 @@ from typing import TypeVar
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from plstm_torch.context import ContextModule
+from plstm_config.options import check_size
+from plstm_torch.blocks.transformer import TransformerBlock
 from plstm_torch.layers.plstm_1d import pLSTM1DLayer
+from plstm_torch.layers.plstm_2d import pLSTM2DLayer, pLSTM2DLayerFused
+from plstm_torch.layers.plstm_graph import pLSTMGraphEdgeLayer, pLSTMGraphLayer
+from plstm_torch.models.pos_embed import PosEmbed2D
 from plstm_torch.models.vision_interface import VisionInterface
 from plstm_torch.parallel.agreement import check_mesh
-from plstm_torch.parallel.spreading import SequenceSpread
+from plstm_torch.parallel.spreading import SequenceSpread, TileSpread
 
 Spreading = TypeVar("Spreading", bound=nn.Module)
+# What looks at positions on other ranks without a way to reach them.
+_WHOLE_ONLY = (TransformerBlock, VisionInterface, PosEmbed2D, pLSTMGraphLayer, pLSTMGraphEdgeLayer)
 
 
-def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, agree: bool = True) -> Spreading:
-    """Let a module compute with its rank's piece of each sequence, in place.
+def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int = 1, agree: bool = True) -> Spreading:
+    """Let a module compute with its rank's piece of each sequence, or its tile of each grid, in place.
 
     Afterwards it is called on every rank of the mesh with that rank's piece of x [B,T,D] or of the tokens [B,T] (see
-    `split_sequence`), and gives that rank's piece of the output of the whole. `cu_seqlens` are the borders in the whole
-    sequence, caches those of whole sequences, all the same on every rank. `step` runs on every rank by itself. Every
-    rank has to take part in the backward pass. The gradient of a parameter is the sum over the ranks: so one averages
-    it, by DDP or FSDP over the same ranks, and multiplies the loss, a sum over own tokens divided by the number of all,
-    by the number of ranks.
+    `split_sequence`), or its tile of x [B,X,Y,D] (see `split_grid`), and gives that rank's part of the output of the
+    whole. `cu_seqlens` are the borders in the whole sequence, caches those of whole sequences, all the same on every
+    rank. `step` runs on every rank by itself.
 
-    Drop path needs generators in the same state on all ranks of the mesh.
+    Every rank has to take part in the backward pass. The gradient of a parameter is the sum over the ranks: DDP and
+    FSDP, which average it, then want the loss, a sum over own tokens divided by the number of all, times the number of
+    ranks. Drop path needs generators in the same state on all ranks of the mesh.
 
     Args:
-        module: a layer, block, stack of blocks or language model on sequences, the same on all ranks.
-        mesh: one dimension of a device mesh, such as ``mesh["context"]``; None: whole sequences again.
-        agree: as in `plstm_torch.parallel.plstm_1d`.
+        module: a layer, block, stack of blocks or language model, the same on all ranks; on sequences or on grids.
+        mesh: one dimension of a device mesh, such as ``mesh["context"]``, which cuts T or X; for grids also two, of
+            which the second one cuts Y. None: whole sequences and grids again.
+        parts: on grids, number of parts of the batch that follow one another through the tiles, see `plstm_2d`.
+        agree: as in `plstm_torch.parallel.plstm_1d`; without it tiles are of one size.
 
     Returns:
         The module.
 
     Raises:
         TypeError: if `mesh` is no mesh.
-        ValueError: if the mesh has several dimensions, or the module has no pLSTM layer on sequences, or other parts
-            that look at several positions.
+        ValueError: if the mesh has another number of dimensions, or the module has no pLSTM layer on sequences or
+            grids, or other parts that look at several positions: attention, graphs, whole vision models.
 
     Examples:
         >>> import plstm_config, plstm_torch, torch
@@ -53,24 +61,28 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, agree: bool 
         torch.Size([2, 12, 50])
         >>> distributed.destroy_process_group()
     """
+    check_size("parts", parts)
+    sequences, grids = _layers(module)
     if mesh is not None:
-        check_mesh(mesh, (1,))
-    spread = None if mesh is None else SequenceSpread(mesh, agree)
-    for layer in _layers(module):
-        layer.spread = spread
+        check_mesh(mesh, (1,) if sequences else (1, 2))
+    for sequence_layer in sequences:
+        sequence_layer.spread = None if mesh is None else SequenceSpread(mesh, agree)
+    for grid_layer in grids:
+        grid_layer.spread = None if mesh is None else TileSpread(mesh, agree, parts)
     return module
 
 
-def _layers(module: nn.Module) -> list[pLSTM1DLayer]:
-    """The layers of a module that hand states on.
+def _layers(module: nn.Module) -> tuple[list[pLSTM1DLayer], list[pLSTM2DLayer | pLSTM2DLayerFused]]:
+    """The layers of a module that hand states on, on sequences and on grids.
 
     Raises:
         ValueError: there is none, or something else looks at several positions.
     """
     for part in module.modules():
-        if isinstance(part, VisionInterface) or (isinstance(part, ContextModule) and part.kind != "sequence"):
-            raise ValueError(f"module: expected pLSTM on sequences, got a {type(part).__name__}, which is not")
-    layers = [part for part in module.modules() if isinstance(part, pLSTM1DLayer)]
-    if not layers:
-        raise ValueError(f"module: expected one with a pLSTM1DLayer, got a {type(module).__name__} without")
-    return layers
+        if isinstance(part, _WHOLE_ONLY):
+            raise ValueError(f"module: expected parts that can be spread over ranks, got a {type(part).__name__}")
+    sequences = [part for part in module.modules() if isinstance(part, pLSTM1DLayer)]
+    grids = [part for part in module.modules() if isinstance(part, pLSTM2DLayer | pLSTM2DLayerFused)]
+    if not sequences and not grids:
+        raise ValueError(f"module: expected pLSTM layers on sequences or grids, got a {type(module).__name__} without")
+    return sequences, grids

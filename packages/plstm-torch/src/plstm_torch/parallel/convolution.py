@@ -1,16 +1,19 @@
-"""Causal convolution over a sequence in pieces: the inputs before a piece come from the ranks before."""
+"""Convolutions over sequences in pieces and grids in tiles: what lies beyond comes from the ranks beside."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from plstm_torch.layers.convolution import Convolution1DLayer
+from plstm_torch.layers.convolution import Convolution1DLayer, Convolution2DLayer
 from plstm_torch.ops._arguments import attach
 from plstm_torch.parallel.collectives import all_gather
 from plstm_torch.parallel.pieces import Pieces
 from plstm_torch.parallel.plstm_1d import last_states
+from plstm_torch.parallel.wavefront import Tiles
 
 
 def convolve_piece(
@@ -59,3 +62,51 @@ def _entering_window(x: Tensor, start: Tensor, pieces: Pieces, group: distribute
         parts.insert(0, gathered[rank, :, width - taken :])
         missing -= taken
     return attach(torch.cat([start[:, width - inherited :], *parts], 1), gathered[:0])
+
+
+def convolve_tile(
+    conv: Convolution2DLayer, x: Tensor, tiles: Tiles, sides: tuple[Sequence[int], Sequence[int]]
+) -> Tensor:
+    """Convolve this rank's tile.
+
+    Args:
+        conv: the layer, the same on all ranks.
+        x: the tile [B,X,Y,D].
+        tiles: where the ranks lie.
+        sides: of the tiles in line with this one along X, and along Y.
+
+    Returns:
+        Output [B,X,Y,D].
+    """
+    before, after = zip(*conv.padding, strict=True)
+    for axis in range(2):
+        if axis < tiles.mesh.ndim and before[axis] + after[axis]:
+            x = _with_neighbours(x, axis, tiles, sides[axis], (before[axis], after[axis]))
+        else:
+            zeros = [0, 0, before[axis], after[axis]] if axis == 1 else [0, 0, 0, 0, before[axis], after[axis]]
+            x = functional.pad(x, zeros)
+    return conv.convolve(x)
+
+
+def _with_neighbours(x: Tensor, axis: int, tiles: Tiles, lengths: Sequence[int], width: tuple[int, int]) -> Tensor:
+    """A tile between the lines before and behind it along an axis; zeros beyond the grid.
+
+    The second axis comes with what the first one brought, and so with the corners.
+    """
+    (before, after), dim, place = width, axis + 1, tiles.place[axis]
+    length = x.shape[dim]
+    lines = x.movedim(dim, 0)
+    last = lines[max(0, length - before) :]
+    first = lines[:after]
+    missing_before, missing_after = x.new_zeros(before - len(last), *last.shape[1:]), after - len(first)
+    sent = torch.cat([missing_before, last, first, x.new_zeros(missing_after, *first.shape[1:])])
+    gathered = all_gather(sent, tiles.mesh.get_group(axis))
+    head, tail = x.new_zeros(0, *lines.shape[1:]), x.new_zeros(0, *lines.shape[1:])
+    for rank in reversed(range(place)):
+        taken = min(before - len(head), lengths[rank])
+        head = torch.cat([gathered[rank, before - taken : before], head])
+    for rank in range(place + 1, tiles.shape[axis]):
+        taken = min(after - len(tail), lengths[rank])
+        tail = torch.cat([tail, gathered[rank, before : before + taken]])
+    beyond = (x.new_zeros(before - len(head), *lines.shape[1:]), x.new_zeros(after - len(tail), *lines.shape[1:]))
+    return attach(torch.cat([beyond[0], head, lines, tail, beyond[1]]).movedim(0, dim), gathered[:0])

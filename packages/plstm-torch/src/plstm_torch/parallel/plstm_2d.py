@@ -115,10 +115,12 @@ def plstm_2d(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
-    call = _Call((query, key, value, direct), gates, mode, initial_state, scale, implementation, block_size, parts)
+    inputs = {"query": query, "key": key, "value": value, "direct": direct}
+    call = _Call(inputs, gates, mode, initial_state, scale, implementation, block_size, parts)
     tiles = find_tiles(mesh, call, agree, oriented=False)
     states = None if initial_state is None else [initial_state]
-    ((output, state),) = run_walks(call, tiles, [Way(gates, (False, False))], states)
+    ways = [Way({**call.inputs, **gates}, FOUR_ORIENTATIONS[0])]
+    ((output, state),) = run_walks(ways, tiles, states, parts, call.options)
     output = output.to(value.dtype)
     return (output, state) if return_last_state else output
 
@@ -210,16 +212,14 @@ def plstm_2d_oriented(
         "source_r": source_r, "source_d": source_d, "transition_rl": transition_rl, "transition_du": transition_du,
         "transition_dl": transition_dl, "transition_ru": transition_ru, "mark_l": mark_l, "mark_u": mark_u,
     }  # fmt: skip
-    call = _Call((query, key, value, direct), gates, mode, initial_state, scale, implementation, block_size, parts)
+    inputs = {"query": query, "key": key, "value": value, "direct": direct}
+    call = _Call(inputs, gates, mode, initial_state, scale, implementation, block_size, parts)
     tiles = find_tiles(mesh, call, agree, oriented=True)
-    ways = [
-        Way({name: None if gate is None else gate[:, index] for name, gate in gates.items()}, backwards)
-        for index, backwards in enumerate(FOUR_ORIENTATIONS)
-    ]
+    ways = oriented_ways(call.inputs, gates)
     states = None
     if initial_state is not None:
         states = [(initial_state[0][:, index], initial_state[1][:, index]) for index in range(len(ways))]
-    results = run_walks(call, tiles, ways, states)
+    results = run_walks(ways, tiles, states, parts, call.options)
     output = torch.stack([result for result, _ in results]).sum(0).to(value.dtype)
     if not return_last_state:
         return output
@@ -232,13 +232,12 @@ class Way:
     """An orientation.
 
     Attributes:
-        gates: by name [B,X,Y,...], None where there is none.
+        arguments: query to direct, and all gates, by name [B,X,Y,...]; None where there is none.
         backwards: whether it goes through the ranks from the last to the first, along X and along Y.
-        turned: whether its gates, query, key and value are in image coordinates, so that the tile has to be turned for
-            it in the same way.
+        turned: whether its arguments are in image coordinates, so that the tile has to be turned for it, too.
     """
 
-    gates: Mapping[str, Tensor | None]
+    arguments: Mapping[str, Tensor | None]
     backwards: tuple[bool, bool]
     turned: bool = True
 
@@ -261,7 +260,7 @@ class _Call:
     """The arguments of a call.
 
     Attributes:
-        inputs: query, key, value and direct.
+        inputs: query, key, value and direct by name.
         gates: by name.
         mode: none or "P".
         initial_state: or None.
@@ -271,7 +270,7 @@ class _Call:
         parts: number of parts of the batch.
     """
 
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    inputs: Mapping[str, Tensor]
     gates: Mapping[str, Tensor | None]
     mode: str | None
     initial_state: States | None
@@ -283,21 +282,24 @@ class _Call:
     @property
     def given(self) -> dict[str, object]:
         """All tensors by name."""
-        named = dict(zip(("query", "key", "value", "direct"), self.inputs, strict=True)) | dict(self.gates)
+        named: dict[str, object] = {**self.inputs, **self.gates}
         if isinstance(self.initial_state, tuple | list):
             sides = ("initial_state[0] (left)", "initial_state[1] (top)")
             named |= dict(zip(sides, self.initial_state, strict=False))
         return named
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the op of a tile is called with beside tensors."""
+        names = ("mode", "scale", "implementation", "block_size")
+        return {name: getattr(self, name) for name in names}
+
     def check(self, oriented: bool) -> Checked:
         """Check what one rank can; see `agreement.agree`."""
         given = check_tensors(self.given)
-        query, key, value, direct = self.inputs
         checked = check_plstm_2d_oriented if oriented else check_plstm_2d
-        sizes = checked(
-            query, key, value, **self.gates, direct=direct, mode=self.mode, initial_state=self.initial_state,
-            scale=self.scale,
-        )  # fmt: skip
+        states: Any = self.initial_state
+        sizes = checked(**self.inputs, **self.gates, mode=self.mode, initial_state=states, scale=self.scale)
         check_implementation(self.implementation, WITH_STATES)
         check_size("block_size", self.block_size)
         check_size("parts", self.parts)
@@ -345,42 +347,53 @@ def check_sides(sides: Sequence[tuple[int, ...]], shape: tuple[int, int]) -> Non
             raise ValueError(f"query: expected a tile of X={expected[0]}, Y={expected[1]} at {row, column}, got {x, y}")
 
 
-def run_walks(call: _Call, tiles: Tiles, ways: Sequence[Way], states: Sequence[States] | None) -> list[Passed]:
-    """Run orientations through this rank's tile; the direct term counts in the first one only.
+def oriented_ways(inputs: Mapping[str, Tensor], gates: Mapping[str, Tensor | None]) -> list[Way]:
+    """The four orientations of gates [B,O,X,Y,...]; the direct term counts in the first one only."""
+    nothing = inputs["direct"].new_zeros(()).expand(inputs["direct"].shape)
+    ways = []
+    for index, backwards in enumerate(FOUR_ORIENTATIONS):
+        own = {name: None if gate is None else gate[:, index] for name, gate in gates.items()}
+        direct = inputs["direct"] if index == 0 else nothing
+        ways.append(Way({**inputs, **own, "direct": direct}, backwards))
+    return ways
+
+
+def run_walks(
+    ways: Sequence[Way], tiles: Tiles, states: Sequence[States] | None, parts: int, options: Mapping[str, Any]
+) -> list[Passed]:
+    """Run orientations through this rank's tile.
 
     Args:
-        call: the arguments.
-        tiles: where the ranks lie.
         ways: the orientations.
+        tiles: where the ranks lie.
         states: of each what enters the grid, or None.
+        parts: number of parts that the batch is cut into.
+        options: of the op.
 
     Returns:
         Of each the output in the dtype of the computation, and what leaves the tile.
     """
-    given = check_tensors(call.given)
+    given = [tensor for way in ways for tensor in way.arguments.values() if tensor is not None]
+    given += [border for borders in states or () for border in borders]
     dtype = accumulation_dtype(common_dtype(given))
-    query, key, value, direct = call.inputs
-    batch, x, y, dk, _ = key.shape
-    tail = (dk, value.shape[3], call.gates["transition_rl"].shape[-1])
-    zero = (query.new_zeros(batch, y, *tail, dtype=dtype), query.new_zeros(batch, x, *tail, dtype=dtype))
-    options: dict[str, Any] = {"mode": call.mode, "scale": call.scale, "block_size": call.block_size}
-    options |= {"implementation": call.implementation, "return_last_state": True}
+    key, value = cast(Tensor, ways[0].arguments["key"]), cast(Tensor, ways[0].arguments["value"])
+    transition = cast(Tensor, ways[0].arguments["transition_rl"])
+    (batch, x, y), tail = key.shape[:3], (key.shape[3], value.shape[3], transition.shape[-1])
+    zero = (key.new_zeros(batch, y, *tail, dtype=dtype), key.new_zeros(batch, x, *tail, dtype=dtype))
 
     def walk(index: int) -> Walk:
         way = ways[index]
-        own = direct if index == 0 else direct.new_zeros(()).expand(direct.shape)
-        # rounded once, after the sum over the orientations
-        given = {"query": query, "key": key, "value": value.to(dtype), "direct": own, **way.gates}
-        turned = {name: way.turn(tensor) for name, tensor in given.items() if tensor is not None}
+        turned = {name: way.turn(tensor) for name, tensor in way.arguments.items() if tensor is not None}
+        turned["value"] = turned["value"].to(dtype)  # so that the output is rounded once, after a sum of orientations
 
         def operate(rows: slice, entering: States) -> Passed:
             part: dict[str, Any] = {name: tensor[rows] for name, tensor in turned.items()}
-            return cast(Passed, ops.plstm_2d(**part, initial_state=entering, **options))
+            return cast(Passed, ops.plstm_2d(**part, initial_state=entering, return_last_state=True, **options))
 
         borders = zero if states is None else (states[index][0].to(dtype), states[index][1].to(dtype))
         return Walk(way.backwards, operate, way.turn_borders(borders))
 
-    anchor = attach(query.new_zeros((), dtype=dtype), *(tensor.flatten()[:0] for tensor in given))
-    with without_autocast(query):
-        passed = run_tiles([walk(index) for index in range(len(ways))], tiles, batch, call.parts, anchor)
+    anchor = attach(key.new_zeros((), dtype=dtype), *(tensor.flatten()[:0] for tensor in given))
+    with without_autocast(key):
+        passed = run_tiles([walk(index) for index in range(len(ways))], tiles, batch, parts, anchor)
     return [(way.turn(output), way.turn_borders(last)) for way, (output, last) in zip(ways, passed, strict=True)]

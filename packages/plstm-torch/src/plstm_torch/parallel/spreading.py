@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,13 +11,18 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from plstm_config.options import check_implementation
 from plstm_torch.context import Cache, Context
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.plstm_1d import SequenceOperations, pLSTM1DLayer
-from plstm_torch.parallel.agreement import Checked
-from plstm_torch.parallel.convolution import convolve_piece
+from plstm_torch.layers.plstm_2d import GridOperations
+from plstm_torch.ops._plstm_2d.op import FOUR_ORIENTATIONS
+from plstm_torch.parallel.agreement import Checked, agree
+from plstm_torch.parallel.convolution import convolve_piece, convolve_tile
 from plstm_torch.parallel.pieces import Pieces
 from plstm_torch.parallel.plstm_1d import find_pieces, run_piece
+from plstm_torch.parallel.plstm_2d import WITH_STATES, Way, check_sides, oriented_ways, run_walks
+from plstm_torch.parallel.wavefront import Tiles
 
 
 @dataclass(frozen=True)
@@ -87,3 +93,74 @@ class SequenceSpread:
             shape = (key.shape[0], pieces.count, key.shape[2], value.shape[2], transition.shape[-1])
             last = output.new_zeros(()).expand(shape)
         return output, last if cu_seqlens is not None else last.squeeze(1)
+
+
+@dataclass(frozen=True)
+class TileSpread:
+    """How a layer's grids are spread over ranks.
+
+    Attributes:
+        mesh: of one dimension, which cuts X, or of two, of which the second one cuts Y.
+        agree: whether the ranks compare what they are called with.
+        parts: number of parts that the batch of all heads is cut into, see `plstm_torch.parallel.plstm_2d`.
+    """
+
+    mesh: DeviceMesh
+    agree: bool
+    parts: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TileSpread:
+        """A copy of a layer computes with the same ranks: process groups cannot be copied."""
+        return self
+
+    def operations(self, layer: Any, x: Tensor) -> GridOperations:
+        """Check a layer's tile on all ranks, and what it runs; see `GridSpread`."""
+
+        def check() -> Checked:
+            layer.check_grid(x)
+            check_implementation(layer.config.implementation, WITH_STATES)
+            facts = {
+                "batch size of x": x.shape[0],
+                "dtype of x": x.dtype,
+                "requires_grad of x": torch.is_grad_enabled() and x.requires_grad,
+            }
+            return facts, (x.shape[1], x.shape[2])
+
+        tiles = Tiles(self.mesh)
+        columns = tiles.shape[1]
+        if self.agree:
+            all_sides = agree(self.mesh, check, 2)
+            check_sides(all_sides, tiles.shape)
+        else:
+            all_sides = [check()[1]] * self.mesh.size()
+        place = tiles.place
+        along_x = [all_sides[row * columns + place[1]][0] for row in range(tiles.shape[0])]
+        along_y = [all_sides[place[0] * columns + column][1] for column in range(columns)]
+        return GridOperations(
+            convolve=partial(convolve_tile, tiles=tiles, sides=(along_x, along_y)),
+            plstm_2d_oriented=partial(self._oriented, tiles),
+            plstm_2d=partial(self._one_by_one, tiles),
+        )
+
+    def _oriented(self, tiles: Tiles, *, implementation: str, mode: str | None = None, **tensors: Tensor) -> Tensor:
+        inputs = {name: tensors.pop(name) for name in ("query", "key", "value", "direct")}
+        options = {"implementation": implementation, "mode": mode}
+        results = run_walks(oriented_ways(inputs, tensors), tiles, None, self.parts, options)
+        return torch.stack([output for output, _ in results]).sum(0).to(inputs["value"].dtype)
+
+    def _one_by_one(
+        self,
+        tiles: Tiles,
+        orientations: Sequence[int],
+        *,
+        implementation: str,
+        mode: str | None = None,
+        **tensors: Tensor,
+    ) -> Tensor:
+        ways = []
+        for index, orientation in enumerate(orientations):
+            own = {name: tensor[index :: len(orientations)] for name, tensor in tensors.items()}
+            ways.append(Way(own, FOUR_ORIENTATIONS[orientation], turned=False))
+        options = {"implementation": implementation, "mode": mode}
+        results = run_walks(ways, tiles, None, self.parts, options)
+        return torch.stack([output for output, _ in results], 1).flatten(0, 1).to(tensors["value"].dtype)
