@@ -1,4 +1,4 @@
-"""One rank of several: runs all cases of this folder and writes what it found. test_parallel.py starts it by torchrun."""
+"""One rank of several, started by torchrun: runs all cases of this folder and writes what it found."""
 
 import gc
 import json
