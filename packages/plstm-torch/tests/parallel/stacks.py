@@ -147,6 +147,30 @@ def on_grids(kind: str, shape: str, sides: tuple[int, int]) -> Callable[[World],
     return case
 
 
+def vision_model(world: World, pooling: str, shape: str) -> Iterator[Finding]:
+    """Logits on all ranks, and gradients, of a model whose embedding is resampled to another grid."""
+    config = plstm_config.preset(
+        "plstm_vis_tiny", num_classes=3, num_blocks=1, dim=8, num_heads=2, patch_size=2, img_size=8, **WIDE
+    )
+    whole = spoil(plstm_torch.build(plstm_config.change(config, {"pooling": pooling}))).double()
+    sizes = (world.size,) if shape == "strips" else (world.size // 2, 2)
+    mesh = distributed.init_device_mesh("cpu", sizes, mesh_dim_names=("x", "y")[: len(sizes)])
+    own = parallel.context_parallel(deepcopy(whole), mesh)
+    pixels = torch.rand(2, 12, 10, 3, dtype=torch.float64, requires_grad=True)
+    expected = whole(pixels)
+    expected.square().sum().backward()
+
+    def tile(tensor: torch.Tensor) -> torch.Tensor:
+        return parallel.split_grid(tensor, mesh, step=(2, 2))
+
+    part = tile(pixels.detach()).requires_grad_()
+    logits = own(part)
+    (logits.square().sum() / world.size).backward()  # the same loss on all ranks
+    yield from errors("logits pixels", [logits, part.grad], [expected, tile(pixels.grad)])
+    for (name, mine), theirs in zip(own.named_parameters(), whole.parameters(), strict=True):
+        yield from errors(name, [world.sum(mine.grad)], [theirs.grad])
+
+
 def refused(world: World) -> Iterator[Finding]:
     """What cannot be cut is refused, and so are inputs that are wrong on one rank."""
     mesh = distributed.init_device_mesh("cpu", (world.size,))
@@ -185,5 +209,9 @@ CASES = {
     "layer with a list of orientations in tiles": on_grids("list", "tiles", (4, 5)),
     "layer with a list of orientations in strips": on_grids("list", "strips", (3, 4)),
     "blocks in tiles": on_grids("blocks", "tiles", (5, 4)),
+    "vision model with corners in tiles": partial(vision_model, pooling="corners", shape="tiles"),
+    "vision model with corners in strips": partial(vision_model, pooling="corners", shape="strips"),
+    "vision model with a mean in tiles": partial(vision_model, pooling="mean", shape="tiles"),
+    "vision model with a center in strips": partial(vision_model, pooling="center", shape="strips"),
     "bad input": refused,
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plstm_config import pLSTM1DLayerConfig
 from plstm_config.checks import Kind, check_cache, check_features
-from plstm_config.options import check_cu_seqlens, check_cu_seqlens_shape
+from plstm_config.options import check_cu_seqlens
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, ContextModule
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
@@ -141,29 +141,26 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             return self._run_step(x, context)
         if self.spread is not None:
             return self.spread.run(self, x, context)
-        self.check_sequence(x, context)
         if context.cu_seqlens is not None:
+            check_features(x, "B T D", self.config.input_dim)
             check_cu_seqlens(context.cu_seqlens, x.shape[1])
+        self.check_sequence(x, context)
         return self.run_sequence(x, context, _WHOLE)
 
-    def check_sequence(self, x: Float[Tensor, "B T D"], context: Context) -> int:
+    def check_sequence(self, x: Tensor, context: Context) -> None:
         """Check input and cache against the config and each other.
 
         Args:
             x: inputs [B, T, input_dim].
-            context: cache and borders.
-
-        Returns:
-            The number of sequences, those packed in each of B.
+            context: cache, and borders of a right shape.
 
         Raises:
             ValueError: x has another rank or number of features, or the cache another batch size.
         """
         check_features(x, "B T D", self.config.input_dim)
-        count = 1 if context.cu_seqlens is None else check_cu_seqlens_shape(torch.as_tensor(context.cu_seqlens))
         if context.cache is not None:
+            count = 1 if context.cu_seqlens is None else len(context.cu_seqlens) - 1
             check_cache(context.cache, self._cache_names, x.shape[0] * count)
-        return x.shape[0] * count
 
     def run_sequence(
         self, x: Float[Tensor, "B T D"], context: Context, operations: SequenceOperations

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from plstm_config.options import check_size
 from plstm_torch.blocks.transformer import TransformerBlock
+from plstm_torch.feature_pyramid import FeaturePyramid
 from plstm_torch.layers.plstm_1d import pLSTM1DLayer
 from plstm_torch.layers.plstm_2d import pLSTM2DLayer, pLSTM2DLayerFused
 from plstm_torch.layers.plstm_graph import pLSTMGraphEdgeLayer, pLSTMGraphLayer
@@ -19,7 +20,7 @@ from plstm_torch.parallel.spreading import SequenceSpread, TileSpread
 
 Spreading = TypeVar("Spreading", bound=nn.Module)
 # What looks at positions on other ranks without a way to reach them.
-_WHOLE_ONLY = (TransformerBlock, VisionInterface, PosEmbed2D, pLSTMGraphLayer, pLSTMGraphEdgeLayer)
+_WHOLE_ONLY = (TransformerBlock, FeaturePyramid, pLSTMGraphLayer, pLSTMGraphEdgeLayer)
 
 
 def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int = 1, agree: bool = True) -> Spreading:
@@ -27,15 +28,17 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
 
     Afterwards it is called on every rank of the mesh with that rank's piece of x [B,T,D] or of the tokens [B,T] (see
     `split_sequence`), or its tile of x [B,X,Y,D] (see `split_grid`), and gives that rank's part of the output of the
-    whole. `cu_seqlens` are the borders in the whole sequence, caches those of whole sequences, all the same on every
-    rank. `step` runs on every rank by itself.
+    whole. Vision models take a tile of the images, and give what they pool, and logits, on all ranks alike.
+    `cu_seqlens` are the borders in the whole sequence, caches those of whole sequences, all the same on every rank.
+    `step` runs on every rank by itself.
 
     Every rank has to take part in the backward pass. The gradient of a parameter is the sum over the ranks: DDP and
     FSDP, which average it, then want the loss, a sum over own tokens divided by the number of all, times the number of
-    ranks. Drop path needs generators in the same state on all ranks of the mesh.
+    ranks; a loss of pooled features, which every rank computes, they take as it is. Drop path needs generators in the
+    same state on all ranks of the mesh.
 
     Args:
-        module: a layer, block, stack of blocks or language model, the same on all ranks; on sequences or on grids.
+        module: a layer, block, stack of blocks, language or vision model, the same on all ranks.
         mesh: one dimension of a device mesh, such as ``mesh["context"]``, which cuts T or X; for grids also two, of
             which the second one cuts Y. None: whole sequences and grids again.
         parts: on grids, number of parts of the batch that follow one another through the tiles, see `plstm_2d`.
@@ -47,7 +50,7 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
     Raises:
         TypeError: if `mesh` is no mesh.
         ValueError: if the mesh has another number of dimensions, or the module has no pLSTM layer on sequences or
-            grids, or other parts that look at several positions: attention, graphs, whole vision models.
+            grids, or other parts that look at several positions: attention, graphs, a class token, pyramids.
 
     Examples:
         >>> import plstm_config, plstm_torch, torch
@@ -67,8 +70,12 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
         check_mesh(mesh, (1,) if sequences else (1, 2))
     for sequence_layer in sequences:
         sequence_layer.spread = None if mesh is None else SequenceSpread(mesh, agree)
+    tiles = None if mesh is None else TileSpread(mesh, agree, parts)
     for grid_layer in grids:
-        grid_layer.spread = None if mesh is None else TileSpread(mesh, agree, parts)
+        grid_layer.spread = tiles
+    for part in module.modules():
+        if isinstance(part, PosEmbed2D | VisionInterface):
+            part.spread = tiles
     return module
 
 
@@ -79,7 +86,8 @@ def _layers(module: nn.Module) -> tuple[list[pLSTM1DLayer], list[pLSTM2DLayer | 
         ValueError: there is none, or something else looks at several positions.
     """
     for part in module.modules():
-        if isinstance(part, _WHOLE_ONLY):
+        with_token = isinstance(part, VisionInterface) and part.config.pooling == "cls"
+        if with_token or isinstance(part, _WHOLE_ONLY):
             raise ValueError(f"module: expected parts that can be spread over ranks, got a {type(part).__name__}")
     sequences = [part for part in module.modules() if isinstance(part, pLSTM1DLayer)]
     grids = [part for part in module.modules() if isinstance(part, pLSTM2DLayer | pLSTM2DLayerFused)]

@@ -27,29 +27,58 @@ def split_sequence(tensor: Shaped[Tensor, "*whole"], mesh: DeviceMesh, dim: int 
     Raises:
         TypeError: `mesh` is no mesh.
         ValueError: `mesh` has several dimensions.
+
+    Examples:
+        >>> import torch
+        >>> from torch import distributed
+        >>> from plstm_torch import parallel
+        >>> distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        >>> mesh = distributed.init_device_mesh("cpu", (1,))
+        >>> parallel.split_sequence(torch.rand(2, 100, 8), mesh).shape  # all of it: there is one rank
+        torch.Size([2, 100, 8])
+        >>> distributed.destroy_process_group()
     """
     check_mesh(mesh, (1,))
     return tensor.split(even_lengths(tensor.shape[dim], mesh.size()), dim)[mesh.get_local_rank()]
 
 
 def split_grid(
-    tensor: Shaped[Tensor, "*whole"], mesh: DeviceMesh, dims: tuple[int, int] = (1, 2)
+    tensor: Shaped[Tensor, "*whole"],
+    mesh: DeviceMesh,
+    dims: tuple[int, int] = (1, 2),
+    *,
+    step: tuple[int, int] = (1, 1),
 ) -> Shaped[Tensor, "*tile"]:
-    """This rank's tile of a tensor that every rank has as a whole: contiguous, sides differing by one at most.
+    """This rank's tile of a tensor that every rank has as a whole: contiguous, sides differing by one step at most.
 
     Args:
         tensor: of any shape, such as features [B,X,Y,D]; gates of the op [B,O,X,Y,...] with ``dims=(2, 3)``.
         mesh: of one dimension, which cuts X, or of two, of which the second one cuts Y.
         dims: the dimensions X and Y of the tensor.
+        step: what stays together along X and Y, such as the pixels of a patch.
 
     Returns:
         A view.
 
     Raises:
         TypeError: `mesh` is no mesh.
-        ValueError: `mesh` has more than two dimensions.
+        ValueError: `mesh` has more than two dimensions, or the steps do not tile the tensor.
+
+    Examples:
+        >>> import torch
+        >>> from torch import distributed
+        >>> from plstm_torch import parallel
+        >>> distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        >>> mesh = distributed.init_device_mesh("cpu", (1, 1))
+        >>> parallel.split_grid(torch.rand(2, 64, 32, 3), mesh, step=(16, 16)).shape  # all of it: there is one rank
+        torch.Size([2, 64, 32, 3])
+        >>> distributed.destroy_process_group()
     """
     check_mesh(mesh, (1, 2))
-    for axis, dim in enumerate(dims[: mesh.ndim]):
-        tensor = tensor.split(even_lengths(tensor.shape[dim], mesh.size(axis)), dim)[mesh.get_local_rank(axis)]
+    for axis, (dim, size) in enumerate(zip(dims[: mesh.ndim], step, strict=False)):
+        count, rest = divmod(tensor.shape[dim], size)
+        if rest:
+            raise ValueError(f"step: expected a divisor of {tensor.shape[dim]}, got {size}")
+        lengths = [size * length for length in even_lengths(count, mesh.size(axis))]
+        tensor = tensor.split(lengths, dim)[mesh.get_local_rank(axis)]
     return tensor

@@ -82,7 +82,7 @@ def plstm_2d(
         parts: rows of the batch know nothing of each other; cut into so many parts they follow one another through the
             tiles, so that ranks wait less.
         agree: whether all ranks compare their arguments first, for which the host waits. Without, an error on one rank
-            leaves the others waiting.
+            leaves the others waiting, and NCCL wants another collective of the mesh's groups before.
 
     Returns:
         This rank's tile of the output [B,X,Y,DV,JO] in the dtype of `value`, or the pair of it and (right, bottom),
@@ -393,7 +393,7 @@ def run_walks(
         borders = zero if states is None else (states[index][0].to(dtype), states[index][1].to(dtype))
         return Walk(way.backwards, operate, way.turn_borders(borders))
 
-    anchor = attach(key.new_zeros((), dtype=dtype), *(tensor.flatten()[:0] for tensor in given))
+    anchor = attach(key.new_zeros((), dtype=dtype), *(tensor[:0] for tensor in given))
     with without_autocast(key):
         passed = run_tiles([walk(index) for index in range(len(ways))], tiles, batch, parts, anchor)
     return [(way.turn(output), way.turn_borders(last)) for way, (output, last) in zip(ways, passed, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from plstm_config.options import check_implementation
+from plstm_config.options import check_cu_seqlens_shape, check_implementation
 from plstm_torch.context import Cache, Context
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.plstm_1d import SequenceOperations, pLSTM1DLayer
@@ -19,6 +19,7 @@ from plstm_torch.layers.plstm_2d import GridOperations
 from plstm_torch.ops._plstm_2d.op import FOUR_ORIENTATIONS
 from plstm_torch.parallel.agreement import Checked, agree
 from plstm_torch.parallel.convolution import convolve_piece, convolve_tile
+from plstm_torch.parallel.images import Place, in_line, place_of, pool_tiles
 from plstm_torch.parallel.pieces import Pieces
 from plstm_torch.parallel.plstm_1d import find_pieces, run_piece
 from plstm_torch.parallel.plstm_2d import WITH_STATES, Way, check_sides, oriented_ways, run_walks
@@ -46,6 +47,8 @@ class SequenceSpread:
         cu_seqlens = context.cu_seqlens
 
         def check() -> Checked:
+            if cu_seqlens is not None:
+                check_cu_seqlens_shape(torch.as_tensor(cu_seqlens))
             layer.check_sequence(x, context)
             facts = {
                 "batch size of x": x.shape[0],
@@ -113,12 +116,11 @@ class TileSpread:
         """A copy of a layer computes with the same ranks: process groups cannot be copied."""
         return self
 
-    def operations(self, layer: Any, x: Tensor) -> GridOperations:
-        """Check a layer's tile on all ranks, and what it runs; see `GridSpread`."""
+    def _sides(self, x: Tensor, check_own: Callable[[], None] = lambda: None) -> list[tuple[int, ...]]:
+        """X and Y of all tiles of a grid, once the ranks agree; each first runs `check_own`."""
 
         def check() -> Checked:
-            layer.check_grid(x)
-            check_implementation(layer.config.implementation, WITH_STATES)
+            check_own()
             facts = {
                 "batch size of x": x.shape[0],
                 "dtype of x": x.dtype,
@@ -126,18 +128,38 @@ class TileSpread:
             }
             return facts, (x.shape[1], x.shape[2])
 
-        tiles = Tiles(self.mesh)
-        columns = tiles.shape[1]
-        if self.agree:
-            all_sides = agree(self.mesh, check, 2)
-            check_sides(all_sides, tiles.shape)
-        else:
-            all_sides = [check()[1]] * self.mesh.size()
-        place = tiles.place
-        along_x = [all_sides[row * columns + place[1]][0] for row in range(tiles.shape[0])]
-        along_y = [all_sides[place[0] * columns + column][1] for column in range(columns)]
+        if not self.agree:
+            return [check()[1]] * self.mesh.size()
+        sides = agree(self.mesh, check, 2)
+        check_sides(sides, Tiles(self.mesh).shape)
+        return sides
+
+    def _place(self, x: Tensor) -> Place:
+        return place_of(Tiles(self.mesh), self._sides(x))
+
+    def whole_grid(self, x: Tensor) -> tuple[int, int]:
+        """See `GridOfTiles`."""
+        return self._place(x).whole
+
+    def tile(self, whole: Tensor, x: Tensor) -> Tensor:
+        """See `GridOfTiles`."""
+        return self._place(x).cut(whole)
+
+    def pool(self, grid: Tensor, pooling: str) -> Tensor:
+        """See `PoolOfTiles`."""
+        return pool_tiles(grid, pooling, self._place(grid), self.mesh)
+
+    def operations(self, layer: Any, x: Tensor) -> GridOperations:
+        """Check a layer's tile on all ranks, and say what it runs; see `GridSpread`."""
+
+        def check() -> None:
+            layer.check_grid(x)
+            check_implementation(layer.config.implementation, WITH_STATES)
+
+        all_sides, tiles = self._sides(x, check), Tiles(self.mesh)
+        sides = in_line(tiles, all_sides)
         return GridOperations(
-            convolve=partial(convolve_tile, tiles=tiles, sides=(along_x, along_y)),
+            convolve=partial(convolve_tile, tiles=tiles, sides=sides),
             plstm_2d_oriented=partial(self._oriented, tiles),
             plstm_2d=partial(self._one_by_one, tiles),
         )

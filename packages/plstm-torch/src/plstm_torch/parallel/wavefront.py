@@ -126,8 +126,11 @@ def run_tiles(
 
 def _joined(results: list[tuple[Tensor, States]], anchor: Tensor) -> tuple[Tensor, States]:
     """The parts of the batch together; the result depends on all exchanges, so that each has a backward pass."""
-    output = torch.cat([result for result, _ in results])
-    right, bottom = (torch.cat([states[axis] for _, states in results]) for axis in range(2))
+    if len(results) == 1:
+        output, (right, bottom) = results[0]
+    else:
+        output = torch.cat([result for result, _ in results])
+        right, bottom = (torch.cat([states[axis] for _, states in results]) for axis in range(2))
     return output + anchor.to(output.dtype), (right, bottom)
 
 
