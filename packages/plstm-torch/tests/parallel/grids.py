@@ -51,12 +51,15 @@ def compare(
     *,
     oriented: bool = False,
     states: bool = False,
+    spoilt: bool = False,
     **options: int | bool,
 ) -> Iterator[Finding]:
     """Output, what leaves and all gradients of the tiles, and of the whole."""
     mesh, orientations = mesh_of(world, shape), 4 if oriented else 1
     whole = draw(sides, sizes, mode, orientations)
     ahead = (BATCH, orientations) if oriented else (BATCH,)
+    if spoilt:
+        whole["value"][0, 2, 3] = float("nan")
     if states:
         for name, length in zip(("left", "top"), sides[::-1], strict=True):
             whole[name] = torch.randn(*ahead, length, DK, DV, sizes[0], dtype=torch.float64)
@@ -119,7 +122,7 @@ def refused(world: World) -> Iterator[Finding]:
     def call(mode: object = "P", **options: object) -> Callable[[], object]:
         return lambda: parallel.plstm_2d(**{**own, "mesh": mesh, **options}, mode=mode)
 
-    short = {name: tensor[:, :, 1:] for name, tensor in own.items()} if last else {}
+    short = {name: tensor[:, 1:] for name, tensor in own.items()} if last else {}
     calls = {
         "ValueError: mode: expected": call(mode="Q" if last else "P"),
         "ValueError: query: expected a tile of X=": call(**short),
@@ -146,5 +149,6 @@ CASES = {
     ),
     "tiles without nodes": partial(compare, sides=(1, 5), mode="P", shape="tiles", oriented=True, states=True),
     "strips without nodes": partial(compare, sides=(1, 5), mode="general", shape="strips", states=True),
+    "a node that is not finite": partial(compare, sides=(6, 5), mode="L", shape="tiles", states=True, spoilt=True),
     "bad tiles": refused,
 }  # fmt: skip

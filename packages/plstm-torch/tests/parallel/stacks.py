@@ -58,20 +58,24 @@ def language_config() -> plstm_config.pLSTMLMModelConfig:
     )
 
 
-def language_model(world: World, kind: str) -> Iterator[Finding]:
-    """Three steps of training, losses and weights those of one process: with DDP, or FSDP2 and blocks recomputed."""
-    torch.manual_seed(0)
+def language_model(world: World, kind: str, context: int | None = None) -> Iterator[Finding]:
+    """Three steps of training, losses and weights those of one process: with DDP, or FSDP2 and blocks recomputed.
+
+    `context` ranks share a sequence, all unless given; the others have other rows of the batch.
+    """
     whole = spoil(plstm_torch.build(language_config())).double()
-    mesh = distributed.init_device_mesh("cpu", (world.size,), mesh_dim_names=("context",))
+    context = context or world.size
+    mesh = distributed.init_device_mesh("cpu", (world.size // context, context), mesh_dim_names=("data", "context"))
     own = parallel.context_parallel(deepcopy(whole), mesh["context"])
     tokens = torch.randint(11, (2, 18))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     bounds = torch.tensor([0, 6, 17])
     if kind == "fsdp":
         own.set_gradient_checkpointing()
+        everyone = distributed.init_device_mesh("cpu", (world.size,))
         for block in own.block_stack.blocks:
-            fully_shard(block, mesh=mesh["context"])
-        trained = fully_shard(own, mesh=mesh["context"])
+            fully_shard(block, mesh=everyone)
+        trained = fully_shard(own, mesh=everyone)
     else:
         trained = DistributedDataParallel(own)
 
@@ -87,7 +91,8 @@ def language_model(world: World, kind: str) -> Iterator[Finding]:
         return found
 
     expected = losses(whole, inputs, targets, 1)
-    cut = [parallel.split_sequence(one, mesh) for one in (inputs, targets)]
+    rows = slice(mesh["data"].get_local_rank(), None, mesh["data"].size())
+    cut = [parallel.split_sequence(one[rows], mesh["context"]) for one in (inputs, targets)]
     mine = losses(trained, *cut, world.size)
     yield from errors("losses", [world.sum(torch.stack(mine))], [torch.stack(expected)])
     weights = [weight.full_tensor() if kind == "fsdp" else weight for weight in own.parameters()]
@@ -203,6 +208,8 @@ CASES = {
     "packed layer from a cache": partial(layer, length=13, borders=[0, 1, 1, 9, 13], cached=True),
     "language model with DDP": partial(language_model, kind="ddp"),
     "language model with FSDP2": partial(language_model, kind="fsdp"),
+    "language model with DDP over data and context": partial(language_model, kind="ddp", context=2),
+    "language model with FSDP2 over data and context": partial(language_model, kind="fsdp", context=2),
     "decoding": decoding,
     "fused layer in tiles": on_grids("fused", "tiles", (5, 7)),
     "fused layer in strips": on_grids("fused", "strips", (5, 3)),

@@ -21,6 +21,8 @@ def case_names():
         import cases
     finally:
         sys.path.remove(str(HERE))
+        for path in HERE.glob("*.py"):  # short names, which other folders may have, too
+            sys.modules.pop(path.stem, None)
     return list(cases.CASES)
 
 
