@@ -13,6 +13,7 @@ LIKE_OTHERS = {
     "ValueLayer": "as QueryLayer, with another name for the same map",
     "SigmoidFunctionLayer": "as TanhFunctionLayer",
     "TanhFunctionLayer": "tanh, as its name says",
+    "parallel": "a package, which shares its name with a form of the 2D op",
 }
 
 

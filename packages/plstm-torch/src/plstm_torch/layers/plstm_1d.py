@@ -37,7 +37,16 @@ class Spread(Protocol):
     """How sequences are spread over processes, see `plstm_torch.parallel`."""
 
     def run(self, layer: "pLSTM1DLayer", x: Tensor, context: Context) -> tuple[Tensor, Cache]:
-        """Check the input, and run `pLSTM1DLayer.run_sequence` with other operations."""
+        """Check the input, and run `pLSTM1DLayer.run_sequence` with other operations.
+
+        Args:
+            layer: the layer.
+            x: this process's part of its input [B, T, input_dim].
+            context: as of the whole.
+
+        Returns:
+            This process's part of the output, and the new cache of the whole.
+        """
 
 
 def _convolve_whole(

@@ -205,7 +205,17 @@ def _own_states(entering: Tensor | None, states: Tensor | None, pieces: Pieces) 
 
 
 def last_states(own: Tensor, states: Tensor | None, pieces: Pieces, group: distributed.ProcessGroup) -> Tensor:
-    """The last states of all sequences [B,S,DK,DV,JT] on all ranks, from those of the sequences that this one holds."""
+    """The last states of all sequences on all ranks.
+
+    Args:
+        own: those of the sequences that this piece holds [B,S',...].
+        states: the initial states of all [B,S,...], which empty sequences end with; zero if None.
+        pieces: where the pieces lie.
+        group: of the ranks.
+
+    Returns:
+        [B,S,...].
+    """
     whole = own.new_zeros(own.shape[0], pieces.count, *own.shape[2:])
     here = [sequence for sequence in pieces.finished if sequence in pieces.held]
     empty = [sequence for sequence in pieces.finished if sequence not in pieces.held]

@@ -318,6 +318,15 @@ class _Call:
 def find_tiles(mesh: DeviceMesh, call: _Call, agree: bool, *, oriented: bool) -> Tiles:
     """Check a call on all ranks.
 
+    Args:
+        mesh: of one or two dimensions.
+        call: its arguments.
+        agree: whether the ranks compare them.
+        oriented: whether gates have an axis O.
+
+    Returns:
+        Where the ranks lie.
+
     Raises:
         TypeError: as the checks of the op raise on any rank.
         ValueError: the same, or the tiles make no grid.

@@ -57,7 +57,16 @@ class Tiles:
         return sum(size - 1 - place if back else place for place, size, back in steps)
 
     def neighbour(self, axis: int, backwards: tuple[bool, bool], *, behind: bool) -> Link | None:
-        """The rank from which a walk comes along an axis (`behind`) or to which it goes; None beyond the grid."""
+        """The rank beside this one on a walk.
+
+        Args:
+            axis: 0 along X, 1 along Y.
+            backwards: which way the walk goes.
+            behind: whether the rank is where it comes from, or where it goes.
+
+        Returns:
+            The rank, None beyond the grid.
+        """
         place = self.place[axis] + (1 if backwards[axis] == behind else -1)
         if not 0 <= place < self.shape[axis]:
             return None
@@ -86,7 +95,7 @@ def run_tiles(
         tiles: where the ranks lie.
         rows: size of the batch.
         parts: number of parts that the batch is cut into.
-        anchor: a zero in the dtype of the states that depends on all arguments, so that every rank has every exchange
+        anchor: a scalar zero in the dtype of the states that depends on all arguments, so that every rank has every exchange
             in its graph.
 
     Returns:
