@@ -108,6 +108,7 @@ def plstm_1d(
             "dtype of the arguments": common_dtype(given),
             "requires_grad of the arguments": torch.is_grad_enabled() and any(one.requires_grad for one in given),
             "initial_state": initial_state is not None,
+            "scale": None if isinstance(scale, Tensor) else scale,
             "return_last_state": return_last_state,
         }
         return facts, (length,)

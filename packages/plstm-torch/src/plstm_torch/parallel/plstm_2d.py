@@ -308,6 +308,7 @@ class _Call:
             "gates": [name for name, gate in self.gates.items() if gate is not None],
             "mode": self.mode,
             "parts": self.parts,
+            "scale": None if isinstance(self.scale, Tensor) else self.scale,
             "initial_state": self.initial_state is not None,
             "dtype of the arguments": common_dtype(given),
             "requires_grad of the arguments": torch.is_grad_enabled() and any(one.requires_grad for one in given),

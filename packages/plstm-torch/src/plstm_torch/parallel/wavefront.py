@@ -95,8 +95,8 @@ def run_tiles(
         tiles: where the ranks lie.
         rows: size of the batch.
         parts: number of parts that the batch is cut into.
-        anchor: a scalar zero in the dtype of the states that depends on all arguments, so that every rank has every exchange
-            in its graph.
+        anchor: a scalar zero in the dtype of the states that depends on all arguments, so that every rank has every
+            exchange in its graph.
 
     Returns:
         For each walk its output [rows, ...] and what leaves the tile.
