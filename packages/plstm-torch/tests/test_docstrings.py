@@ -7,12 +7,13 @@ from plstm_testing.conformance import docstrings
 
 pytest.importorskip("torch_geometric")  # here, since its import warns
 
-PUBLIC = ("layers", "blocks", "models", "ops", "functional", "generation", "initializers", "pyg")
+PUBLIC = ("layers", "blocks", "models", "ops", "functional", "generation", "initializers", "parallel", "pyg")
 LIKE_OTHERS = {
     "KeyLayer": "as QueryLayer, with another name for the same map",
     "ValueLayer": "as QueryLayer, with another name for the same map",
     "SigmoidFunctionLayer": "as TanhFunctionLayer",
     "TanhFunctionLayer": "tanh, as its name says",
+    "parallel": "a package, which shares its name with a form of the 2D op",
 }
 
 

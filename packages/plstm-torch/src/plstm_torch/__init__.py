@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from plstm_torch.version import __version__
 
 if TYPE_CHECKING:
-    from plstm_torch import blocks, layers, models, ops
+    from plstm_torch import blocks, layers, models, ops, parallel
     from plstm_torch.build import build
     from plstm_torch.original import load_original
     from plstm_torch.pretrained import from_pretrained, load_weights, save_pretrained
@@ -28,6 +28,7 @@ __all__ = [
     "models",
     "no_weight_decay",
     "ops",
+    "parallel",
     "parameter_groups",
     "save_pretrained",
 ]

@@ -223,12 +223,29 @@ class Convolution2DLayer(Module):
             ValueError: if x has another rank or number of features.
         """
         check_features(x, "B X Y D", self.config.input_dim)
-        x = x.to(self.dtype)
+        (left, right), (up, down) = self.padding
+        return self.convolve(F.pad(x, (0, 0, up, down, left, right)))
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Nodes that an output sees before and after its own, along X and along Y."""
+        x, y = (_padding(size, self.config.causal) for size in self.config.kernel_size)
+        return x, y
+
+    def convolve(self, padded: Float[Tensor, "B X2 Y2 D"]) -> Float[Tensor, "B X Y D"]:
+        """Convolve grids that already have around them what their nodes see.
+
+        Args:
+            padded: grids with `padding` more on each side [B, X2, Y2, input_dim].
+
+        Returns:
+            Output [B, X, Y, input_dim] in the config's dtype.
+        """
+        padded = padded.to(self.dtype)
         bias = None if self._conv.bias is None else self._conv.bias.to(self.dtype)
         weight = self._conv.weight.to(self.dtype)
-        if x.numel() == 0:
-            return attach(x, weight, *([] if bias is None else [bias]))
-        (left, right), (up, down) = (_padding(size, self.config.causal) for size in self.config.kernel_size)
-        padded = F.pad(x, (0, 0, up, down, left, right)).permute(0, 3, 1, 2)
-        output = F.conv2d(padded, weight, bias, groups=self.config.input_dim)
+        x, y = (side - size + 1 for side, size in zip(padded.shape[1:3], self.config.kernel_size, strict=True))
+        if padded.shape[0] == 0 or x < 1 or y < 1:  # nothing to compute, and torch refuses to
+            return attach(padded[:, : max(x, 0), : max(y, 0)], weight, *([] if bias is None else [bias]))
+        output = F.conv2d(padded.permute(0, 3, 1, 2), weight, bias, groups=self.config.input_dim)
         return output.permute(0, 2, 3, 1)

@@ -1,7 +1,8 @@
 """The pLSTM layer on sequences: parallel over time, or step by step; in one direction or in both at once."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,47 @@ from plstm_torch.layers.convolution import Convolution1DLayer, sequence_index
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
 from plstm_torch.ops._plstm_1d.packing import checked_bounds
+
+
+@dataclass(frozen=True)
+class SequenceOperations:
+    """What looks at more than one step of a sequence; everything else in a layer is position by position.
+
+    Attributes:
+        convolve: from the convolution, x [B, T, D], the windows before the sequences or None, and borders of packed
+            ones or None, to its output and the windows behind, None if there were none before.
+        plstm_1d: called as the op with all its arguments by keyword; output and last state.
+    """
+
+    convolve: Callable[[Convolution1DLayer, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
+    plstm_1d: Callable[..., Any]
+
+
+class Spread(Protocol):
+    """How sequences are spread over processes, see `plstm_torch.parallel`."""
+
+    def run(self, layer: "pLSTM1DLayer", x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+        """Check the input, and run `pLSTM1DLayer.run_sequence` with other operations.
+
+        Args:
+            layer: the layer.
+            x: this process's part of its input [B, T, input_dim].
+            context: as of the whole.
+
+        Returns:
+            This process's part of the output, and the new cache of the whole.
+        """
+
+
+def _convolve_whole(
+    conv: Convolution1DLayer, x: Tensor, window: Tensor | None, cu_seqlens: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if window is None:
+        return conv(x, cu_seqlens=cu_seqlens), None
+    return conv.extend(x, window, cu_seqlens=cu_seqlens)
+
+
+_WHOLE = SequenceOperations(_convolve_whole, lambda **arguments: plstm_1d(**arguments))
 
 
 @register(pLSTM1DLayerConfig)
@@ -49,6 +91,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
     """
 
     config: pLSTM1DLayerConfig
+    spread: Spread | None = None
 
     conv: Convolution1DLayer | None
     source: nn.Module
@@ -120,23 +163,60 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Process whole sequences or a step; see `forward` and `step`."""
-        return self._run_step(x, context) if context.stepping else self._run_sequence(x, context)
+        if context.stepping:
+            return self._run_step(x, context)
+        if self.spread is not None:
+            return self.spread.run(self, x, context)
+        if context.cu_seqlens is not None:
+            check_features(x, "B T D", self.config.input_dim)
+            bounds = checked_bounds(context.cu_seqlens, x.shape[1], x.device)
+            context = replace(context, cu_seqlens=bounds)
+        self.check_sequence(x, context)
+        return self.run_sequence(x, context, _WHOLE)
 
-    def _run_sequence(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
+    def check_sequence(self, x: Tensor, context: Context) -> None:
+        """Check input and cache against the config and each other.
+
+        Args:
+            x: inputs [B, T, input_dim].
+            context: cache, and borders of a right shape.
+
+        Raises:
+            ValueError: x has another rank or number of features, or the cache another batch size.
+        """
         check_features(x, "B T D", self.config.input_dim)
-        rows, cache, cu_seqlens = x.shape[0], context.cache, context.cu_seqlens
+        if context.cache is not None:
+            count = 1 if context.cu_seqlens is None else len(context.cu_seqlens) - 1
+            check_cache(context.cache, self._cache_names, x.shape[0] * count)
+
+    def run_sequence(
+        self, x: Float[Tensor, "B T D"], context: Context, operations: SequenceOperations
+    ) -> tuple[Tensor, Cache]:
+        """Process inputs that were checked.
+
+        Args:
+            x: inputs [B, T, input_dim].
+            context: cache and borders.
+            operations: what looks at more than one step.
+
+        Returns:
+            Output and new cache.
+        """
+        cache, cu_seqlens = context.cache, context.cu_seqlens
         if cu_seqlens is not None:
-            cu_seqlens = checked_bounds(cu_seqlens, x.shape[1], x.device)
-            rows *= cu_seqlens.shape[0] - 1
-        if cache is not None:
-            check_cache(cache, self._cache_names, rows)
-        elif context.return_cache:
+            cu_seqlens = torch.as_tensor(cu_seqlens, device=x.device)
+        if cache is None and context.return_cache:
+            rows = x.shape[0] if cu_seqlens is None else x.shape[0] * (cu_seqlens.shape[0] - 1)
             cache = self.init_cache(rows, x.device)
-        convolved, window = self._convolve(x, cache, cu_seqlens)
+        convolved, window = x, None
+        if self.conv is not None:
+            before = None if cache is None else cache["window"]
+            convolved, window = operations.convolve(self.conv, x, before, cu_seqlens)
         if self.config.bidirectional:
             heads = self._recur_both_ways(x, convolved, cu_seqlens)
             return self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved), {}
-        heads, state = self._recur(x, convolved, None if cache is None else cache["state"], cu_seqlens)
+        state = None if cache is None else cache["state"]
+        heads, state = self._recur(x, convolved, state, cu_seqlens, operations.plstm_1d)
         output = self._project(normalize_heads(self.mhnorm, heads.flatten(-2)), x, convolved)
         return output, self._cache(state, window)
 
@@ -172,17 +252,8 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
             "direct": self.direct(self._pick("D", x, convolved)),
         }
 
-    def _convolve(
-        self, x: Tensor, cache: Mapping[str, Any] | None, cu_seqlens: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.conv is None:
-            return x, None
-        if cache is None:
-            return self.conv(x, cu_seqlens=cu_seqlens), None
-        return self.conv.extend(x, cache["window"], cu_seqlens=cu_seqlens)
-
     def _recur(
-        self, x: Tensor, convolved: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
+        self, x: Tensor, convolved: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, op: Callable[..., Any]
     ) -> tuple[Tensor, Tensor]:
         """Heads' outputs [B, H, T, DV, JO] and state [rows, H, DK, DV, JT], from a state of that shape or None."""
         batch_heads = (x.shape[0], self.num_heads)
@@ -195,7 +266,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
         elif state is not None:
             state = state.flatten(0, 1)
         with without_autocast(x):
-            output, last = plstm_1d(
+            output, last = op(
                 **arguments,
                 initial_state=state,
                 return_last_state=True,

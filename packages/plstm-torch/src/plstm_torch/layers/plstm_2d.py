@@ -1,7 +1,8 @@
 """The pLSTM layers on grids: all four orientations in one operation, or any list of orientations one by one."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from plstm_config.checks import check_features
 from plstm_config.plstm_2d import GridLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
+from plstm_torch.layers.convolution import Convolution2DLayer
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
 
@@ -19,12 +21,43 @@ _GRID_AXES = 2
 _X_AXIS, _Y_AXIS = 2, 3  # of tensors [B, H, X, Y, ...]
 
 
+@dataclass(frozen=True)
+class GridOperations:
+    """What looks at more than one node of a grid; everything else in a layer is node by node.
+
+    Attributes:
+        convolve: from the convolution and x [B, X, Y, D] to its output.
+        plstm_2d_oriented: called as the op with all its arguments by keyword.
+        plstm_2d: the same, and first the orientations, whose grids follow one another in the batch, orientation
+            fastest, each turned so that it runs right and down.
+    """
+
+    convolve: Callable[[Convolution2DLayer, Tensor], Tensor]
+    plstm_2d_oriented: Callable[..., Any]
+    plstm_2d: Callable[..., Any]
+
+
+class GridSpread(Protocol):
+    """How grids are spread over processes, see `plstm_torch.parallel`."""
+
+    def operations(self, layer: "_GridLayer", x: Tensor) -> GridOperations:
+        """Check the input, and say what takes the place of the operations on whole grids."""
+
+
+_WHOLE = GridOperations(
+    convolve=lambda convolution, x: convolution(x),
+    plstm_2d_oriented=lambda **arguments: plstm_2d_oriented(**arguments),
+    plstm_2d=lambda orientations, **arguments: plstm_2d(**arguments),
+)
+
+
 class _GridLayer(InteractionLayer):
     """Gates of several orientations, in both modes."""
 
     config: GridLayerConfig
+    spread: GridSpread | None = None
 
-    convolution: nn.Module | None
+    convolution: Convolution2DLayer | None
     orientation_bias: nn.Parameter
     orientation_weight: nn.Parameter
     source: nn.Module
@@ -102,8 +135,20 @@ class _GridLayer(InteractionLayer):
             "mark_l": mark,
         }
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        return x if self.convolution is None else self.convolution(x)
+    def check_grid(self, x: Tensor) -> None:
+        """Check an input against the config.
+
+        Raises:
+            ValueError: if x has another rank or number of features.
+        """
+        check_features(x, "B X Y D", self.config.input_dim)
+
+    def _begin(self, x: Tensor) -> tuple[GridOperations, Tensor]:
+        """Check an input; what runs on it, and what the convolution makes of it."""
+        if self.spread is None:
+            self.check_grid(x)
+        operations = _WHOLE if self.spread is None else self.spread.operations(self, x)
+        return operations, x if self.convolution is None else operations.convolve(self.convolution, x)
 
 
 @register(pLSTM2DLayerFusedConfig)
@@ -145,21 +190,20 @@ class pLSTM2DLayerFused(_GridLayer):
         Raises:
             ValueError: if x has another rank or number of features.
         """
-        check_features(x, "B X Y D", self.config.input_dim)
-        convolved = self._convolve(x)
+        operations, convolved = self._begin(x)
         query, key, value = self._query_key_value(x, convolved)
         direct = self.direct(self._pick("D", x, convolved))
         gates = self._gates(x, convolved, lambda gate: gate.flatten(0, 1))
         with without_autocast(x):
-            output = plstm_2d_oriented(
-                merge_heads(query, _GRID_AXES),
-                merge_heads(key, _GRID_AXES),
-                merge_heads(value, _GRID_AXES),
+            output: Tensor = operations.plstm_2d_oriented(
+                query=merge_heads(query, _GRID_AXES),
+                key=merge_heads(key, _GRID_AXES),
+                value=merge_heads(value, _GRID_AXES),
                 direct=merge_heads(direct, _GRID_AXES),
                 implementation=self.config.implementation,
                 **gates,
             )
-        heads = cast(Tensor, output).unflatten(0, (x.shape[0], self.num_heads)).flatten(-2)
+        heads = output.unflatten(0, (x.shape[0], self.num_heads)).flatten(-2)
         return self._project(normalize_heads(self.mhnorm, heads), x, convolved)
 
 
@@ -210,21 +254,19 @@ class pLSTM2DLayer(_GridLayer):
         Raises:
             ValueError: if x has another rank or number of features.
         """
-        check_features(x, "B X Y D", self.config.input_dim)
-        convolved = self._convolve(x)
+        operations, convolved = self._begin(x)
         query, key, value = self._query_key_value(x, convolved)
         direct = self.direct(self._pick("D", x, convolved))
         gates = self._gates(x, convolved, self._turn)
         with without_autocast(x):
-            output = plstm_2d(
-                self._repeat(query),
-                self._repeat(key),
-                self._repeat(value),
+            output: Tensor = operations.plstm_2d(
+                self.orientations,
+                query=self._repeat(query),
+                key=self._repeat(key),
+                value=self._repeat(value),
                 direct=self._repeat(direct),
                 implementation=self.config.implementation,
                 **gates,
             )
-        heads = self._flip(
-            cast(Tensor, output).unflatten(0, (x.shape[0], self.num_heads, len(self.orientations)))
-        ).flatten(-2)
+        heads = self._flip(output.unflatten(0, (x.shape[0], self.num_heads, len(self.orientations)))).flatten(-2)
         return self._project(normalize_heads(self.mhnorm, heads).mean(2), x, convolved)

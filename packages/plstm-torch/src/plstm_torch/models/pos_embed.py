@@ -1,6 +1,6 @@
 """Positional embedding of a patch grid that follows the grid's size."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,16 @@ def resize_pos_embed(embed: Float[Tensor, "1 X Y D"], grid: tuple[int, int]) -> 
     return resized.permute(0, 2, 3, 1).to(embed.dtype)
 
 
+class GridOfTiles(Protocol):
+    """Where a tile lies in a grid that is spread over processes, see `plstm_torch.parallel`."""
+
+    def whole_grid(self, x: Tensor) -> tuple[int, int]:
+        """The sizes of the grid that x [B, X, Y, D] is a tile of."""
+
+    def tile(self, whole: Tensor, x: Tensor) -> Tensor:
+        """The part of a whole grid [B, X2, Y2, D] where x lies."""
+
+
 @register(PosEmbed2DConfig)
 class PosEmbed2D(Module):
     r"""Add one embedding per grid position.
@@ -54,6 +64,7 @@ class PosEmbed2D(Module):
     """
 
     config: PosEmbed2DConfig
+    spread: GridOfTiles | None = None
     embed: nn.Parameter
 
     def forward(self, x: Float[Tensor, "B X Y D"]) -> Float[Tensor, "B X Y D"]:
@@ -68,9 +79,12 @@ class PosEmbed2D(Module):
         Raises:
             ValueError: another grid although `allow_interpolation` is False.
         """
-        grid = (x.shape[1], x.shape[2])
+        grid = (x.shape[1], x.shape[2]) if self.spread is None else self.spread.whole_grid(x)
         check_grid(grid, self.config)
-        return x.to(self.dtype) + resize_pos_embed(self.embed, grid).to(self.dtype)
+        embed = resize_pos_embed(self.embed, grid)
+        if self.spread is not None:
+            embed = self.spread.tile(embed, x)
+        return x.to(self.dtype) + embed.to(self.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         stored = state_dict.get(prefix + "embed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ from plstm_torch.module import Module
 OUTPUT_FORMATS = ("NCHW", "NHWC", "NLC")
 
 
+class PoolOfTiles(Protocol):
+    """How the tiles of a grid that is spread over processes are pooled, see `plstm_torch.parallel`."""
+
+    def pool(self, grid: Tensor, pooling: str) -> Tensor:
+        """`pool_grid` of the whole, from this process's tile."""
+
+
 class VisionInterface(Module, ABC):
     """The interface of timm's vision transformers on a vision model; timm itself is not needed.
 
@@ -27,6 +34,7 @@ class VisionInterface(Module, ABC):
     """
 
     config: pLSTMVisionModelConfig
+    spread: PoolOfTiles | None = None
     block_stack: BlockStack
     norm: nn.Module
     head: nn.Module | None
@@ -40,7 +48,10 @@ class VisionInterface(Module, ABC):
         """See `pLSTMVisionModel`."""
 
     def _pool(self, grid: Tensor, token: Tensor | None) -> Tensor:
-        return pool_grid(grid, self.config.pooling) if token is None else token
+        if token is not None:
+            return token
+        pool = pool_grid if self.spread is None else self.spread.pool
+        return pool(grid, self.config.pooling)
 
     @abstractmethod
     def _classify(self, grid: Tensor, token: Tensor | None) -> Tensor:
