@@ -34,11 +34,11 @@ def answer(output: Array, x: Array) -> Array:
     """What a layer or block computed, in the dtype of the input that it was asked with.
 
     Args:
-        output: of any floating dtype.
-        x: the input; where it is of integers, the output stays as it is.
+        output: [...] of any floating dtype.
+        x: the input [...]; where it is of integers, the output stays as it is.
 
     Returns:
-        The output.
+        The output [...].
     """
     return output.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else output
 
@@ -52,11 +52,11 @@ def residual(x: Array, dtype: Any) -> Array:
     """The input of a block as its residual connections add to it.
 
     Args:
-        x: of any floating dtype.
+        x: [...] of any floating dtype.
         dtype: in which the block computes.
 
     Returns:
-        The input in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
+        The input [...] in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
     """
     return x.astype(jnp.promote_types(x.dtype, dtype_of(dtype)))
 

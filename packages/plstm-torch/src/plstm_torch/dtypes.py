@@ -40,11 +40,11 @@ def answer(output: Tensor, x: Tensor) -> Tensor:
     So it fits between the modules of others, whatever it computes in and whatever autocast makes of its linear maps.
 
     Args:
-        output: of any floating dtype.
-        x: the input; where it is of integers, the output stays as it is.
+        output: [...] of any floating dtype.
+        x: the input [...]; where it is of integers, the output stays as it is.
 
     Returns:
-        The output.
+        The output [...].
     """
     return output.to(x.dtype) if x.is_floating_point() else output
 
@@ -53,11 +53,11 @@ def residual(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The input of a block as its residual connections add to it.
 
     Args:
-        x: of any floating dtype.
+        x: [...] of any floating dtype.
         dtype: in which the block computes.
 
     Returns:
-        The input in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
+        The input [...] in the wider of both dtypes: a wide stream through narrow blocks keeps its digits.
     """
     return x.to(torch.promote_types(x.dtype, dtype))
 

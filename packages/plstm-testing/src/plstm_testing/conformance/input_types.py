@@ -56,7 +56,13 @@ def check_answer(adapter: Adapter, group: str, name: str, dtype: str, input_dtyp
 
 
 def check_step(adapter: Adapter, dtype: str, input_dtype: str) -> None:
-    """The same of a step."""
+    """Compare the same of a step.
+
+    Args:
+        adapter: the backend.
+        dtype: of the config.
+        input_dtype: of the input.
+    """
     whole = mixed("layers", "1d_scalar", dtype, input_dtype)
     asked = replace(whole, inputs={"x": whole.inputs["x"][:, 0]}, method="step")
     compare_output(adapter.run_module(asked), evaluate(asked), TOLERANCE)
