@@ -21,12 +21,16 @@ BORROWED = {
     "ops/plstm_2d.md": TORCH / "ops/_plstm_2d/README.md",
     "ops/plstm_graph.md": TORCH / "ops/_plstm_graph/README.md",
     "ops/triton.md": TORCH / "ops/_triton/README.md",
+    "ops/parallel.md": TORCH / "parallel/README.md",
     "ops/jax.md": JAX / "ops/README.md",
     "modules/formulas.md": ROOT / "packages/plstm-config/docs/layers.md",
 }
 API = {
     "plstm_config": ["plstm_config", "plstm_config.topology", "plstm_config.folder", "plstm_config.original"],
-    "plstm_torch": ["plstm_torch", "plstm_torch.ops", "plstm_torch.layers", "plstm_torch.blocks", "plstm_torch.models"],
+    "plstm_torch": [
+        "plstm_torch",
+        *(f"plstm_torch.{part}" for part in ("ops", "layers", "blocks", "models", "parallel")),
+    ],
     "plstm_jax": ["plstm_jax", "plstm_jax.ops", "plstm_jax.functional"],
     "plstm_nnx": ["plstm_nnx", "plstm_nnx.layers", "plstm_nnx.blocks", "plstm_nnx.models"],
     "plstm_linen": ["plstm_linen", "plstm_linen.layers", "plstm_linen.blocks", "plstm_linen.models"],

@@ -113,6 +113,26 @@ def compare(
         yield from errors(what, [grad], [tile(other, axes[what])])
 
 
+def second_derivatives(world: World, shape: str, *, oriented: bool) -> Iterator[Finding]:
+    mesh = mesh_of(world, shape)
+    whole = draw((5, 6), SCALAR, "L", 4 if oriented else 1)
+    directions = {name: torch.randn_like(tensor) for name, tensor in whole.items()}
+    name = "plstm_2d_oriented" if oriented else "plstm_2d"
+
+    def twice(op: Callable[..., Tensor], given: dict[str, Tensor], along: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        grads = torch.autograd.grad(op(**given).square().sum(), list(given.values()), create_graph=True)
+        products = [(grad * along[name]).sum() for name, grad in zip(given, grads, strict=True)]
+        return torch.autograd.grad(sum(products), list(given.values()))
+
+    def cut(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        axes = {name: (1, 2) if name in INPUTS else (1 + oriented, 2 + oriented) for name in named}
+        return {name: parallel.split_grid(tensor, mesh, axes[name]) for name, tensor in named.items()}
+
+    expected = dict(zip(whole, twice(getattr(ops, name), leaves(whole), directions), strict=True))
+    found = twice(partial(getattr(parallel, name), mesh=mesh), leaves(cut(whole)), cut(directions))
+    yield from errors(" ".join(whole), found, list(cut(expected).values()))
+
+
 def refused(world: World) -> Iterator[Finding]:
     """What one rank refuses, all refuse."""
     mesh, last = mesh_of(world, "tiles"), world.rank == world.size - 1
@@ -150,5 +170,7 @@ CASES = {
     "tiles without nodes": partial(compare, sides=(1, 5), mode="P", shape="tiles", oriented=True, states=True),
     "strips without nodes": partial(compare, sides=(1, 5), mode="general", shape="strips", states=True),
     "a node that is not finite": partial(compare, sides=(6, 5), mode="L", shape="tiles", states=True, spoilt=True),
+    "second derivatives in tiles": partial(second_derivatives, shape="tiles", oriented=True),
+    "second derivatives in strips": partial(second_derivatives, shape="strips", oriented=False),
     "bad tiles": refused,
 }  # fmt: skip

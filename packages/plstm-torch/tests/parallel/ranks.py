@@ -52,7 +52,7 @@ class World:
         """The message that a call raises, with the type of the error."""
         try:
             call()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             return f"{type(error).__name__}: {error}"
         return "nothing raised"
 

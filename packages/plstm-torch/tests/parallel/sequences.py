@@ -95,9 +95,9 @@ def not_finite(world: World) -> Iterator[Finding]:
             yield from errors(NAMES, [tensor.grad for tensor in own], expected)
 
 
-def second_derivatives(world: World) -> Iterator[Finding]:
+def second_derivatives(world: World, length: int) -> Iterator[Finding]:
     mesh = distributed.init_device_mesh("cpu", (world.size,))
-    whole = draw(9, MATRIX)
+    whole = draw(length, MATRIX)
     directions = [torch.randn_like(tensor) for tensor in whole]
 
     def twice(op: Callable[..., Tensor], tensors: list[Tensor], along: list[Tensor]) -> tuple[Tensor, ...]:
@@ -179,7 +179,9 @@ CASES = {
     "without agreement": partial(case(agree=False), length=16, sizes=SCALAR),
     "packed without agreement": partial(case([0, 4, 23], agree=False), length=23, sizes=SCALAR),
     "what is not finite": not_finite,
-    "second derivatives": second_derivatives,
+    "second derivatives": partial(second_derivatives, length=9),
+    "second derivatives of fewer steps than ranks": partial(second_derivatives, length=3),
+    "second derivatives of a step": partial(second_derivatives, length=1),
     "narrow dtypes": narrow_dtypes,
     "bad arguments": refused,
 }

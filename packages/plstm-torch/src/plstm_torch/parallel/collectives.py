@@ -26,52 +26,64 @@ def gather_values(tensor: Tensor, group: distributed.ProcessGroup) -> Tensor:
 
 def all_gather(tensor: Tensor, group: distributed.ProcessGroup) -> Tensor:
     """Everyone's tensor [...] on every rank [R,...], in the order of the ranks; the same shape everywhere."""
-    gathered: Tensor = _AllGather.apply(tensor, group)
+    gathered: Tensor = _AllGather.apply(tensor, group)[0]
     return gathered
 
 
 def all_sum(tensor: Tensor, group: distributed.ProcessGroup) -> Tensor:
     """The sum of everyone's tensor, on every rank; the same shape everywhere."""
-    total: Tensor = _AllSum.apply(tensor, group)
+    total: Tensor = _AllSum.apply(tensor, group)[0]
     return total
+
+
+def _tied(grad: Tensor, anchor: Tensor) -> Tensor:
+    """A gradient as a function of a zero that came with the result.
+
+    So a second derivative goes through the collective and its gradient on every rank, also where nothing depends on the
+    result: the others wait for this rank.
+    """
+    return grad + 0.0 * anchor
 
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: distributed.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return gather_values(tensor, group)
+    def forward(ctx: Any, tensor: Tensor, group: distributed.ProcessGroup) -> tuple[Tensor, Tensor]:
+        ctx.group, anchor = group, tensor.new_zeros(())
+        ctx.save_for_backward(anchor)
+        return gather_values(tensor, group), anchor
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, None]:
-        return _SumScatter.apply(grads[0], ctx.group), None
+        return _SumScatter.apply(_tied(grads[0], *ctx.saved_tensors), ctx.group)[0], None
 
 
 class _SumScatter(torch.autograd.Function):
     """From one slot for each rank [R,...] everyone's own slot, summed over the ranks."""
 
     @staticmethod
-    def forward(ctx: Any, slots: Tensor, group: distributed.ProcessGroup) -> Tensor:
-        ctx.group = group
+    def forward(ctx: Any, slots: Tensor, group: distributed.ProcessGroup) -> tuple[Tensor, Tensor]:
+        ctx.group, anchor = group, slots.new_zeros(())
+        ctx.save_for_backward(anchor)
         own = slots.new_empty(slots.shape[1:])
         if own.numel():
             _sum_scatter_into(own.view(-1), slots.contiguous().view(-1), group=group)
-        return own
+        return own, anchor
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, None]:
-        return _AllGather.apply(grads[0], ctx.group), None
+        return _AllGather.apply(_tied(grads[0], *ctx.saved_tensors), ctx.group)[0], None
 
 
 class _AllSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: distributed.ProcessGroup) -> Tensor:
-        ctx.group = group
+    def forward(ctx: Any, tensor: Tensor, group: distributed.ProcessGroup) -> tuple[Tensor, Tensor]:
+        ctx.group, anchor = group, tensor.new_zeros(())
+        ctx.save_for_backward(anchor)
         total = tensor.clone(memory_format=torch.contiguous_format)
         if total.numel():
             distributed.all_reduce(total, group=group)
-        return total
+        return total, anchor
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, None]:
-        return _AllSum.apply(grads[0], ctx.group), None
+        return _AllSum.apply(_tied(grads[0], *ctx.saved_tensors), ctx.group)[0], None

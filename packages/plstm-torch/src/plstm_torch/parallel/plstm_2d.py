@@ -56,7 +56,7 @@ def plstm_2d(
 
     Every rank calls with its tile. What leaves a tile goes to its neighbours, one border each, forward; the gradients
     go back the same way. A tile waits for those to its left and above it, so ranks work one antidiagonal after the
-    other. Every rank also has to take part in the backward pass; there is no second one.
+    other. Every rank also has to take part in the backward pass.
 
     Args:
         query: this rank's tile [B,X,Y,DK,JQ], any X and Y. Tiles in a row of the mesh have one Y, in a column one X.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from plstm_config.options import check_cu_seqlens_shape, check_implementation
+from plstm_config.shapes import PLSTM_1D
 from plstm_torch.context import Cache, Context
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.plstm_1d import SequenceOperations, pLSTM1DLayer
@@ -88,9 +89,8 @@ class SequenceSpread:
         """The op with the states of the whole; where nobody wants the last ones, zeros that take no memory."""
         states = initial_state if initial_state is None or cu_seqlens is not None else initial_state.unsqueeze(1)
         options: dict[str, Any] = {"implementation": implementation}
-        output, last = run_piece(
-            tuple(tensors.values()), states, pieces, self.mesh.get_group(), options, with_last=with_last
-        )
+        ordered = tuple(tensors[name] for name in PLSTM_1D)
+        output, last = run_piece(ordered, states, pieces, self.mesh.get_group(), options, with_last=with_last)
         if last is None:
             key, value, transition = tensors["key"], tensors["value"], tensors["transition"]
             shape = (key.shape[0], pieces.count, key.shape[2], value.shape[2], transition.shape[-1])

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
 States = tuple[Tensor, Tensor]
@@ -144,7 +143,11 @@ def _joined(results: list[tuple[Tensor, States]], anchor: Tensor) -> tuple[Tenso
 
 
 class _Exchange(torch.autograd.Function):
-    """Send and receive at once; the gradients go the other way."""
+    """Send and receive at once; the gradients are an exchange the other way, to any order.
+
+    The anchor, which is zero, ties the exchanges of a rank together: each is part of what comes after it, forward,
+    backward and in further derivatives, whether or not anything is received.
+    """
 
     @staticmethod
     def forward(
@@ -154,18 +157,17 @@ class _Exchange(torch.autograd.Function):
         anchor: Tensor,
         *sent: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.targets, ctx.origins = targets, origins
-        ctx.shapes = [tensor.shape for tensor in sent]
-        received = _transfer(targets, sent, origins, anchor)
-        return (anchor.clone(), *received)
+        ctx.links = tuple(link for link, _ in origins)
+        ctx.returns = tuple((link, tensor.shape) for link, tensor in zip(targets, sent, strict=True))
+        anchor = anchor.clone()
+        ctx.save_for_backward(anchor)
+        return (anchor, *_transfer(targets, sent, origins, anchor))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         d_anchor, *d_received = grads
-        back = tuple(zip(ctx.targets, ctx.shapes, strict=True))
-        d_sent = _transfer(tuple(link for link, _ in ctx.origins), tuple(d_received), back, d_anchor)
-        return None, None, d_anchor, *d_sent
+        (anchor,) = ctx.saved_tensors
+        return None, None, *_Exchange.apply(ctx.links, ctx.returns, d_anchor + 0.0 * anchor, *d_received)
 
 
 def _transfer(
