@@ -216,6 +216,11 @@ WRONG = {
         ValueError,
         "return_cache: expected a module with one time axis",
     ),
+    "input first": (
+        lambda: jax.eval_shape(lambda x: plstm_jax.apply(LAYER, x, drawn(LAYER)), jnp.ones((3, 2, 8))),
+        TypeError,
+        "params: expected nested dicts, as plstm_jax.init makes them, got ",
+    ),
     "empty cache": (lambda: plstm_jax.init_cache(GRID, 1), ValueError, "init_cache: expected a module with one time"),
     "no graph": (lambda: run(GRAPH, jnp.ones((3, 8))), TypeError, "graph: expected a DagTopology or an edge_index"),
     "graph": (lambda: run(LAYER, jnp.ones((3, 2, 8)), PATH), ValueError, "graph: expected None"),

@@ -173,6 +173,8 @@ WRONG = {
     "no graph": (lambda: run(GRAPH_LAYER, jnp.ones((3, 8))), TypeError, "graph: expected a DagTopology"),
     "graph": (lambda: run(LAYER, jnp.ones((3, 2, 8)), PATH), ValueError, "graph: expected None"),
     "nodes": (lambda: run(GRAPH_LAYER, jnp.ones((4, 8)), PATH), ValueError, "expected a graph of N=4 nodes"),
+    "seed": (lambda: built(LAYER, rngs=3), TypeError, r"rngs: expected streams .* such as nnx.Rngs\(0\), got int"),
+    "key": (lambda: built(LAYER, rngs=jax.random.key(0)), TypeError, r"rngs: expected streams .*, got PRNGKeyArray"),
     "tokens": (lambda: run(LANGUAGE, jnp.ones((2, 3))), TypeError, "token_ids: expected integers"),
     "vocabulary": (
         lambda: built(LANGUAGE)(np.array([[11]])),
@@ -182,8 +184,8 @@ WRONG = {
 }
 
 
-def built(config, **options):
-    return plstm_nnx.build(config, rngs=nnx.Rngs(0), **options)
+def built(config, rngs=None, **options):
+    return plstm_nnx.build(config, rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
 
 
 def run(config, x, *more, **options):

@@ -187,10 +187,12 @@ def check_params(config: Config, params: Mapping[str, Any]) -> None:
         params: nested parameters, with blocks stacked or not.
 
     Raises:
-        TypeError: if there is no formula for the config.
+        TypeError: if there is no formula for the config, or the parameters are no dict.
         ValueError: if they do not fit; the message lists all that is wrong.
     """
     formula_of(config)
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params: expected nested dicts, as plstm_jax.init makes them, got {type(params).__name__}")
     shapes = jax.eval_shape(unstack_blocks, params)  # checked as the files have them
     check_weights(config, array_infos(flatten(shapes)), source="params")
 

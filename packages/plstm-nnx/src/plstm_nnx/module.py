@@ -66,6 +66,7 @@ class Module(Steps, nnx.Module):
         scan_blocks: bool | None = None,
         remat: bool = False,
     ) -> None:
+        _check_rngs(rngs)
         self.config = config
         self.deterministic = False
         values = init(config, rngs.params()) if params is None else params
@@ -138,13 +139,19 @@ def build(config: Config, *, rngs: nnx.Rngs, params: Mapping[str, Any] | None = 
         The module, in training mode.
 
     Raises:
-        TypeError: there is no module for the config's class; the message lists those that there are.
+        TypeError: there is no module for the config's class (the message lists those that there are), or `rngs` are
+            no streams.
         ValueError: the parameters are not those of the config.
     """
     made = REGISTRY.find(config)
     if params is not None:
         check_params(config, params)
     return made(config, rngs=rngs, params=params, **options)
+
+
+def _check_rngs(rngs: Any) -> None:
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"rngs: expected streams of random numbers, such as nnx.Rngs(0), got {type(rngs).__name__}")
 
 
 def weight_decay_mask(module: nnx.Module) -> Any:
