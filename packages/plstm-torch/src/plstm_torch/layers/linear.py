@@ -27,7 +27,7 @@ class Linear(Module, nn.Linear):
 
     config: LinearConfig
     weight: nn.Parameter
-    bias: nn.Parameter | None
+    bias: nn.Parameter | None  # type: ignore[assignment]  # torch's own says nothing of maps without
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__(config)

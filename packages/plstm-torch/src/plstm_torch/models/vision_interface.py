@@ -116,10 +116,10 @@ class VisionInterface(Module, ABC):
         config: Any = plstm_config.change(self.config, {"output_shape": (num_classes,), "pooling": pooling})
         head = config.children()["head"]
         place = next(self.parameters())
-        self.head = None if head is None else build(head).to(place.device, place.dtype)
-        if self.head is not None:
-            self.head.dtype = self.dtype  # parameters may have another one
-        self.config = config
+        made: Any = None if head is None else build(head).to(place.device, place.dtype)
+        if made is not None:
+            made.dtype = self.dtype  # parameters may have another one
+        self.head, self.config = made, config
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the normed features that `forward_head` reads.
