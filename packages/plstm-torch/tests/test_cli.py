@@ -84,6 +84,7 @@ def test_every_setting_is_an_option_and_shows_its_default(run, task):
     ("command", "needed"),
     [
         ("eval", 1),
+        ("predict", 2),
         ("generate", 1),
         ("info", 1),
         ("convert", 2),
@@ -179,28 +180,39 @@ def test_the_module_is_the_command():
     assert done.stderr.startswith("plstm-torch: error: command: expected one of plstm-torch train digits, ")
 
 
+def test_prompts_are_text(refused, text_run):
+    said = refused("generate", text_run, "--prompt", "\udcff")
+    assert "prompt: expected text in UTF-8, got bytes that are none" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fly"], "command: expected one of train, show, eval, generate, info, convert, completion, check, got 'fly'"),
+        (
+            ["fly"],
+            "command: expected one of train, show, eval, predict, generate, info, convert, completion, check, got",
+        ),
         (["train"], "command: expected one of plstm-torch train digits"),
         (["train", "digits", "--epochs", "many"], "Error parsing --epochs"),
+        (["trian", "digits"], "check, got 'trian'; did you mean train?"),
+        (["train", "digit"], "got 'digit'; did you mean digits?"),
+        (["train", "digits", "--epoch", "3"], "Unrecognized options: --epoch, 3; did you mean --epochs?"),
         (["train", "digits", "--no-such-option"], "Unrecognized options: --no-such-option"),
         (["train", "digits", "--epochs", "0"], "epochs: expected at least 1 and at most 1048576, got 0"),
         (["train", "digits", "--learning-rate", "-1"], "learning_rate: expected above 0 and at most 1e+30, got -1.0"),
         (["train", "digits", "--dtype", "float8"], "invalid choice 'float8' for argument '--dtype'"),
         (["train", "digits", "--threads", "0"], "threads: expected at least 1 and at most 1024, got 0"),
         (["train", "digits", "--patch-size", "3"], "resolution: expected sides that patches of 3 tile, got (8, 8)"),
-        (["train", "digits", "--heads", "5"], "dim: expected a multiple of num_heads=5, got 64"),
-        (["train", "digits", "--blocks", "1"], "num_blocks: expected an even number (P and D take turns), got 1"),
+        (["train", "digits", "--heads", "5"], "dim: expected a multiple of --heads=5, got 64"),
+        (["train", "digits", "--blocks", "1"], "--blocks: expected an even number (P and D take turns), got 1"),
         (["train", "digits", "--device", "abacus"], "device='abacus': expected auto, cpu, mps, cuda or cuda:N"),
         (["train", "digits", "--device", "cuda:99"], "device='cuda:99': torch sees"),
         (["train", "digits", "--resume"], "holds no run (no training.json)"),
         (["train", "digits", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["train", "arrows", "--preset", "huge"], "invalid choice 'huge' for argument '--preset'"),
-        (["train", "arrows", "--size", "30"], "image_size: expected multiples of patch_size=4, got 30"),
+        (["train", "arrows", "--size", "30"], "--size: expected multiples of patch_size=4, got 30"),
         (["train", "arrows", "--scaling", "up"], "invalid choice 'up' for argument '--scaling'"),
-        (["train", "text"], "files: expected at least one, got ()"),
+        (["train", "text"], "FILE: expected at least one, got ()"),
         (["train", "text", "/no/such/file"], "cannot read /no/such/file: No such file or directory"),
         (["train", "digits", "--threads", "100000"], "threads: expected at least 1 and at most 1024, got 100000"),
         (["train", "digits", "--workers", "100000"], "workers: expected at least 0 and at most 256, got 100000"),
@@ -214,7 +226,6 @@ def test_the_module_is_the_command():
         (["train", "arrows", "--data-seed", str(2**70)], "data_seed: expected at least 0 "),
         (["train", "graphs", "--dataset", "../MUTAG"], "dataset: expected a name of letters, digits"),
         (["generate", "x", "--seed", str(2**70)], "seed: expected at least 0 "),
-        (["generate", "x", "--prompt", "\udcff"], "prompt: expected text in UTF-8, got bytes that are none"),
         (["show", "graph", "--seed", "-1"], "seed: expected at least 0 "),
         (["eval", "nowhere"], "nowhere holds no run (no training.json)"),
         (["generate", "nowhere"], "nowhere holds no run (no training.json)"),

@@ -56,6 +56,22 @@ def test_no_classes_and_a_new_head() -> None:
     assert model(pixels).shape == (1, 6)
 
 
+@pytest.mark.parametrize(("global_pool", "shape"), [("avg", (1, 192)), ("", (1, 192, 2, 2))])
+def test_names_of_poolings_are_those_of_timm(global_pool: str, shape: tuple[int, ...]) -> None:
+    pixels = torch.rand(1, 3, 32, 32)
+    model = timm.create_model("plstm_vis_tiny", num_classes=0, img_size=32, global_pool=global_pool).eval()
+    assert model(pixels).shape == shape
+    model = timm.create_model("plstm_vis_tiny", img_size=32).eval()
+    model.reset_classifier(0, global_pool)
+    assert model(pixels).shape == shape
+
+
+def test_arguments_that_scripts_of_timm_hand_to_every_model() -> None:
+    assert timm.create_model("plstm_vis_tiny", drop_rate=0.0, drop_block_rate=None, scriptable=False, **SMALL)
+    with pytest.raises(ValueError, match="drop_rate: expected 0, since there is no dropout"):
+        timm.create_model("plstm_vis_tiny", drop_rate=0.1, **SMALL)
+
+
 @pytest.mark.parametrize("changes", [{}, {"num_classes": 7}, {"img_size": 64}, {"in_chans": 1}])
 def test_weights_of_a_folder(tmp_path, changes) -> None:
     model = timm.create_model("plstm_vis_tiny", **SMALL)

@@ -39,7 +39,7 @@ class Module(nn.Module):
     dtype: torch.dtype  # to compute in; modules whose config has none follow their input
 
     def __init__(self, config: Config | Weights) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # by name: Linear has a class of torch beside this one, which would draw weights
         self.config = config
         if hasattr(config, "dtype"):
             self.dtype = torch_dtype(config.dtype)
@@ -51,7 +51,7 @@ class Module(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Let a change of the parameters' dtype reach the dtype of the computation, too."""
-        super()._apply(fn, recurse)
+        super()._apply(_of_any_rank(fn), recurse)
         if hasattr(self, "dtype"):
             self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         return self
@@ -82,6 +82,20 @@ class ParameterGroup(Module):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+
+
+def _of_any_rank(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same for parameters of five axes, which torch takes for volumes and refuses to lay out channels last."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        try:
+            return fn(tensor)
+        except RuntimeError as error:
+            if tensor.ndim != 5 or "channels_last" not in str(error):
+                raise
+        return fn(tensor.flatten()).view(tensor.shape)
+
+    return apply
 
 
 def _submodule(child: Child) -> nn.Module | None:

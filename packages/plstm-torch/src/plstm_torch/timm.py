@@ -17,6 +17,7 @@ import plstm_config
 from plstm_config import pLSTMVisionModelConfig
 from plstm_torch.build import build
 from plstm_torch.models.vision import pLSTMVisionModel
+from plstm_torch.models.vision_interface import pooling_name
 from plstm_torch.optional import require
 
 _models = require("timm.models", "timm", extra="timm")
@@ -40,10 +41,15 @@ def _make(name: str, **arguments: Any) -> pLSTMVisionModel:
     """A preset with timm's names of arguments; images of other sizes than `img_size` are welcome anyway."""
     dynamic = arguments.pop("dynamic_img_size", True)
     dynamic = arguments.pop("dynamic_size", dynamic)
+    dropout = arguments.pop("drop_rate", 0)  # which timm's own scripts hand to every model
+    if dropout:
+        raise ValueError(f"drop_rate: expected 0, since there is no dropout (see drop_path_rate), got {dropout!r}")
     unknown = sorted(set(arguments) - set(_PASSED))
     if unknown:
         raise TypeError(f"{name}: expected arguments among {', '.join(_PASSED)}, got {', '.join(unknown)}")
     given = {_NAMES.get(key, key): value for key, value in arguments.items() if value is not None}
+    if "pooling" in given:
+        given["pooling"] = pooling_name(given["pooling"])
     config = plstm_config.preset(name, channels_first=True, **given)
     if not dynamic and getattr(config, "pos_embed", None) is not None:
         config = plstm_config.change(config, {"pos_embed.allow_interpolation": False})

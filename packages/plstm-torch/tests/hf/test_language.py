@@ -250,9 +250,28 @@ def test_streamer_sees_every_token(language_model, tokenizer, capsys):
     assert capsys.readouterr().out.split() == tokenizer.convert_ids_to_tokens(found[0, 4:])
 
 
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_another_number_of_tokens(tmp_path, tie_weights):
+    config = plstm_config.pLSTMLMModelConfig(
+        vocab_size=23, embedding_dim=16, num_blocks=1, tie_weights=tie_weights, dtype="bfloat16"
+    )
+    model = PlstmForCausalLM(PlstmConfig.from_plstm(config)).eval()
+    tokens = torch.tensor([[1, 5, 22, 3]])
+    before = model(tokens).logits
+    assert model.resize_token_embeddings() is model.resize_token_embeddings(23) is model.token_embedding
+    model.resize_token_embeddings(25, pad_to_multiple_of=8)
+    after = model(tokens).logits
+    assert (after.shape[-1], after.dtype, model.config.vocab_size) == (32, before.dtype, 32)
+    assert torch.equal(after[..., :23], before)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(plstm_torch.from_pretrained(tmp_path)(tokens), after)
+    model.resize_token_embeddings(23)
+    assert torch.equal(model(tokens).logits, before)
+
+
 def test_what_is_refused(language_model):
-    with pytest.raises(ValueError, match="vocab_size: expected 23 as the config says"):
-        language_model.resize_token_embeddings(30)
+    with pytest.raises(ValueError, match="pad_to_multiple_of: expected at least 1, got 0"):
+        language_model.resize_token_embeddings(30, pad_to_multiple_of=0)
     with pytest.raises(ValueError, match=r"attention_mask: expected shape \(1, 4\), got \(1, 3\)"):
         language_model(torch.zeros(1, 4, dtype=torch.long), attention_mask=torch.ones(1, 3))
 

@@ -4,11 +4,13 @@ import torch
 from plstm_config import (
     DropPathConfig,
     ExpExpFunctionConfig,
+    LinearConfig,
     PassthroughLayerConfig,
     ScaleLayerConfig,
     SigmoidFunctionConfig,
     SoftCapFunctionConfig,
     TanhFunctionConfig,
+    ZerosInitConfig,
 )
 from plstm_torch.build import build
 
@@ -64,3 +66,14 @@ def test_exp_exp_has_finite_gradients_far_out():
     x = torch.tensor([-1e4, -200.0, 0.0, 1e4], requires_grad=True)
     build(ExpExpFunctionConfig())(x).sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_linear_maps_are_those_of_torch_to_others():
+    layer = build(LinearConfig(input_dim=4, output_dim=3))
+    assert isinstance(layer, torch.nn.Linear)
+    assert (layer.in_features, layer.out_features, layer.bias.shape) == (4, 3, (3,))
+    torch.manual_seed(5)
+    once = torch.rand(1)
+    torch.manual_seed(5)
+    build(LinearConfig(input_dim=4, output_dim=3, weight_init=ZerosInitConfig()))
+    assert torch.equal(torch.rand(1), once)  # torch draws no weights of its own

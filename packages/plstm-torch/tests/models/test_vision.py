@@ -1,6 +1,7 @@
 """The vision model: poolings, resolutions, layouts and bad input."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -192,3 +193,15 @@ def test_non_contiguous_images() -> None:
     model = build(config())
     pixels = images(2, 12, 16).transpose(1, 2)
     assert_close(model(pixels).detach(), model(pixels.contiguous()).detach())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_channels_last(wrapped: bool) -> None:
+    model: Any = build(config(channels_first=True))
+    pixels = images(2, 16, 12).permute(0, 3, 1, 2).contiguous()
+    expected = model(pixels).detach()
+    outer = nn.Sequential(model) if wrapped else model
+    outer.to(memory_format=torch.channels_last)
+    assert model.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)
+    assert_close(outer(pixels.to(memory_format=torch.channels_last)).detach(), expected)
+    outer(pixels).sum().backward()

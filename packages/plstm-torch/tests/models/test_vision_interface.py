@@ -108,6 +108,13 @@ def test_another_head_is_saved_like_the_first(randomize, tmp_path, classes) -> N
     assert again(pixels).dtype == again.head.weight.dtype == torch.float64
 
 
+def test_another_head_computes_in_the_dtype_of_the_model() -> None:
+    config = plstm_config.preset("plstm_vis_tiny", img_size=32, dim=32, num_heads=2, num_blocks=1, dtype="bfloat16")
+    model = build(config)
+    model.reset_classifier(3)
+    assert (model.head.dtype, model.head.weight.dtype) == (torch.bfloat16, torch.float32)
+
+
 def test_a_model_without_the_last_blocks_is_saved_as_such(randomize, tmp_path) -> None:
     model = make(randomize)
     pixels = torch.rand(2, 8, 12, 3)

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 import plstm_config
+from plstm_torch.build import build
 from plstm_torch.cli.app import app
 from plstm_torch.optional import UserError
-from plstm_torch.pretrained import from_pretrained
+from plstm_torch.pretrained import from_pretrained, save_pretrained
 from plstm_torch.settings import IMAGES_TRAINING, ImagesSettings
-from plstm_torch.training.image_folder import augmented, load_image_folder
+from plstm_torch.training.image_folder import augmented, fitted_image, load_image_folder
 from plstm_torch.training.model_configs import vision_config
 from plstm_torch.training.tasks import open_task
 
@@ -164,3 +165,45 @@ def test_a_run_its_measure_and_a_second_run_from_it(tmp_path, capsys) -> None:
 
 def _stored(folder) -> dict:
     return json.loads((folder / "training.json").read_text())["data"]
+
+
+def test_images_are_classified(tmp_path, capsys) -> None:
+    write(tmp_path / "images", 6)
+    sizes = ["--size", 16, "--dim", 16, "--blocks", 2, "--epochs", 1]
+    assert run("train", "images", tmp_path / "images", *sizes, "--out", tmp_path / "run") == 0
+    said = "3 classes (blue, green, red): 12 images to train on, 3 choose the epoch, 3 to test\n"
+    assert capsys.readouterr().out.startswith(said)
+    image = tmp_path / "images" / "red" / "0.png"
+    assert run("predict", tmp_path / "run", image, "--top", 9) == 0
+    path, *classes = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert path == str(image)
+    found = {name: float(probability) for name, probability in map(str.split, classes)}
+    model = from_pretrained(tmp_path / "run")
+    pixels = fitted_image(image, (16, 16), name="image")[None] / np.float32(255)
+    expected = model(torch.from_numpy(pixels)).softmax(-1)[0].tolist()
+    assert found == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-4)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert run("predict", tmp_path / "run", tmp_path / "images", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 18
+    assert {line["classes"][0]["class"] for line in lines} <= set(CLASSES)
+
+
+def test_classes_without_names_have_numbers(tmp_path, capsys) -> None:
+    sizes = {"img_size": 16, "patch_size": 8, "dim": 16, "num_heads": 1, "num_blocks": 1}
+    config = plstm_config.preset("plstm_vis_tiny", num_classes=2, in_chans=1, channels_first=True, **sizes)
+    save_pretrained(build(config), tmp_path / "model")
+    write(tmp_path / "images", 1)
+    assert run("predict", tmp_path / "model", tmp_path / "images") == 0
+    named = {line.split("\t")[1].split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert named <= {"0", "1"}
+    save_pretrained(build(plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16)), tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        (("other", "images"), "folder: expected one of a vision model with classes"),
+        (("none", "images"), "folder: expected one of a vision model: "),
+        (("model", "empty"), "FILE: expected images in"),
+        (("model", "none.png"), "FILE: expected an image in"),
+    ):
+        assert run("predict", *(tmp_path / word for word in words)) == 2
+        assert said in capsys.readouterr().err

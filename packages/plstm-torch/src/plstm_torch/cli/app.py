@@ -15,6 +15,7 @@ from plstm_torch.optional import FailedRunError, UserError, require
 from plstm_torch.version import __version__
 
 PROGRAM = "plstm-torch"
+_GOES_ON = "; a run that has begun continues from its last checkpoint with --resume"
 
 
 def app(words: Sequence[str] | None = None) -> NoReturn:
@@ -32,7 +33,7 @@ def app(words: Sequence[str] | None = None) -> NoReturn:
     except FailedRunError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted; a run continues from its last checkpoint with --resume", 130)
+        _fail("interrupted" + _GOES_ON * (given[:1] == ["train"]), 130)
     except BrokenPipeError:  # whoever read our output has seen enough
         _drop_output()
         sys.exit(1)

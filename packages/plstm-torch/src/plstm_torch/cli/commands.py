@@ -1,7 +1,9 @@
 """Every command: what it does, the settings that are its options, and what runs it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, make_dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args
 
 import tyro
@@ -11,6 +13,7 @@ from plstm_torch.cli.options import Part, options_class, parse, settings_of
 from plstm_torch.optional import UserError
 from plstm_torch.settings import MachineSettings, commands
 from plstm_torch.settings.commands import CheckSettings, FieldSettings, GraphPictureSettings
+from plstm_torch.training.run_folder import RunFolder
 
 _ABOUT = (
     "pLSTM in PyTorch: train on digits, arrows, text, images or graphs, use what was trained, check the installation."
@@ -36,14 +39,24 @@ class Command:
 def _evaluate(options: Any, words: Sequence[str]) -> int:
     settings = settings_of(commands.EvaluateSettings, options.what)
     machine = settings_of(MachineSettings, options.machine)
+    RunFolder(Path(settings.folder)).read_settings()  # before torch, which takes its time, is imported
     from plstm_torch.cli.use import evaluate
 
     return evaluate(settings, machine)
 
 
+def _predict(options: Any, words: Sequence[str]) -> int:
+    settings = settings_of(commands.PredictSettings, options.what)
+    machine = settings_of(MachineSettings, options.machine)
+    from plstm_torch.cli.predict import predict
+
+    return predict(settings, machine)
+
+
 def _generate(options: Any, words: Sequence[str]) -> int:
     settings = settings_of(commands.GenerateSettings, options.what)
     machine = settings_of(MachineSettings, options.machine)
+    RunFolder(Path(settings.folder)).read_settings()
     from plstm_torch.cli.use import generate
 
     return generate(settings, machine)
@@ -91,6 +104,11 @@ _USE: dict[str, Command] = {
         "Measure a trained model on its test data.",
         {"what": Part(commands.EvaluateSettings), "machine": _PLACE},
         _evaluate,
+    ),
+    "predict": Command(
+        "Classify images with a trained model.",
+        {"what": Part(commands.PredictSettings), "machine": _PLACE},
+        _predict,
     ),
     "generate": Command(
         "Continue a prompt with a trained language model, token by token.",
@@ -155,7 +173,14 @@ def run(words: Sequence[str]) -> int:
     if first in ("-h", "--help"):
         summary = {name: Command(about, {}, _check) for name, (_, about) in groups.items()}
         return _choose({**summary, **_USE}, ["--help"], PROGRAM, f"{_ABOUT} --version prints the version.")
-    raise UserError(f"command: expected one of {', '.join((*groups, *_USE))}, got {first!r}")
+    raise UserError(
+        f"command: expected one of {', '.join((*groups, *_USE))}, got {first!r}{_similar(first, (*groups, *_USE))}"
+    )
+
+
+def _similar(word: str, known: Iterable[str]) -> str:
+    found = get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _groups() -> dict[str, tuple[dict[str, Command], str]]:
@@ -194,7 +219,8 @@ def _choose(known: dict[str, Command], words: Sequence[str], prog: str, about: s
     if name in known:
         return _call(known[name], name, words[1:], f"{prog} {name}")
     if name not in ("-h", "--help"):
-        raise UserError(f"command: expected one of {', '.join(f'{prog} {each}' for each in known)}, got {name!r}")
+        expected = ", ".join(f"{prog} {each}" for each in known)
+        raise UserError(f"command: expected one of {expected}, got {name!r}{_similar(name, known)}")
     bare = {each: Command(command.about, {}, command.run) for each, command in known.items()}
     parse(_choice(bare), ["--help"], about=about, prog=prog)
     return 0

@@ -62,7 +62,10 @@ def launch(request: Request) -> int:
     if request.extend is not None:
         settings = _extended(settings, task, folder, request.extend)
     with _prepared(request, folder, replace(settings, data=task.data_settings)) as world:
-        summary = train(task, settings, folder, world, _report(world))
+        report = _report(world)
+        if task.describe():
+            report.message(task.describe())
+        summary = train(task, settings, folder, world, report)
         if world.is_main:
             _print_summary(summary, task, folder)
     return 0

@@ -19,6 +19,7 @@ _CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _CORNERS = ("╭", "╰")
 _RULE = re.compile(r"[─-]{3,}")
+_SIMILAR = re.compile(r"Perhaps you meant: (--[\w-]+)")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,17 @@ def settings_of(cls: type[AnySettings], options: Any, base: Any = None) -> AnySe
     try:
         return from_mapping(cls, values)
     except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+        raise UserError(_by_option(cls, str(error))) from error
+
+
+def _by_option(cls: type[Settings], message: str) -> str:
+    """Say what the command line calls the fields that a message names, where that is something else."""
+    for entry in fields(cls):
+        option = entry.metadata["option"]
+        if option and option != entry.name:
+            word = option.upper() if entry.default is MISSING else f"--{option}"
+            message = re.sub(rf"\b{entry.name}\b", word, message)
+    return message
 
 
 def parse(options: Any, words: Sequence[str], *, about: str | None = None, prog: str, default: Any = None) -> Any:
@@ -164,4 +175,6 @@ def _in_one_line(message: str) -> str:
         elif text and not line.startswith(_CORNERS):
             sections[-1].append(text)
     said = [" ".join(section) for section in sections]
-    return said[0] if framed or len(said) == 1 else said[1]
+    similar = next((match for match in map(_SIMILAR.match, said) if match), None)
+    advice = "" if similar is None else f"; did you mean {similar[1]}?"
+    return (said[0] if framed or len(said) == 1 else said[1]) + advice

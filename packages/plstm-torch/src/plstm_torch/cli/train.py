@@ -26,6 +26,7 @@ from plstm_torch.settings import (
     from_mapping,
 )
 from plstm_torch.settings.commands import FolderSettings, FoldsSettings, PresetSettings, SingleRunSettings
+from plstm_torch.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from plstm_torch.cli.launch import Request
@@ -115,6 +116,7 @@ def _run(task: Task, options: Any, words: Sequence[str]) -> int:
 
 
 def _new(task: Task, folder: FolderSettings, options: Any, words: Sequence[str]) -> "Request":
+    RunFolder(Path(folder.out)).check_new(overwrite=folder.overwrite)  # before torch, which takes its time, is imported
     base, training = task.data, task.training
     if isinstance(folder, PresetSettings):
         base, training = ARROW_PRESETS[folder.preset]
@@ -135,8 +137,6 @@ def _resumed(task: Task, folder: FolderSettings, options: Any, words: Sequence[s
 
     Where the data lie is taken from the command line alone, since a run folder may come from a stranger.
     """
-    from plstm_torch.training.run_folder import RunFolder
-
     stored = RunFolder(Path(folder.out)).read_settings()
     if stored.task != task.name:
         raise UserError(f"{folder.out} holds a run of {stored.task!r}, not of {task.name!r}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import ModelOutput
 
+import plstm_config
 from plstm_config import pLSTMLMModelConfig
+from plstm_torch.build import build
 from plstm_torch.context import Cache, Context, require_causal
 from plstm_torch.hf.base import PlstmPreTrainedModel
 from plstm_torch.hf.cache import PlstmCache
@@ -71,16 +74,37 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         """The head; None where it is the table of tokens."""
         return self.lm_head
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Refuse another number of tokens, of which the config would not know.
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Change the number of tokens: the first rows of table and head stay, others are drawn as the config says.
+
+        Args:
+            new_num_tokens: how many; None for as many as there are.
+            pad_to_multiple_of: the number is rounded up to a multiple of this.
+            mean_resizing: has no effect: new rows are drawn as in a new model.
+
+        Returns:
+            The table.
 
         Raises:
-            ValueError: always.
+            ValueError: if there is to be no token, or the multiple is not positive.
         """
-        raise ValueError(
-            f"vocab_size: expected {self.config.vocab_size} as the config says, got another one; build a model from "
-            "plstm_config.change(config, {'vocab_size': ...}) and move the weights"
-        )
+        plain: pLSTMLMModel = self.__dict__["plain"]
+        count = plain.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            if pad_to_multiple_of < 1:
+                raise ValueError(f"pad_to_multiple_of: expected at least 1, got {pad_to_multiple_of}")
+            count = -(-count // pad_to_multiple_of) * pad_to_multiple_of
+        if count != plain.config.vocab_size:
+            config: Any = plstm_config.change(plain.config, {"vocab_size": count})
+            parts = config.children()
+            for name in ("token_embedding", "lm_head"):
+                old: Any = getattr(self, name)
+                if old is not None:
+                    setattr(self, name, _with_rows_of(old, build(parts[name])))
+            plain.config, self.config.config = config, plstm_config.to_dict(config)
+        return self.token_embedding
 
     def forward(
         self,
@@ -191,3 +215,13 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
+
+
+def _with_rows_of(old: Any, new: Any) -> nn.Module:
+    """The new table or head, with the old one's rows as far as both have them."""
+    new.to(old.weight.device, old.weight.dtype).dtype = old.dtype
+    with torch.no_grad():
+        for name, given in old.named_parameters():
+            kept = min(len(given), len(getattr(new, name)))
+            getattr(new, name)[:kept] = given[:kept]
+    return new.train(old.training)

@@ -11,8 +11,10 @@ from plstm_torch.module import Module
 
 
 @register(LinearConfig)
-class Linear(Module):
+class Linear(Module, nn.Linear):
     """y = W x + b, with initialisers and dtypes as the config states them.
+
+    It is one of torch's linear maps to libraries that look for these, to adapt or quantise them.
 
     Parameters: `weight` [output_dim, input_dim] and, if the config's `bias` is set, `bias` [output_dim].
 
@@ -25,7 +27,11 @@ class Linear(Module):
 
     config: LinearConfig
     weight: nn.Parameter
-    bias: nn.Parameter | None
+    bias: nn.Parameter | None  # type: ignore[assignment]  # torch's own says nothing of maps without
+
+    def __init__(self, config: LinearConfig) -> None:
+        super().__init__(config)
+        self.in_features, self.out_features = config.input_dim, config.output_dim
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch E"]:
         """Apply the map to the last axis.

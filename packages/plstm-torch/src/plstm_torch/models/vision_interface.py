@@ -17,6 +17,8 @@ from plstm_torch.models.pooling import pool_grid
 from plstm_torch.module import Module
 
 OUTPUT_FORMATS = ("NCHW", "NHWC", "NLC")
+# what timm calls the poolings
+_TIMM_POOLINGS = {"avg": "mean", "token": "cls", "": "to_image"}
 
 
 class PoolOfTiles(Protocol):
@@ -113,19 +115,22 @@ class VisionInterface(Module, ABC):
 
         Args:
             num_classes: its number of outputs; 0 for no head: outputs are then the pooled features.
-            global_pool: another pooling, if given; not to or from "cls", which has a token.
+            global_pool: another pooling, if given, under the config's or timm's name; not to or from "cls", which has a
+                token.
 
         Raises:
             ValueError: a negative number of classes, or a pooling that the model cannot have.
         """
-        pooling = self.config.pooling if global_pool is None else global_pool
+        pooling = self.config.pooling if global_pool is None else pooling_name(global_pool)
         if (pooling == "cls") != (self.config.pooling == "cls"):
             raise ValueError(f"global_pool: expected one beside {self.config.pooling!r}, got {pooling!r}")
         config: Any = plstm_config.change(self.config, {"output_shape": (num_classes,), "pooling": pooling})
         head = config.children()["head"]
         place = next(self.parameters())
-        self.head = None if head is None else build(head).to(place.device, place.dtype)
-        self.config = config
+        made: Any = None if head is None else build(head).to(place.device, place.dtype)
+        if made is not None:
+            made.dtype = self.dtype  # parameters may have another one
+        self.head, self.config = made, config
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the normed features that `forward_head` reads.
@@ -253,6 +258,11 @@ class VisionInterface(Module, ABC):
 
     def _normed(self, grid: Any, token: Any) -> tuple[Tensor, Tensor | None]:
         return self.norm(grid), None if token is None else self.norm(token)
+
+
+def pooling_name(global_pool: str) -> str:
+    """The config's name of a pooling for timm's: "avg", "token" and ""; other names stay."""
+    return _TIMM_POOLINGS.get(global_pool, global_pool)
 
 
 def block_indices(indices: int | Iterable[int] | None, count: int) -> list[int]:

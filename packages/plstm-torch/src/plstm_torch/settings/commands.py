@@ -107,6 +107,24 @@ class GenerateSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictSettings(Settings):
+    """Which images are classified.
+
+    Attributes:
+        folder: run folder of `plstm-torch train images`, or any folder of a vision model that takes pixels from 0 to 1.
+        files: images, and folders in which all images are taken; each is fitted into the size that the model is made
+            for.
+        top: how many classes are named for each image, the most likely first.
+        json: print a line of JSON for each image instead of a table with tabs.
+    """
+
+    folder: str = setting()
+    files: tuple[str, ...] = setting(option="file")
+    top: int = setting(1, low=1, high=LARGEST_COUNT)
+    json: bool = setting(False, switch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompletionSettings(Settings):
     """For which shell.
 

@@ -120,11 +120,16 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     found: Files = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        files = find_images(folder / name)
         if not files:
             raise UserError(f"root: expected images in {folder / name}, got none ({', '.join(_SUFFIXES)})")
         found += [(path, label) for path in files]
     return found
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and those below it, by the endings of their names, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
 def _take_out(files: Files, share: float, *, key: int | None) -> tuple[Files, Files]:

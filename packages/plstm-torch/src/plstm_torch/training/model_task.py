@@ -67,6 +67,10 @@ class ModelTask(ABC):
         names = ("class_name", *_INTERFACES[own.class_name])
         return load_fitting(folder, {name: getattr(own, name) for name in names})
 
+    def describe(self) -> str:
+        """What the data are, in one line for who starts a run; see `Task.describe`."""
+        return ""
+
     def score(self, model: nn.Module, batch: Batch) -> Score:
         """Run the model on a batch and measure its predictions."""
         inputs, targets = batch
@@ -127,3 +131,9 @@ def means(sums: Mapping[str, float], world: World) -> tuple[float, float]:
     """
     total = world.sum(sums)
     return total["loss"] / total["count"], total["correct"] / total["count"]
+
+
+def described_split(what: str, train: int, validation: int, test: int) -> str:
+    """Say how many samples are trained on, choose the epoch and are measured."""
+    chosen = f"{validation:,} choose the epoch" if validation else "none chooses the epoch"
+    return f"{train:,} {what} to train on, {chosen}, {test:,} to test"

@@ -17,7 +17,7 @@ from plstm_torch.settings.nodes import NodesSettings
 from plstm_torch.training.distributed import World
 from plstm_torch.training.graph_task import GraphBatch, edge_gates
 from plstm_torch.training.model_configs import param_dtype
-from plstm_torch.training.model_task import PREFIX, ModelTask, means, score_logits
+from plstm_torch.training.model_task import PREFIX, ModelTask, described_split, means, score_logits
 from plstm_torch.training.node_graph import load_node_graph
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import PREDICTIONS_FILE, RunFolder
@@ -99,6 +99,13 @@ class NodesTask(ModelTask):
             **edge_gates(int(degree), edge_dim, s.num_heads),
             **types,
         )
+
+    def describe(self) -> str:
+        """What was found in the files."""
+        data = self.data
+        held_out = (len(data.held_out[split]) for split in ("validation", "test"))
+        size = f"{len(data.ids):,} nodes, {len(self.graph.topology.edges):,} edges, {len(data.classes)} classes"
+        return f"{size}: {described_split('nodes', len(data.train), *held_out)}"
 
     def score(self, model: nn.Module, batch: Batch) -> Score:
         """Run the model on the graph and measure its predictions for the nodes that count."""

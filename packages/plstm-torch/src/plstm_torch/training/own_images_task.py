@@ -1,5 +1,6 @@
 """Image classification on a folder of one's own."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from plstm_config.folder import read_config
+from plstm_config.folder import CONFIG_FILE, read_config
 from plstm_torch.optional import UserError
 from plstm_torch.pretrained import load_weights
 from plstm_torch.settings.images import ImagesSettings
@@ -19,12 +20,13 @@ from plstm_torch.training.held_out import Labelled
 from plstm_torch.training.image_folder import augmented, load_image_folder
 from plstm_torch.training.image_tasks import ImageTask, predict, tensors
 from plstm_torch.training.model_configs import vision_config
-from plstm_torch.training.model_task import score_logits
+from plstm_torch.training.model_task import described_split, score_logits
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, RunFolder
 from plstm_torch.training.task import Score, Split
 
 _SHOWN = 40
+_NAMED = 10
 _SCALE = 1 / 255
 
 
@@ -91,6 +93,22 @@ class ImagesTask(ImageTask):
         except (FileNotFoundError, ValueError) as error:
             raise UserError(f"init_from: expected a folder of a model like this one: {error}") from error
         return model
+
+    def describe(self) -> str:
+        """What was found in the folder."""
+        classes, images = self.images.classes, self.images
+        shown = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
+        train, validation, test = (len(part.labels) for part in (images.train, images.validation, images.test))
+        return f"{len(classes)} classes ({shown}): {described_split('images', train, validation, test)}"
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder; the config with the names of the classes."""
+        super().save_model(model, folder)
+        description: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        names = self.images.classes
+        description["id2label"] = {str(label): name for label, name in enumerate(names)}  # as transformers has it
+        description["label2id"] = {name: label for label, name in enumerate(names)}
+        RunFolder(folder).save_text(CONFIG_FILE, json.dumps(description, indent=2) + "\n")
 
     def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
         """Return loss and accuracy; see `Task.evaluate`."""

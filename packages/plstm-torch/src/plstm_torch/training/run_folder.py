@@ -1,4 +1,7 @@
-"""The run folder: what is in it, and how it stays whole when the process is killed."""
+"""The run folder: what is in it, and how it stays whole when the process is killed.
+
+torch is imported where a checkpoint is read or written: a folder without a run is found out before that.
+"""
 
 import json
 import os
@@ -7,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from plstm_torch.optional import FailedRunError, UserError, require
 from plstm_torch.settings import RunSettings
@@ -157,6 +158,7 @@ class RunFolder:
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Write weights, those of the chosen epoch, optimizer and progress as one file."""
+        import torch
 
         def save(path: Path) -> None:
             # a file of Python's own: torch's says nothing of why it could not write
@@ -177,6 +179,8 @@ class RunFolder:
         path = self.path / CHECKPOINT_FILE
         if not path.exists():
             return None
+        import torch
+
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's reader raises whatever a damaged file happens to trip

@@ -49,6 +49,9 @@ class Task(Protocol):
     def predictions_per_sample(self) -> int:
         """How many predictions a sample holds: 1 for an image, its length for a text window."""
 
+    def describe(self) -> str:
+        """What the data are and how they are split, in one line; empty where every run of the task has the same."""
+
     def batch(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Return inputs and targets, a function of the arguments and the settings only."""
 

@@ -25,7 +25,7 @@ from plstm_torch.training import plots
 from plstm_torch.training.corpus import Part, decode, load_corpus, with_places
 from plstm_torch.training.distributed import World
 from plstm_torch.training.model_configs import text_config
-from plstm_torch.training.model_task import PREFIX, ModelTask
+from plstm_torch.training.model_task import PREFIX, ModelTask, described_split
 from plstm_torch.training.order import Batch
 from plstm_torch.training.run_folder import EXAMPLES_FILE, SAMPLE_FILE, TOKENIZER_FILE, RunFolder
 from plstm_torch.training.task import Split
@@ -95,6 +95,12 @@ class TextTask(ModelTask):
     def model_config(self, dtype: str) -> Any:
         """Return the model's config."""
         return text_config(self.settings, self.corpus.vocabulary, dtype)
+
+    def describe(self) -> str:
+        """How much text there is."""
+        corpus = self.corpus
+        sizes = [0 if part is None else len(part.tokens) for part in (corpus.train, corpus.validation, corpus.test)]
+        return described_split("bytes" if corpus.tokenizer is None else f"tokens of {corpus.vocabulary:,}", *sizes)
 
     def evaluate(self, model: nn.Module, world: World, split: Split) -> dict[str, float]:
         """Return the mean loss of a token and the bits per byte of all the text; see `Task.evaluate`."""
