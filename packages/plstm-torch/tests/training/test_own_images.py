@@ -173,6 +173,9 @@ def test_images_are_classified(tmp_path, capsys) -> None:
     assert run("train", "images", tmp_path / "images", *sizes, "--out", tmp_path / "run") == 0
     said = "3 classes (blue, green, red): 12 images to train on, 3 choose the epoch, 3 to test\n"
     assert capsys.readouterr().out.startswith(said)
+    description = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert description["id2label"] == {"0": "blue", "1": "green", "2": "red"}
+    assert description["label2id"] == {"blue": 0, "green": 1, "red": 2}
     image = tmp_path / "images" / "red" / "0.png"
     assert run("predict", tmp_path / "run", image, "--top", 9) == 0
     path, *classes = capsys.readouterr().out.rstrip("\n").split("\t")
