@@ -53,7 +53,7 @@ def short(adapter, group, part="odd_length"):
 
 
 def test_a_backend_for_inference_is_never_asked_for_derivatives():
-    groups = ("steps", "layouts", "composition", "golden_ops")
+    groups = ("steps", "layouts", "golden_ops")
     passed, not_asked = outcomes(Inference(), *groups)
     assert passed
     assert not not_asked
