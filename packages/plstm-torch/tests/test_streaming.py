@@ -6,7 +6,7 @@ from torch import nn
 
 from plstm_config import pLSTMLMModelConfig
 from plstm_torch import build
-from plstm_torch.streaming import Endings
+from plstm_torch.endings import Endings
 
 
 @pytest.fixture
@@ -41,6 +41,23 @@ def test_sequences_end_each_on_its_own(model) -> None:
             assert row[:length] == tokens[:length]
             assert set(row[length:]) <= {options.get("eos", 0)}
         assert found.shape[1] == max(lengths)
+        assert torch.equal(model.generate(prompt, 12, seed=1, **options), torch.cat([prompt, found], 1))
+
+
+def test_continuations_of_a_list_end_where_they_end(model) -> None:
+    prompts = [torch.randint(0, 11, (length,)) for length in (1, 4, 2)]
+    whole = model.generate(prompts, 12, seed=[3, 1, 2])
+    for options, ends in (({"eos": 5}, [[5]]), ({"stop": [[3], [7, 1]]}, [[3], [7, 1]])):
+        ended = model.generate(prompts, 12, seed=[3, 1, 2], **options)
+        for prompt, tokens, all_tokens in zip(prompts, ended, whole, strict=True):
+            assert torch.equal(tokens, all_tokens[: len(tokens)])
+            new = tokens[len(prompt) :].tolist()
+            cut = [
+                any(new[max(0, place - len(end)) : place] == end for end in ends) for place in range(1, len(new) + 1)
+            ]
+            assert not any(cut[:-1])
+            assert cut[-1] or len(new) == 12
+    assert any(len(one) < len(other) for one, other in zip(ended, whole, strict=True))
 
 
 def test_a_stop_is_seen_across_tokens() -> None:
@@ -62,6 +79,16 @@ def test_what_is_refused(model) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             list(model.stream(prompt, 1, **options))
+        with pytest.raises(ValueError, match=message):
+            model.generate(prompt, 1, **options)
+    for options, message in (
+        ({"eos": "."}, "eos: expected None or a token, got str"),
+        ({"eos": True}, "eos: expected None or a token, got bool"),
+        ({"stop": [1, 2]}, r"stop: expected a list of lists of tokens, got \[1, 2\]"),
+        ({"stop": ["ab"]}, r"stop: expected a list of lists of tokens, got \['ab'\]"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.generate(prompt, 1, **options)
     with pytest.raises(ValueError, match=r"token_ids: expected a prompt \[B, T\]"):
         list(model.stream(prompt[:, :0], 1))
     with pytest.raises(ValueError, match="max_new_tokens: expected an integer >= 0, got -1"):

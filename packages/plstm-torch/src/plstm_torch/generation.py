@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plstm_config.sampling import check_prompt, check_prompts, check_sampling
 from plstm_torch.context import require_causal, require_whole
+from plstm_torch.endings import Endings
 
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
 _GREEDY = 1e-30
@@ -102,6 +103,8 @@ def generate(
     top_k: int | None = ...,
     top_p: float | None = ...,
     seed: int | Sequence[int] | None = ...,
+    eos: int | None = ...,
+    stop: Sequence[Sequence[int]] = ...,
 ) -> Int[Tensor, "B T2"]: ...
 
 
@@ -115,6 +118,8 @@ def generate(
     top_k: int | None = ...,
     top_p: float | None = ...,
     seed: int | Sequence[int] | None = ...,
+    eos: int | None = ...,
+    stop: Sequence[Sequence[int]] = ...,
 ) -> list[Tensor]: ...
 
 
@@ -128,6 +133,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | Sequence[int] | None = None,
+    eos: int | None = None,
+    stop: Sequence[Sequence[int]] = (),
 ) -> Int[Tensor, "B T2"] | list[Tensor]:
     """Continue token sequences: the prompt in one parallel pass, then one step per new token.
 
@@ -141,18 +148,23 @@ def generate(
     Args:
         model: a model with `__call__(token_ids, return_cache=True)` and `step`.
         token_ids: prompts [B, T] with T >= 1, or a list of prompts [T] of any lengths >= 1.
-        max_new_tokens: number of tokens to append.
+        max_new_tokens: number of tokens to append; the largest one where `eos` or `stop` end sequences.
         temperature: divides the logits; 0, or less than 1e-30, takes the most likely token.
         top_k: keep only the k most likely tokens.
         top_p: keep only the smallest set of most likely tokens whose probability reaches p.
         seed: seed of the draws; None draws a fresh one. With one seed for each prompt, what a prompt is continued with
             does not depend on the others.
+        eos: token that ends a sequence; it is appended.
+        stop: sequences of tokens that end a sequence; they are appended. The prompt does not count.
 
     Returns:
-        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens].
+        Tokens [B, T + max_new_tokens], the prompt included, or a list of tokens [T + max_new_tokens]. With `eos` or
+        `stop` there are as many as the longest continuation needs; rows of a tensor that ended before are filled with
+        `eos`, or 0 without one, and the tokens of a list end where they end.
 
     Raises:
-        TypeError: the prompts are neither a tensor nor a list of tensors, or an option is no number.
+        TypeError: the prompts are neither a tensor nor a list of tensors, an option is no number, or `stop` no list of
+            lists of tokens.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a model that is not
             causal or is spread over processes.
 
@@ -170,7 +182,7 @@ def generate(
     require_whole(model, "generate")
     check_sampling(temperature, top_k, top_p)
     prompts = _prompts(token_ids, max_new_tokens)
-    generators = _generators(seed, prompts)
+    generators, endings = _generators(seed, prompts), Endings(eos, stop, len(prompts))
     new: list[Tensor] = []
     if max_new_tokens and len(prompts):
         was_training = model.training
@@ -178,13 +190,14 @@ def generate(
             model.train(False)
         try:
             options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-            new = _new_tokens(model, prompts, max_new_tokens, generators, options)
+            new = _new_tokens(model, prompts, max_new_tokens, generators, endings, options)
         finally:
             if was_training:
                 model.train(True)
     if isinstance(prompts, Tensor):
         return torch.cat([prompts, *(tokens.to(prompts.dtype).unsqueeze(1) for tokens in new)], dim=1)
-    continued = torch.stack(new, 1) if new else [prompt[:0] for prompt in prompts]
+    rows = torch.stack(new, 1) if new else [prompt[:0] for prompt in prompts]
+    continued = [row[:length] for row, length in zip(rows, endings.lengths, strict=True)]
     return [torch.cat([prompt, more.to(prompt.dtype)]) for prompt, more in zip(prompts, continued, strict=True)]
 
 
@@ -193,16 +206,17 @@ def _new_tokens(
     prompts: Tensor | list[Tensor],
     count: int,
     generators: list[torch.Generator],
+    endings: Endings,
     options: dict[str, Any],
 ) -> list[Tensor]:
-    """The tokens [B] that follow, one step after the other."""
+    """The tokens [B] that follow, one step after the other, until all sequences have ended."""
     last, cache = _read(model, prompts)
     tokens = []
     while True:
         parts = [last] if len(generators) == 1 else list(last.split(1))
         drawn = [sample_tokens(part, generator=g, **options) for part, g in zip(parts, generators, strict=True)]
-        tokens.append(torch.cat(drawn))
-        if len(tokens) == count:
+        tokens.append(endings.take(torch.cat(drawn)))
+        if len(tokens) == count or endings.all_ended:
             return tokens
         last, cache = model.step(tokens[-1], cache)
 

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from ranks import Finding, World, errors
 from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
 
 from plstm_torch import ops, parallel
 
@@ -32,7 +33,7 @@ def draw(sides: tuple[int, int], sizes: Sequence[int], mode: str, orientations: 
     return drawn
 
 
-def mesh_of(world: World, shape: str) -> distributed.DeviceMesh:
+def mesh_of(world: World, shape: str) -> DeviceMesh:
     """Strips along X, or tiles; with two ranks these are strips along Y."""
     sizes = (world.size,) if shape == "strips" else (world.size // 2, 2)
     return distributed.init_device_mesh("cpu", sizes, mesh_dim_names=("x", "y")[: len(sizes)])

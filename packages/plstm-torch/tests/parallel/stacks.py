@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import torch
 from ranks import Finding, World, errors
 from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -75,7 +77,7 @@ def language_model(world: World, kind: str, context: int | None = None) -> Itera
         everyone = distributed.init_device_mesh("cpu", (world.size,))
         for block in own.block_stack.blocks:
             fully_shard(block, mesh=everyone)
-        trained = fully_shard(own, mesh=everyone)
+        trained: Any = fully_shard(own, mesh=everyone)
     else:
         trained = DistributedDataParallel(own)
 
@@ -188,7 +190,7 @@ def refused(world: World) -> Iterator[Finding]:
         dim=8, num_heads=2, num_blocks=1, resolution=(8, 8), patch_size=4, stride=2, output_shape=(3,)
     )
 
-    def spread(module: nn.Module, over: distributed.DeviceMesh = mesh) -> Callable[[], object]:
+    def spread(module: nn.Module, over: DeviceMesh = mesh) -> Callable[[], object]:
         return lambda: parallel.context_parallel(module, over)
 
     calls = {

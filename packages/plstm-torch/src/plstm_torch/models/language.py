@@ -257,9 +257,12 @@ class pLSTMLMModel(ContextModule):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | Sequence[int] | None = None,
+        eos: int | None = None,
+        stop: Sequence[Sequence[int]] = (),
     ) -> Int[Tensor, "B T2"] | list[Tensor]:
         """Continue prompts of one length [B, T], or a list of any lengths; see `plstm_torch.generation.generate`."""
-        return generate(self, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        return generate(self, token_ids, max_new_tokens, eos=eos, stop=stop, **sampling)
 
     def stream(self, token_ids: Int[Tensor, "B T"], max_new_tokens: int, **options: Any) -> Iterator[Int[Tensor, " B"]]:
         """Continue sequences and hand out tokens as they are drawn, until `eos` or `stop`; see `plstm_torch.streaming`.
