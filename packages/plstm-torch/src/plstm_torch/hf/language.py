@@ -46,18 +46,18 @@ class PlstmCausalLMOutput(ModelOutput):
 class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
     """`pLSTMLMModel` for `generate`, pipelines and the Trainer of transformers.
 
-    Examples:
-        >>> from plstm_config import pLSTMLMModelConfig
-        >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
-        >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
-        >>> model = PlstmForCausalLM(PlstmConfig.from_plstm(config))
-
     Args:
         config: config of the model.
 
     Raises:
         TypeError: the config is none of plstm_torch.hf.
         ValueError: it describes another kind of model, or one with bidirectional layers.
+
+    Examples:
+        >>> from plstm_config import pLSTMLMModelConfig
+        >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
+        >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
+        >>> model = PlstmForCausalLM(PlstmConfig.from_plstm(config))
     """
 
     plain_config = pLSTMLMModelConfig

@@ -134,6 +134,16 @@ def means(sums: Mapping[str, float], world: World) -> tuple[float, float]:
 
 
 def described_split(what: str, train: int, validation: int, test: int) -> str:
-    """Say how many samples are trained on, choose the epoch and are measured."""
+    """Say how many samples are trained on, choose the epoch and are measured.
+
+    Args:
+        what: the samples, as "images".
+        train: how many of them are trained on.
+        validation: how many choose the epoch.
+        test: how many are measured.
+
+    Returns:
+        A clause for `Task.describe`.
+    """
     chosen = f"{validation:,} choose the epoch" if validation else "none chooses the epoch"
     return f"{train:,} {what} to train on, {chosen}, {test:,} to test"
