@@ -100,11 +100,11 @@ def test_the_report_is_one_page_whatever_fails(tmp_path):
     assert code != 0
     assert "lacks: expected ops that are not among the adapter's `ops`, got ['plstm_1d_step']" in text
     failing = INFERENCE.replace("(NumpyAdapter):", "(NumpyAdapter):\n    run_op = None")
-    code, text = run(tmp_path, failing, "", "--conformance-report", "report.md")
+    code, text = run(tmp_path, failing, "", "--conformance-report", "reports/page.md")
     assert code == 1
     assert "Traceback" not in text
     assert "[NOTSET]" not in text
-    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "reports/page.md").read_text(encoding="utf-8")
     assert page in text
     assert len(page.splitlines()) < 60
     assert "* lacks, by its own account: gradients, plstm_1d_step, plstm_2d, plstm_2d_oriented, plstm_graph" in page

@@ -146,6 +146,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     text = page(config.stash[_ADAPTER], found)
     path = config.getoption("--conformance-report")
     if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # a long run must not end for want of a folder
         Path(path).write_text(text, encoding="utf-8")
     terminalreporter.section("conformance")
     terminalreporter.write_line(text)
