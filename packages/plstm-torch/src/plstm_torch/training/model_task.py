@@ -134,6 +134,16 @@ def means(sums: Mapping[str, float], world: World) -> tuple[float, float]:
 
 
 def described_split(what: str, train: int, validation: int, test: int) -> str:
-    """Say how many samples are trained on, choose the epoch and are measured."""
+    """Say how many samples are trained on, choose the epoch and are measured.
+
+    Args:
+        what: name of the samples, "images" for instance.
+        train: number of those that are trained on.
+        validation: number of those that choose the epoch.
+        test: number of those that are measured.
+
+    Returns:
+        The numbers in words.
+    """
     chosen = f"{validation:,} choose the epoch" if validation else "none chooses the epoch"
     return f"{train:,} {what} to train on, {chosen}, {test:,} to test"
