@@ -29,6 +29,14 @@ from plstm_testing.conformance.mutants import MUTANTS
 (adapter,) = (mutant.adapter for mutant in MUTANTS if mutant.name == "missing_op")
 adapter.dtypes = ("float64",)
 """
+OWN = """
+import pytest
+def test_own(): pass
+@pytest.mark.skip(reason="slow")
+def test_own_skipped(): pass
+@pytest.mark.parametrize("one", [])
+def test_own_of_nothing(one): pass
+"""
 SUITE = ("--pyargs", "plstm_testing.conformance.suite")
 
 
@@ -108,6 +116,15 @@ def test_a_backend_that_passes_what_it_is_asked_for_passes(tmp_path):
     code, text = run(tmp_path, INFERENCE, "", "-k", "signatures or refusals or (values and odd_length)")
     assert code == 0, text
     assert "lacks, by its own account: gradients" in text
+
+
+def test_tests_of_a_backends_own_run_beside_the_suite(tmp_path):
+    (tmp_path / "test_own.py").write_text(OWN, encoding="utf-8")
+    code, text = run(tmp_path, HONEST, "", "test_own.py", "-k", "test_own or test_signatures")
+    assert code == 0, text
+    assert "6 passed, 2 skipped" in text
+    assert "| signatures | 5 | 0 | 0 | 0 |" in text
+    assert "own |" not in text
 
 
 def test_tracebacks_are_shown_where_asked_for(tmp_path):

@@ -105,6 +105,24 @@ def require_causal(module: object, *requests: str) -> None:
     check_causal(kind_of(module), type(module).__name__, requests)
 
 
+def require_whole(module: object, *requests: str) -> None:
+    """Refuse what reads the end of a sequence, of which only one rank has it.
+
+    Args:
+        module: any module; of others than ours nothing is known, and nothing refused.
+        requests: names of the methods.
+
+    Raises:
+        ValueError: `requests` is not empty although sequences of `module` are spread over processes.
+    """
+    parts = module.modules() if requests and isinstance(module, nn.Module) else ()
+    if any(isinstance(part, Module) and getattr(part, "spread", None) is not None for part in parts):
+        raise ValueError(
+            f"{', '.join(requests)}: expected a model on whole sequences, got one whose sequences are spread over "
+            "ranks: read the prompt with return_cache=True and then `step`, or see context_parallel(model, None)"
+        )
+
+
 def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> tuple[Float[Tensor, "*batch D"], Cache]:
     """Call a submodule with what it understands of the context.
 

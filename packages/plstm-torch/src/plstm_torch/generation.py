@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plstm_config.sampling import check_prompt, check_prompts, check_sampling
-from plstm_torch.context import require_causal
+from plstm_torch.context import require_causal, require_whole
 from plstm_torch.endings import Endings
 
 # Below, the quotient of a logit overflows; only logits that are equal to 28 digits would share their probability.
@@ -166,7 +166,7 @@ def generate(
         TypeError: the prompts are neither a tensor nor a list of tensors, an option is no number, or `stop` no list of
             lists of tokens.
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a model that is not
-            causal.
+            causal or is spread over processes.
 
     Examples:
         >>> import plstm_config, plstm_torch, torch
@@ -179,6 +179,7 @@ def generate(
         [6, 5]
     """
     require_causal(model, "generate")
+    require_whole(model, "generate")
     check_sampling(temperature, top_k, top_p)
     prompts = _prompts(token_ids, max_new_tokens)
     generators, endings = _generators(seed, prompts), Endings(eos, stop, len(prompts))

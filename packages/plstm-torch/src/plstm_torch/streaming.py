@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from plstm_torch.context import require_causal
+from plstm_torch.context import require_causal, require_whole
 from plstm_torch.endings import Endings
 from plstm_torch.generation import Decoder, sample_tokens
 
@@ -48,9 +48,10 @@ def stream(
 
     Raises:
         ValueError: an empty prompt, a negative number of tokens, an option outside its range, or a model that is not
-            causal.
+            causal or is spread over processes.
     """
     require_causal(model, "stream")
+    require_whole(model, "stream")
     if token_ids.ndim != 2 or token_ids.shape[1] == 0:
         raise ValueError(f"token_ids: expected a prompt [B, T] with T >= 1, got shape {tuple(token_ids.shape)}")
     if max_new_tokens < 0:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import distributed
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, ViTImageProcessor, pipeline
 
 import plstm_config
 import plstm_torch
 from plstm_torch.hf import PlstmConfig, PlstmForImageClassification
+from plstm_torch.parallel import context_parallel
 
 
 @pytest.mark.parametrize("channels_first", [False, True])
@@ -72,3 +74,14 @@ def test_trainer_and_pipeline(vision_config, tmp_path):
     image = np.full((20, 30, 3), 20, np.uint8)
     image[..., 1] = 230
     assert run(Image.fromarray(image))[0]["label"] == "green"
+
+
+def test_the_model_behind_it_is_spread_with_it(vision_config):
+    model = PlstmForImageClassification(PlstmConfig.from_plstm(vision_config))
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        context_parallel(model, distributed.init_device_mesh("cpu", (1,)))
+        assert model.plain.spread is model.plain.pos_embed.spread
+        assert model.plain.spread is not None
+    finally:
+        distributed.destroy_process_group()

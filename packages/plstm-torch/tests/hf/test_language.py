@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import distributed
 from transformers import (
     AutoModelForCausalLM,
     DataCollatorForLanguageModeling,
@@ -20,6 +21,7 @@ import plstm_config
 import plstm_torch
 from plstm_testing import tolerances
 from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
+from plstm_torch.parallel import context_parallel
 
 SIDES = {
     "left": [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
@@ -281,3 +283,13 @@ def test_a_model_that_reads_text_from_both_ends_is_no_causal_one() -> None:
     both = plstm_config.change(plain, {"block_stack.block.interaction_module.bidirectional": True})
     with pytest.raises(ValueError, match=r"^PlstmForCausalLM: expected a causal module, got pLSTMLMModel with"):
         PlstmForCausalLM(PlstmConfig.from_plstm(both))
+
+
+def test_what_is_spread_over_ranks_continues_no_prompt(language_model):
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        context_parallel(language_model, distributed.init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match="generate: expected a model on whole sequences"):
+            language_model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=2)
+    finally:
+        distributed.destroy_process_group()

@@ -14,10 +14,10 @@ NAMES = "query key value source transition mark direct"
 SCALAR, MATRIX = (1, 1, 1, 1, 1), (2, 3, 2, 2, 1)  # JT, JK, JV, JO, JQ
 
 
-def draw(length: int, sizes: Sequence[int]) -> list[Tensor]:
+def draw(length: int, sizes: Sequence[int], batch: int = BATCH) -> list[Tensor]:
     """Arguments from query to direct, with transitions that are negative or zero, too."""
     jt, jk, jv, jo, jq = sizes
-    rows = (BATCH, length)
+    rows = (batch, length)
     shapes = [(DK, jq), (DK, jk), (DV, jv), (jt, jk, jv), (jt, jt), (jo, jq, jt), (jo, jq, jk, jv)]
     drawn = [torch.randn(*rows, *shape, dtype=torch.float64) for shape in shapes]
     drawn[4][:, 1::5] = 0.0
@@ -44,13 +44,14 @@ def compare(
     kind: str,
     *,
     state: bool,
+    batch: int = BATCH,
     **options: bool,
 ) -> Iterator[Finding]:
     """Output, last state and all gradients of the pieces, and of the whole."""
-    whole, lengths = draw(length, sizes), cut(world, length, kind)
+    whole, lengths = draw(length, sizes, batch), cut(world, length, kind)
     packed = () if borders is None else (len(borders) - 1,)
     bounds = None if borders is None else torch.tensor(borders)
-    states = [torch.randn(BATCH, *packed, DK, DV, sizes[0], dtype=torch.float64)] if state else []
+    states = [torch.randn(batch, *packed, DK, DV, sizes[0], dtype=torch.float64)] if state else []
 
     def run(op: Callable[..., tuple[Tensor, Tensor]], tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
         given = tensors[7] if state else None
@@ -172,6 +173,7 @@ CASES = {
     "uneven pieces": partial(case(kind="uneven"), length=21, sizes=MATRIX),
     "fewer steps than ranks": partial(case(), length=1, sizes=MATRIX),
     "no step": partial(case(), length=0, sizes=SCALAR),
+    "no row of the batch": partial(case(), length=8, sizes=MATRIX, batch=0),
     "packed": partial(case([0, 2, 2, 13, 20, 23, 23]), length=23, sizes=MATRIX),
     "packed from zero": partial(case([0, 0, 22, 23], state=False), length=23, sizes=SCALAR),
     "packed in uneven pieces": partial(case([0, 9, 23], "uneven"), length=23, sizes=SCALAR),

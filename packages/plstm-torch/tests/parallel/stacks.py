@@ -186,6 +186,9 @@ def refused(world: World) -> Iterator[Finding]:
     mask = torch.ones(2, 8).index_fill(1, torch.tensor([0]), 0.0)
     attention = plstm_torch.build(plstm_config.TransformerBlockConfig(input_dim=8, num_heads=2))
     both = plstm_torch.build(plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2, bidirectional=True))
+    overlapping = plstm_config.pLSTMVisionModelConfig(
+        dim=8, num_heads=2, num_blocks=1, resolution=(8, 8), patch_size=4, stride=2, output_shape=(3,)
+    )
 
     def spread(module: nn.Module, over: DeviceMesh = mesh) -> Callable[[], object]:
         return lambda: parallel.context_parallel(module, over)
@@ -195,6 +198,11 @@ def refused(world: World) -> Iterator[Finding]:
         "cu_seqlens: expected the last boundary": lambda: model(tokens, attention_mask=mask),
         "module: expected parts that can be spread over ranks, got a TransformerBlock": spread(attention),
         "module: expected causal layers on sequences, got a pLSTM1DLayer with bidirectional=True": spread(both),
+        "module: expected patches that tile the image": spread(plstm_torch.build(overlapping)),
+        "step: expected a divisor of 2, got 3": lambda: parallel.split_grid(tokens, mesh, dims=(0, 1), step=(3, 1)),
+        "step: expected a divisor of 8, got 0": lambda: parallel.split_grid(tokens, mesh, step=(0, 1)),
+        "generate: expected a model on whole sequences": lambda: model.generate(tokens, 1),
+        "stream: expected a model on whole sequences": lambda: next(model.stream(tokens, 1)),
         "module: expected pLSTM layers on sequences or grids, got a Linear without": spread(nn.Linear(2, 2)),
         "mesh: expected 1 dimension": spread(model, distributed.init_device_mesh("cpu", (1, world.size))),
     }

@@ -202,9 +202,16 @@ def test_classes_without_names_have_numbers(tmp_path, capsys) -> None:
     assert named <= {"0", "1"}
     save_pretrained(build(plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16)), tmp_path / "other")
     (tmp_path / "empty").mkdir()
+    save_pretrained(build(plstm_config.change(config, {"pooling": "features"})), tmp_path / "headless")
+    broken = build(config)
+    torch.nn.init.constant_(broken.head.weight, float("nan"))
+    save_pretrained(broken, tmp_path / "broken")
     for words, said in (
         (("other", "images"), "folder: expected one of a vision model with classes"),
         (("none", "images"), "folder: expected one of a vision model: "),
+        (("headless", "images"), "holds a pLSTMVisionModel without a head"),
+        (("broken", "images"), "folder: expected a model with finite outputs"),
+        (("model",), "FILE: expected images, or folders of images, got none"),
         (("model", "empty"), "FILE: expected images in"),
         (("model", "none.png"), "FILE: expected an image in"),
     ):

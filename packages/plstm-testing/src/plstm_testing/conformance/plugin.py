@@ -117,7 +117,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark expected failures strictly: one that passes, or that names no test at all, is stale and fails the run."""
-    items[:] = [item for item in items if not item.name.endswith("[NOTSET]")]  # groups in which nothing is asked for
+    # groups in which nothing is asked for
+    items[:] = [item for item in items if not (_of_suite(item) and item.name.endswith("[NOTSET]"))]
     path = config.getoption("--conformance-xfail")
     if path is None:
         return
@@ -136,7 +137,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the report, and write it where asked to."""
-    found = [_outcome(report, outcome) for outcome in OUTCOMES for report in terminalreporter.stats.get(outcome, ())]
+    reports = [(report, outcome) for outcome in OUTCOMES for report in terminalreporter.stats.get(outcome, ())]
+    found = [_outcome(report, outcome) for report, outcome in reports if _of_suite(report)]
     if not found:
         return
     groups = [*config.stash[_CHECKS]]
@@ -149,6 +151,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(text)
     if any(one.outcome == "failed" for one in found):
         terminalreporter.write_line("--tb=short shows where, -rf names all, -k NAME runs one.")
+
+
+def _of_suite(test: Any) -> bool:
+    """Whether an item or report is of the suite, beside which a backend may run tests of its own."""
+    return Path(test.location[0]).parts[-2:] == ("conformance", "suite.py")
 
 
 def _outcome(report: Any, outcome: str) -> Outcome:

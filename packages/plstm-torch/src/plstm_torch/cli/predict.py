@@ -34,8 +34,11 @@ def predict(settings: PredictSettings, machine: MachineSettings) -> int:
         The exit code.
 
     Raises:
-        UserError: if the folder holds no vision model with classes, or an image cannot be read.
+        UserError: if the folder holds no vision model with classes, no image is given, one cannot be read, or the
+            model's outputs are not finite.
     """
+    if not settings.files:
+        raise UserError("FILE: expected images, or folders of images, got none")
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     folder = Path(settings.folder)
@@ -49,6 +52,8 @@ def predict(settings: PredictSettings, machine: MachineSettings) -> int:
     top = min(settings.top, len(names))
     table = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
     for path, probabilities in _probabilities(model, files):
+        if not probabilities.isfinite().all():
+            raise UserError(f"folder: expected a model with finite outputs, got others from {folder} for {path}")
         best = probabilities.argsort(descending=True, stable=True)[:top].tolist()
         found = [(names[label], round(probabilities[label].item(), 4)) for label in best]
         if settings.json:
@@ -67,7 +72,8 @@ def _config(folder: Path) -> Any:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"folder: expected one of a vision model: {error}") from error
     if config.class_name != "pLSTMVisionModel" or not config.has_head:
-        raise UserError(f"folder: expected one of a vision model with classes, {folder} holds a {config.class_name}")
+        held = config.class_name + (" without a head" if config.class_name == "pLSTMVisionModel" else "")
+        raise UserError(f"folder: expected one of a vision model with classes, {folder} holds a {held}")
     return config
 
 

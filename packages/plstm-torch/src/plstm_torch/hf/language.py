@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 import plstm_config
 from plstm_config import pLSTMLMModelConfig
 from plstm_torch.build import build
-from plstm_torch.context import Cache, Context, require_causal
+from plstm_torch.context import Cache, Context, require_causal, require_whole
 from plstm_torch.hf.base import PlstmPreTrainedModel
 from plstm_torch.hf.cache import PlstmCache
 from plstm_torch.hf.configuration import PlstmConfig
@@ -46,18 +46,18 @@ class PlstmCausalLMOutput(ModelOutput):
 class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
     """`pLSTMLMModel` for `generate`, pipelines and the Trainer of transformers.
 
-    Examples:
-        >>> from plstm_config import pLSTMLMModelConfig
-        >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
-        >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
-        >>> model = PlstmForCausalLM(PlstmConfig.from_plstm(config))
-
     Args:
         config: config of the model.
 
     Raises:
         TypeError: the config is none of plstm_torch.hf.
         ValueError: it describes another kind of model, or one with bidirectional layers.
+
+    Examples:
+        >>> from plstm_config import pLSTMLMModelConfig
+        >>> from plstm_torch.hf import PlstmConfig, PlstmForCausalLM
+        >>> config = pLSTMLMModelConfig(vocab_size=256, embedding_dim=32)
+        >>> model = PlstmForCausalLM(PlstmConfig.from_plstm(config))
     """
 
     plain_config = pLSTMLMModelConfig
@@ -187,6 +187,9 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
 
         Returns:
             Arguments of `forward`.
+
+        Raises:
+            ValueError: the sequences are spread over processes.
         """
         cache = past_key_values if cache is None else cache
         inputs: dict[str, Any] = {"use_cache": use_cache, "cache": cache}
@@ -194,6 +197,8 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
             if name in kwargs:
                 inputs[name] = kwargs[name]
         seen = 0 if cache is None else cache.length
+        if seen == 0:
+            require_whole(self.__dict__["plain"], "generate")
         if inputs_embeds is not None and seen == 0:
             return inputs | {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if cache is None or seen == 0 or not kwargs.get("is_first_iteration", False):

@@ -32,7 +32,7 @@ def entering_state(written: tuple[Tensor, Tensor, Tensor, Tensor], initial_state
         own = initial_states[:, pieces.sequence_at(pieces.stop)]
         last = last + contract("bij,bkvj->bkvi", total, own)
     gathered = all_gather(torch.cat([total.flatten(1), last.flatten(1)], 1), group)
-    totals, lasts = gathered.split([total[0].numel(), last[0].numel()], 2)
+    totals, lasts = gathered.split([total.shape[1:].numel(), last.shape[1:].numel()], 2)
     state: Tensor | None = None
     for piece in range(pieces.rank):
         if not pieces.is_open(pieces.ends[piece + 1]):

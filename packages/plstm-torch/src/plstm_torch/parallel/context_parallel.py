@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from torch import nn
@@ -13,6 +14,7 @@ from plstm_torch.feature_pyramid import FeaturePyramid
 from plstm_torch.layers.plstm_1d import pLSTM1DLayer
 from plstm_torch.layers.plstm_2d import pLSTM2DLayer, pLSTM2DLayerFused
 from plstm_torch.layers.plstm_graph import pLSTMGraphEdgeLayer, pLSTMGraphLayer
+from plstm_torch.models.patch_embed import PatchEmbed
 from plstm_torch.models.pos_embed import PosEmbed2D
 from plstm_torch.models.vision_interface import VisionInterface
 from plstm_torch.parallel.agreement import check_mesh
@@ -30,7 +32,7 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
     `split_sequence`), or its tile of x [B,X,Y,D] (see `split_grid`), and gives that rank's part of the output of the
     whole. Vision models take a tile of the images, and give what they pool, and logits, on all ranks alike.
     `cu_seqlens` are the borders in the whole sequence, caches those of whole sequences, all the same on every rank.
-    `step` runs on every rank by itself.
+    `step` runs on every rank by itself; `generate` and `stream` want whole sequences.
 
     Every rank has to take part in the backward pass. The gradient of a parameter is the sum over the ranks: DDP and
     FSDP, which average it, then want the loss, a sum over own tokens divided by the number of all, times the number of
@@ -51,7 +53,7 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
         TypeError: if `mesh` is no mesh.
         ValueError: if the mesh has another number of dimensions, or the module has no pLSTM layer on sequences or
             grids, a bidirectional one, or other parts that look at several positions: attention, graphs, a class
-            token, pyramids.
+            token, pyramids, patches that overlap or leave gaps.
 
     Examples:
         >>> import plstm_config, plstm_torch, torch
@@ -74,10 +76,19 @@ def context_parallel(module: Spreading, mesh: DeviceMesh | None, *, parts: int =
     tiles = None if mesh is None else TileSpread(mesh, agree, parts)
     for grid_layer in grids:
         grid_layer.spread = tiles
-    for part in module.modules():
+    for part in _parts(module):
         if isinstance(part, PosEmbed2D | VisionInterface):
             part.spread = tiles
     return module
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules within, and the vision model behind one of transformers', which has its parts but is none of them."""
+    for part in module.modules():
+        yield part
+        plain = vars(part).get("plain")
+        if isinstance(plain, VisionInterface):
+            yield plain
 
 
 def _layers(module: nn.Module) -> tuple[list[pLSTM1DLayer], list[pLSTM2DLayer | pLSTM2DLayerFused]]:
@@ -86,10 +97,15 @@ def _layers(module: nn.Module) -> tuple[list[pLSTM1DLayer], list[pLSTM2DLayer | 
     Raises:
         ValueError: there is none, or something else looks at several positions.
     """
-    for part in module.modules():
+    for part in _parts(module):
         with_token = isinstance(part, VisionInterface) and part.config.pooling == "cls"
         if with_token or isinstance(part, _WHOLE_ONLY):
             raise ValueError(f"module: expected parts that can be spread over ranks, got a {type(part).__name__}")
+        if isinstance(part, PatchEmbed) and part.config.step != part.config.patch:
+            raise ValueError(
+                f"module: expected patches that tile the image, got patch_size={part.config.patch} and "
+                f"stride={part.config.step}"
+            )
     sequences = [part for part in module.modules() if isinstance(part, pLSTM1DLayer)]
     if any(layer.config.bidirectional for layer in sequences):
         raise ValueError("module: expected causal layers on sequences, got a pLSTM1DLayer with bidirectional=True")

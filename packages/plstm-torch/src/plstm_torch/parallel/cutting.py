@@ -76,9 +76,8 @@ def split_grid(
     """
     check_mesh(mesh, (1, 2))
     for axis, (dim, size) in enumerate(zip(dims[: mesh.ndim], step, strict=False)):
-        count, rest = divmod(tensor.shape[dim], size)
-        if rest:
+        if size < 1 or tensor.shape[dim] % size:
             raise ValueError(f"step: expected a divisor of {tensor.shape[dim]}, got {size}")
-        lengths = [size * length for length in even_lengths(count, mesh.size(axis))]
+        lengths = [size * length for length in even_lengths(tensor.shape[dim] // size, mesh.size(axis))]
         tensor = tensor.split(lengths, dim)[mesh.get_local_rank(axis)]
     return tensor

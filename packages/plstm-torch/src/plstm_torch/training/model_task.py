@@ -137,13 +137,13 @@ def described_split(what: str, train: int, validation: int, test: int) -> str:
     """Say how many samples are trained on, choose the epoch and are measured.
 
     Args:
-        what: name of the samples, "images" for instance.
-        train: number of those that are trained on.
-        validation: number of those that choose the epoch.
-        test: number of those that are measured.
+        what: the samples, as "images".
+        train: how many of them are trained on.
+        validation: how many choose the epoch.
+        test: how many are measured.
 
     Returns:
-        The numbers in words.
+        A clause for `Task.describe`.
     """
     chosen = f"{validation:,} choose the epoch" if validation else "none chooses the epoch"
     return f"{train:,} {what} to train on, {chosen}, {test:,} to test"
