@@ -34,6 +34,7 @@ COLORS = {"PD": "#0b6e8a", "P": "#6a4c93", "D": "#3a8f4d", "vit": "#c4622d"}
 SIZES = (32, 40, 48, 56, 64)
 # The rate of the pLSTM is the preset's; that of the ViT is the one with the best validation accuracy of seed 0.
 VIT_RATES = (2e-3, 1e-3, 5e-4)
+TEST_IMAGES = 1000  # of each size
 SUMMARY = ("seconds", "processor_seconds", "parameters", "chosen_epoch", "val_accuracy", "test_loss")
 KEPT = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
 _PAIR = "block_stack.block"
@@ -63,7 +64,7 @@ class StudyTask(ArrowsTask):
 def recipe(model: str, seed: int, rate: float | None = None) -> dict[str, Any]:
     """Everything that defines a run: the preset, other images, and more sizes to test at."""
     data, training = ARROW_PRESETS["quick"]
-    data = replace(data, data_seed=1, test_sizes=SIZES, test_images=1000)
+    data = replace(data, data_seed=1, test_sizes=SIZES, test_images=TEST_IMAGES)
     training = replace(training, seed=seed, learning_rate=rate or training.learning_rate)
     return {"model": model, "data": asdict(data), "training": asdict(training)}
 

@@ -162,6 +162,11 @@ def recipe(name: str, model: str, seed: int) -> dict[str, Any]:
     }
 
 
+def wanted(seeds: Sequence[int], sets: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings of the runs by the names of their files, seed by seed."""
+    return {f"{name}_{model}_{seed}": recipe(name, model, seed) for seed in seeds for name in sets for model in models}
+
+
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Train once.
 
@@ -245,13 +250,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.command == "run":
-        wanted = {
-            f"{name}_{model}_{seed}": recipe(name, model, seed)
-            for seed in options.seeds
-            for name in options.sets
-            for model in options.models
-        }
-        run_missing(options.out, wanted, run, options.minutes, measure="test_accuracy")
+        runs = wanted(options.seeds, options.sets, options.models)
+        run_missing(options.out, runs, run, options.minutes, measure="test_accuracy")
     else:
         found = results(options.out)
         print(table(found))

@@ -40,7 +40,7 @@ def test_pixel_fields_are_the_gradients_of_the_features(randomize, first):
 @torch.no_grad()
 def heard_directly(layer, x, node, orientation):
     """An impulse at every node, one after the other, through the op with the gates of the layer: [H, X, Y]."""
-    gates = layer._gates(x, layer._convolve(x), lambda gate: gate.flatten(0, 1))
+    gates = layer._gates(x, layer._begin(x)[1], lambda gate: gate.flatten(0, 1))
     marks = {name: gate.clone() for name, gate in gates.items() if name.startswith("mark")}
     for mark in marks.values():
         mark[:, [other for other in range(4) if other != orientation]] = 0

@@ -194,7 +194,7 @@ def _node(grid: Tensor, node: tuple[int, int] | None) -> tuple[int, int]:
 @torch.enable_grad()
 def _heard(layer: Any, x: Tensor, node: tuple[int, int]) -> Float[Tensor, "H O X Y"]:
     """The response of one node to an impulse at each, as the gradient of one output: the op is linear in its values."""
-    gates = layer._gates(x.detach(), layer._convolve(x.detach()), lambda gate: gate)
+    gates = layer._gates(x.detach(), layer._begin(x.detach())[1], lambda gate: gate)
     turned: dict[str, Any] = {
         name: _turned(gate.detach()[0], layer.orientations).flatten(0, 1) if isinstance(gate, Tensor) else gate
         for name, gate in gates.items()

@@ -1,8 +1,8 @@
 """The study of small sets of images: its data, one epoch of its runs, its table, and its page."""
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,9 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("small_images", ROOT / "studies/small_images.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "studies"))
+        yield importlib.import_module("small_images")
 
 
 @pytest.mark.parametrize("name", ["shapes", "digits", "arrows"])
@@ -40,13 +37,14 @@ def test_one_epoch_its_file_and_its_table(study, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(study, "SETS", {"digits": tiny})
     monkeypatch.setattr(study, "IMAGES_TRAINING", replace(study.IMAGES_TRAINING, epochs=1))
     monkeypatch.setattr(study, "WIDTH", 16)
-    wanted = [(0, "digits", model) for model in study.MODELS]
-    study.run_missing(tmp_path, wanted, minutes=-1)
+    wanted = study.wanted([0], ["digits"], study.MODELS)
+    run_missing = partial(study.run_missing, tmp_path, wanted, study.run, measure="test_accuracy")
+    run_missing(minutes=-1)
     assert not list(tmp_path.iterdir())
-    study.run_missing(tmp_path, wanted, minutes=5)
+    run_missing(minutes=5)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(files) == ["digits_plstm_vis_0.json", "digits_vit_0.json"]
-    study.run_missing(tmp_path, wanted, minutes=5)  # what is there is not run again
+    run_missing(minutes=5)  # what is there is not run again
     assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     found = study.results(tmp_path)
     for (one,) in found.values():
