@@ -28,7 +28,7 @@ def spoil(module: nn.Module) -> nn.Module:
     return module
 
 
-def layer(world: World, length: int, borders: list[int] | None, *, cached: bool) -> Iterator[Finding]:
+def layer(world: World, length: int, borders: list[int] | None, *, cached: bool, batch: int = 3) -> Iterator[Finding]:
     """Output, cache and gradients of a layer whose convolution is longer than some pieces."""
     config = plstm_config.pLSTM1DLayerConfig(input_dim=8, num_heads=2, **WIDE)
     whole = spoil(plstm_torch.build(config))
@@ -37,9 +37,9 @@ def layer(world: World, length: int, borders: list[int] | None, *, cached: bool)
     bounds = None if borders is None else torch.tensor(borders)
     cache = None
     if cached:
-        rows = 3 * (1 if borders is None else len(borders) - 1)
+        rows = batch * (1 if borders is None else len(borders) - 1)
         cache = {name: torch.randn_like(entry) for name, entry in whole.init_cache(rows).items()}
-    x = torch.randn(3, length, 8, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(batch, length, 8, dtype=torch.float64, requires_grad=True)
     output, after = whole(x, cache=cache, return_cache=True, cu_seqlens=bounds)
     weight = torch.randn_like(output)
     ((output * weight).sum() + sum(entry.sin().sum() for entry in after.values())).backward()
@@ -217,6 +217,7 @@ CASES = {
     "layer on few steps": partial(layer, length=2, borders=None, cached=True),
     "layer on no step": partial(layer, length=0, borders=None, cached=True),
     "packed layer": partial(layer, length=13, borders=[0, 5, 5, 6, 13, 13], cached=False),
+    "packed layer on no row of the batch": partial(layer, length=13, borders=[0, 5, 13], cached=True, batch=0),
     "packed layer from a cache": partial(layer, length=13, borders=[0, 1, 1, 9, 13], cached=True),
     "language model with DDP": partial(language_model, kind="ddp"),
     "language model with FSDP2": partial(language_model, kind="fsdp"),

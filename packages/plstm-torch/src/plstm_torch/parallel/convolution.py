@@ -41,7 +41,7 @@ def convolve_piece(
     output, after = conv.extend(x, before.flatten(0, 1), cu_seqlens=borders)
     if windows is None:
         return output, None
-    return output, last_states(after.unflatten(0, (x.shape[0], -1)), windows, pieces, group)
+    return output, last_states(after.unflatten(0, before.shape[:2]), windows, pieces, group)
 
 
 def _entering_window(x: Tensor, start: Tensor, pieces: Pieces, group: distributed.ProcessGroup) -> Tensor:
