@@ -272,7 +272,7 @@ def test_graph_numbers_are_borders_whatever_their_size():
 
 
 @pytest.mark.parametrize(("edge_dim", "field"), [(None, "qk_head_dim"), (0, "hv_head_dim")])
-@pytest.mark.parametrize("name", ["concat", "dropout", "input_dim"])
+@pytest.mark.parametrize("name", ["concat", "dropout", "input_dim", "class_name"])
 def test_an_option_of_another_convolution_is_refused_with_those_that_are(edge_dim, field, name):
     with pytest.raises(TypeError, match=rf"^{name}: expected an argument of pLSTMConv or one of \[.*'{field}'"):
         pLSTMConv(4, 8, edge_dim=edge_dim, **{name: 3})

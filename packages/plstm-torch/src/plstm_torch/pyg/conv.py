@@ -158,7 +158,7 @@ def _check_channels(in_channels: Any) -> None:
 
 def _check_options(options: Mapping[str, Any], config: type, said: set[str]) -> None:
     """Refuse options that are no fields of the config, or are said by arguments of their own."""
-    valid = [field.name for field in fields(config) if field.name not in said]
+    valid = [field.name for field in fields(config) if field.init and field.name not in said]
     for name in options:
         if name not in valid:
             raise TypeError(f"{name}: expected an argument of pLSTMConv or one of {valid}, got an unknown one")
