@@ -159,6 +159,12 @@ def test_unknown_names_are_refused(wrong):
         lacks(adapter(lacks=wrong))
 
 
+@pytest.mark.parametrize("wrong", [None, 5])
+def test_what_is_no_sequence_is_refused(wrong):
+    with pytest.raises(TypeError, match=f"lacks: expected a sequence of names, got {type(wrong).__name__}"):
+        lacks(adapter(lacks=wrong))
+
+
 def test_an_op_is_there_or_lacked():
     with pytest.raises(ValueError, match=r"lacks: expected ops that are not among .*`ops`, got \['plstm_2d'\]"):
         all_checks(adapter(lacks=("plstm_2d",)))

@@ -105,6 +105,12 @@ def require_causal(module: object, *requests: str) -> None:
     check_causal(kind_of(module), type(module).__name__, requests)
 
 
+def is_spread(module: object) -> bool:
+    """Whether a module holds one whose sequences or grids are spread over processes."""
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return any(isinstance(part, Module) and getattr(part, "spread", None) is not None for part in parts)
+
+
 def require_whole(module: object, *requests: str) -> None:
     """Refuse what reads the end of a sequence, of which only one rank has it.
 
@@ -115,8 +121,7 @@ def require_whole(module: object, *requests: str) -> None:
     Raises:
         ValueError: `requests` is not empty although sequences of `module` are spread over processes.
     """
-    parts = module.modules() if requests and isinstance(module, nn.Module) else ()
-    if any(isinstance(part, Module) and getattr(part, "spread", None) is not None for part in parts):
+    if requests and is_spread(module):
         raise ValueError(
             f"{', '.join(requests)}: expected a model on whole sequences, got one whose sequences are spread over "
             "ranks: read the prompt with return_cache=True and then `step`, or see context_parallel(model, None)"

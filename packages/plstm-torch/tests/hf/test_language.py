@@ -267,8 +267,10 @@ def test_another_number_of_tokens(tmp_path, tie_weights):
     assert torch.equal(after[..., :23], before)
     model.save_pretrained(tmp_path)
     assert torch.equal(plstm_torch.from_pretrained(tmp_path)(tokens), after)
+    model.token_embedding.weight.requires_grad_(False)
     model.resize_token_embeddings(23)
     assert torch.equal(model(tokens).logits, before)
+    assert not model.token_embedding.weight.requires_grad
 
 
 def test_what_is_refused(language_model):

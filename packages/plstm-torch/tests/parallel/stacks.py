@@ -195,7 +195,7 @@ def refused(world: World) -> Iterator[Finding]:
 
     calls = {
         "batch size of x: expected the same": lambda: model(tokens[: 1 + last]),
-        "cu_seqlens: expected the last boundary": lambda: model(tokens, attention_mask=mask),
+        "attention_mask: expected None, since sequences are spread": lambda: model(tokens, attention_mask=mask),
         "module: expected parts that can be spread over ranks, got a TransformerBlock": spread(attention),
         "module: expected causal layers on sequences, got a pLSTM1DLayer with bidirectional=True": spread(both),
         "module: expected patches that tile the image": spread(plstm_torch.build(overlapping)),

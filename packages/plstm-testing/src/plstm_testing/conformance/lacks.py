@@ -5,7 +5,7 @@ it is not asked for; the report counts these and lists the names, so nobody take
 What an op lacks it must refuse: a packed sequence that is run as one sequence is a wrong result without an error.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -58,9 +58,12 @@ def lacks(adapter: Adapter) -> frozenset[str]:
         Some of `NAMES`.
 
     Raises:
+        TypeError: if the attribute is no sequence.
         ValueError: if a name is none of them, or an op is both there and lacked.
     """
     names: Sequence[str] = getattr(adapter, "lacks", ())
+    if not isinstance(names, str | Sequence | Set):
+        raise TypeError(f"lacks: expected a sequence of names, got {type(names).__name__}")
     unknown = [names] if isinstance(names, str) else sorted(set(names) - set(NAMES))
     if unknown:
         raise ValueError(f"lacks: expected a sequence of names among {list(NAMES)}, got {unknown}")

@@ -229,4 +229,5 @@ def _with_rows_of(old: Any, new: Any) -> nn.Module:
         for name, given in old.named_parameters():
             kept = min(len(given), len(getattr(new, name)))
             getattr(new, name)[:kept] = given[:kept]
+            getattr(new, name).requires_grad_(given.requires_grad)
     return new.train(old.training)

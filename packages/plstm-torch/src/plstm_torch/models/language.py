@@ -13,7 +13,7 @@ from plstm_config import TokenEmbeddingConfig, pLSTMLMModelConfig
 from plstm_config.checks import Kind, check_integers, check_rank, check_token_range
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
-from plstm_torch.context import Cache, Context, ContextModule, call, kind_of
+from plstm_torch.context import Cache, Context, ContextModule, call, is_spread, kind_of
 from plstm_torch.generation import generate
 from plstm_torch.layers.linear import Linear
 from plstm_torch.module import Module
@@ -192,6 +192,11 @@ class pLSTMLMModel(ContextModule):
         context, packed = context or Context(), None
         context.check(self)
         if attention_mask is not None:
+            if is_spread(self):
+                raise ValueError(
+                    "attention_mask: expected None, since sequences are spread over ranks, got a mask; "
+                    "pack the whole and give its borders as cu_seqlens"
+                )
             if context.cu_seqlens is not None:
                 raise ValueError("cu_seqlens: expected None beside attention_mask, which is packed here, got borders")
             packed = packing(attention_mask, (given.shape[0], given.shape[1]))
