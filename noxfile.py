@@ -152,7 +152,7 @@ def tests(session: nox.Session, package: str) -> None:
 
 
 def run_tests(session: nox.Session, package: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
-    pytest = ("pytest", f"packages/{package}/tests", "--numprocesses", "2")
+    pytest = ("pytest", f"packages/{package}/tests", "--numprocesses", "2", "--dist", "worksteal")
     session.run(*pytest, *session.posargs, env={**ONE_THREAD, **environment})
 
 

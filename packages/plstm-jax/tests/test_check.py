@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_an_exception_is_printed(monkeypatch):
     code, text = printed(dtypes=["float64"])
     assert code == 1
     assert "implementation: expected one of 'auto', 'recurrent', 'chunkwise', got 'quickest'" in text
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_no_op_takes_reaches_the_op(monkeypatch, kept):
+    monkeypatch.setattr(check, "_programs", {"another": None} if kept else {})
+    (good,) = (case for case in cases.cases("plstm_1d") if case.name == "odd_length")
+    call = truth.call(good, "recurrent", "float32", "cpu")
+    call = replace(call, arguments={**call.arguments, "source": call.arguments["source"].tolist()})
+    with pytest.raises(TypeError, match="^source: expected .*, got list"):
+        check.run_op(call)
 
 
 def test_dtypes_of_a_forward_pass():

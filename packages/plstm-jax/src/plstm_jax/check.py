@@ -145,9 +145,10 @@ def _program(call: OpCall, fixed: dict[str, Any], *, quick: bool) -> Callable[..
     places = (sorted(given.items()) for given in (fixed, call.same, call.keywords))
     key = (call.op, call.cotangent is None, quick, *(_hashable(name, value) for of in places for name, value in of))
     try:
-        program = _programs.pop(key, None)
+        hash(key)  # an empty dict would not look at it
     except TypeError:  # something that no op takes
         return _compiled(call, fixed, quick=quick)
+    program = _programs.pop(key, None)
     _programs[key] = program = program or _compiled(call, fixed, quick=quick)
     if len(_programs) > _KEPT:
         del _programs[next(iter(_programs))]
