@@ -83,7 +83,7 @@ def test_what_no_op_takes_reaches_the_op(monkeypatch, kept):
     (good,) = (case for case in cases.cases("plstm_1d") if case.name == "odd_length")
     call = truth.call(good, "recurrent", "float32", "cpu")
     call = replace(call, arguments={**call.arguments, "source": call.arguments["source"].tolist()})
-    with pytest.raises(TypeError, match="^source: expected .*, got list"):
+    with pytest.raises(TypeError, match=r"^source: expected .*, got list"):
         check.run_op(call)
 
 
