@@ -81,14 +81,14 @@ def test_what_is_refused(model) -> None:
             list(model.stream(prompt, 1, **options))
         with pytest.raises(ValueError, match=message):
             model.generate(prompt, 1, **options)
-    for options, message in (
+    for others, message in (
         ({"eos": "."}, "eos: expected None or a token, got str"),
         ({"eos": True}, "eos: expected None or a token, got bool"),
         ({"stop": [1, 2]}, r"stop: expected a list of lists of tokens, got \[1, 2\]"),
         ({"stop": ["ab"]}, r"stop: expected a list of lists of tokens, got \['ab'\]"),
     ):
         with pytest.raises(TypeError, match=message):
-            model.generate(prompt, 1, **options)
+            model.generate(prompt, 1, **others)
     with pytest.raises(ValueError, match=r"token_ids: expected a prompt \[B, T\]"):
         list(model.stream(prompt[:, :0], 1))
     with pytest.raises(ValueError, match="max_new_tokens: expected an integer >= 0, got -1"):
