@@ -1,7 +1,7 @@
 """Arrow pointing beyond the size of training: pLSTM-Vis with P, with D, with both in turns, and a ViT of equal size.
 
     python studies/arrows.py run --minutes 60     # what is missing in studies/results/arrows
-    python studies/arrows.py report               # the table in docs/arrows.md, and its picture
+    python studies/arrows.py report               # its table, and its picture beside the results
 
 Models and training are those of `plstm-torch train arrows --preset quick`, the images are others: their settings were
 never chosen on them. Validation images of the size of training choose the epoch; test images are looked at once.
@@ -10,7 +10,6 @@ never chosen on them. Validation images of the size of training choose the epoch
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from plstm_torch.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies/results/arrows"
-PAGE, PICTURE = ROOT / "docs/arrows.md", ROOT / "docs/arrows.png"
 SEEDS = (0, 1, 2)
 TITLES = {"PD": "pLSTM-Vis, P and D in turns", "P": "pLSTM-Vis, P only", "D": "pLSTM-Vis, D only", "vit": "ViT"}
 COLORS = {"PD": "#0b6e8a", "P": "#6a4c93", "D": "#3a8f4d", "vit": "#c4622d"}
@@ -199,10 +197,8 @@ def main() -> None:
     else:
         found = results(options.out)
         print(table(found))
-        page = PAGE.read_text(encoding="utf-8")
-        page = re.sub(r"^\| model \| parameters.*?(?=\n\n)", table(found), page, flags=re.MULTILINE | re.DOTALL)
-        PAGE.write_text(page, encoding="utf-8")
-        draw(found, PICTURE)
+        options.out.mkdir(parents=True, exist_ok=True)
+        draw(found, options.out / "arrows.png")
 
 
 if __name__ == "__main__":
