@@ -90,10 +90,8 @@ def test_vision_model_with_images_of_any_size(randomize) -> None:
         assert_close(run(pixels)[0], expected, "float32")
 
 
-@pytest.mark.parametrize("state_size", [1, 2])
 @torch.no_grad()
-def test_language_model_with_texts_of_any_length(randomize, state_size) -> None:
-    model = language(randomize, state_size)
+def check_texts_of_any_length(model: nn.Module) -> None:
     shapes = ({0: Dim("batch", max=64), 1: Dim("time", min=2, max=4096)},)
     program = torch.export.export(model, (torch.randint(0, 11, TOKENS[0]),), dynamic_shapes=shapes)
     assert not own_operators(program)
@@ -105,19 +103,15 @@ def test_language_model_with_texts_of_any_length(randomize, state_size) -> None:
         assert_close(run(tokens)[0], expected, "float32")
 
 
-@torch.no_grad()
+@pytest.mark.parametrize("state_size", [1, 2])
+def test_language_model_with_texts_of_any_length(randomize, state_size) -> None:
+    check_texts_of_any_length(language(randomize, state_size))
+
+
 def test_encoder_that_reads_texts_from_both_ends(randomize) -> None:
     layer = "block_stack.block.interaction_module.bidirectional"
-    model = randomize(build(plstm_config.change(language(randomize, 2).config, {layer: True}))).eval()
-    shapes = ({0: Dim("batch", max=64), 1: Dim("time", min=2, max=4096)},)
-    program = torch.export.export(model, (torch.randint(0, 11, TOKENS[0]),), dynamic_shapes=shapes)
-    assert not own_operators(program)
-    run = run_onnx(program)
-    for shape in TOKENS:
-        tokens = torch.randint(0, 11, shape)
-        expected = model(tokens)
-        assert_close(program.module()(tokens), expected, "float32")
-        assert_close(run(tokens)[0], expected, "float32")
+    config = plstm_config.change(language(randomize, 2).config, {layer: True})
+    check_texts_of_any_length(randomize(build(config)).eval())
 
 
 class Step(nn.Module):
