@@ -77,8 +77,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A test runs each program once, so what XLA spends on making it fast is lost: more than half of the time of the JAX
-# packages' tests. The tested jaxlib knows these flags (an unknown one ends the process), so `lowest`, `newest` and
-# `release` go without, and compile as users do.
+# packages' tests. The lowest and the tested jaxlib know these flags (an unknown one ends the process); `newest` goes
+# without, and so does `release`, to compile as users do.
 QUICK_XLA = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1"
@@ -239,7 +239,7 @@ def lowest(session: nox.Session, package: str) -> None:
     session.install("--resolution", "lowest-direct", *editable(*for_tests(package), extras=EXTRAS_FOR_TESTS))
     session.install(*group("test"))  # leaves what is installed as it is
     install_alone(session, package)
-    run_all_tests(session, package)
+    run_all_tests(session, package, QUICK_XLA)
 
 
 @nox.session(python=PYTHONS[1:])
@@ -265,11 +265,11 @@ def can_install_torch(session: nox.Session, package: str, resolution: str) -> No
         )
 
 
-def run_all_tests(session: nox.Session, package: str) -> None:
+def run_all_tests(session: nox.Session, package: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
     """A package's tests, and the suite where it is a backend."""
-    run_tests(session, package)
+    run_tests(session, package, environment)
     if package in BACKENDS.values():
-        run_suite(session, package)
+        run_suite(session, package, environment)
 
 
 @nox.session

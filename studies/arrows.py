@@ -1,7 +1,7 @@
 """Arrow pointing beyond the size of training: pLSTM-Vis with P, with D, with both in turns, and a ViT of equal size.
 
     python studies/arrows.py run --minutes 60     # what is missing in studies/results/arrows
-    python studies/arrows.py report               # its table, and its picture beside the results
+    python studies/arrows.py report               # the table in docs/arrows.md, and its picture
 
 Models and training are those of `plstm-torch train arrows --preset quick`, the images are others: their settings were
 never chosen on them. Validation images of the size of training choose the epoch; test images are looked at once.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import torch
 from runs import description, run_missing, stored, train_once
 
@@ -26,6 +27,7 @@ from plstm_torch.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies/results/arrows"
+PAGE, PICTURE = ROOT / "docs/arrows.md", ROOT / "docs/arrows.png"
 SEEDS = (0, 1, 2)
 TITLES = {"PD": "pLSTM-Vis, P and D in turns", "P": "pLSTM-Vis, P only", "D": "pLSTM-Vis, D only", "vit": "ViT"}
 COLORS = {"PD": "#0b6e8a", "P": "#6a4c93", "D": "#3a8f4d", "vit": "#c4622d"}
@@ -130,23 +132,18 @@ def results(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Accuracy at the size of training and at twice that: mean, deviation and every seed."""
-    first, last = SIZES[0], SIZES[-1]
+    ends = [str(size) for size in (SIZES[0], SIZES[-1])]
+    header = ["model", "parameters", *(cell for size in ends for cell in (f"{size} x {size}", "each seed"))]
     rows = [
-        f"| model | parameters | {first} x {first} | each seed | {last} x {last} | each seed "
-        "| processor seconds of a run |",
-        "|---|---|---|---|---|---|---|",
+        [
+            *(TITLES[model], f"{runs[0]['parameters']:,}"),
+            *(cell for size in ends for cell in pages.accuracy([one["test_accuracies"][size] for one in runs])),
+            f"{np.mean([one['processor_seconds'] for one in runs]):.0f}",
+        ]
+        for model, runs in found.items()
+        if runs
     ]
-    for model, runs in found.items():
-        if not runs:
-            continue
-        cells = [TITLES[model], f"{runs[0]['parameters']:,}"]
-        for size in (first, last):
-            each = np.array([100 * one["test_accuracies"][str(size)] for one in runs])
-            deviation = f" +- {each.std(ddof=1):.1f}" if len(each) > 1 else ""
-            cells += [f"{each.mean():.1f} %{deviation}", ", ".join(f"{value:.1f}" for value in each)]
-        cells.append(f"{np.mean([one['processor_seconds'] for one in runs]):.0f}")
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    return pages.table([*header, "processor seconds of a run"], rows)
 
 
 def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
@@ -156,11 +153,11 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
     figure = new_figure(11, 3.6)
     sizes, epochs = figure.subplots(1, 2)
     for model, runs in found.items():
-        label = f"{TITLES[model]}, {len(runs)} seeds"
         across = [[100 * one["test_accuracies"][str(size)] for size in SIZES] for one in runs]
-        _lines(sizes, SIZES, across, COLORS[model], label)
+        pages.draw_seeds(sizes, SIZES, across, COLORS[model], TITLES[model])
         curves = [[100 * epoch["val_accuracy"] for epoch in one["epochs"]] for one in runs]
-        _lines(epochs, range(1, 1 + max(map(len, curves), default=0)), curves, COLORS[model], label)
+        places = range(1, 1 + max(map(len, curves), default=0))
+        pages.draw_seeds(epochs, places, curves, COLORS[model], TITLES[model])
     sizes.set_title(f"test accuracy (%), trained at {SIZES[0]} x {SIZES[0]}", fontsize=10, loc="left")
     sizes.set_xlabel("side of the test images in pixels")
     sizes.set_xticks(SIZES)
@@ -171,14 +168,6 @@ def draw(found: dict[str, list[dict[str, Any]]], picture: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     sizes.legend(frameon=False, fontsize=8)
     figure.savefig(picture)
-
-
-def _lines(axes: Any, places: Sequence[int], curves: list[list[float]], color: str, label: str) -> None:
-    """Every seed thin, their mean bold."""
-    for curve in curves:
-        axes.plot(places, curve, color=color, alpha=0.25, linewidth=0.8)
-    if curves:
-        axes.plot(places, np.mean(curves, axis=0), color=color, label=label)
 
 
 def main() -> None:
@@ -196,9 +185,8 @@ def main() -> None:
             run_missing(options.out, runs, run, options.minutes, measure="test_accuracy")
     else:
         found = results(options.out)
-        print(table(found))
-        options.out.mkdir(parents=True, exist_ok=True)
-        draw(found, options.out / "arrows.png")
+        pages.write_table(PAGE, table(found))
+        draw(found, PICTURE)
 
 
 if __name__ == "__main__":

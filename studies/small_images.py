@@ -10,7 +10,6 @@ Validation chooses the epoch, and test images are looked at once.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import torch
 from numpy import ndarray
 from PIL import Image
@@ -203,34 +203,28 @@ def results(out: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 def table(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
     """Accuracy on the test images: mean, deviation and every seed."""
+    header = ["set", "model", "parameters", "test accuracy, mean and deviation", "each seed"]
     rows = [
-        "| set | model | parameters | test accuracy, mean and deviation | each seed | processor seconds of a run |",
-        "|---|---|---|---|---|---|",
+        [
+            *(name, TITLES[model], f"{runs[0]['parameters']:,}"),
+            *pages.accuracy([one["test_accuracy"] for one in runs]),
+            f"{np.mean([one['processor_seconds'] for one in runs]):.0f}",
+        ]
+        for (name, model), runs in found.items()
+        if runs
     ]
-    for (name, model), runs in found.items():
-        if not runs:
-            continue
-        each = np.array([100 * one["test_accuracy"] for one in runs])
-        deviation = f" +- {each.std(ddof=1):.1f}" if len(each) > 1 else ""
-        seconds = float(np.mean([one["processor_seconds"] for one in runs]))
-        cells = f"{runs[0]['parameters']:,} | {each.mean():.1f} %{deviation} | {', '.join(f'{a:.1f}' for a in each)}"
-        rows.append(f"| {name} | {TITLES[model]} | {cells} | {seconds:.0f} |")
-    return "\n".join(rows)
+    return pages.table([*header, "processor seconds of a run"], rows)
 
 
 def draw(found: dict[tuple[str, str], list[dict[str, Any]]], picture: Path) -> None:
-    """Accuracy on validation images after each epoch: every seed thin, their mean bold."""
+    """Accuracy on validation images after each epoch."""
     from plstm_torch.training.plots import new_figure
 
     figure = new_figure(11, 3.4)
     for axes, name in zip(figure.subplots(1, len(SETS), squeeze=False)[0], SETS, strict=True):
         for model, color in zip(MODELS, ("#0b6e8a", "#c4622d"), strict=True):
             curves = [[100 * epoch["val_accuracy"] for epoch in one["epochs"]] for one in found[name, model]]
-            for curve in curves:
-                axes.plot(range(1, len(curve) + 1), curve, color=color, alpha=0.25, linewidth=0.8)
-            if curves:
-                mean = np.mean(curves, axis=0)
-                axes.plot(range(1, len(mean) + 1), mean, color=color, label=f"{TITLES[model]}, {len(curves)} seeds")
+            pages.draw_seeds(axes, range(1, 1 + max(map(len, curves), default=0)), curves, color, TITLES[model])
         axes.set_title(f"{name}: validation accuracy (%)", fontsize=10, loc="left")
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
@@ -254,10 +248,7 @@ def main() -> None:
         run_missing(options.out, runs, run, options.minutes, measure="test_accuracy")
     else:
         found = results(options.out)
-        print(table(found))
-        page = PAGE.read_text(encoding="utf-8")
-        page = re.sub(r"^\| set \| model \|.*?(?=\n\n)", table(found), page, flags=re.MULTILINE | re.DOTALL)
-        PAGE.write_text(page, encoding="utf-8")
+        pages.write_table(PAGE, table(found))
         draw(found, PICTURE)
 
 
