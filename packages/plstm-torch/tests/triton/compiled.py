@@ -34,8 +34,10 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value")
-INTEGERS = ("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of")
-INTEGERS += ("graph_ptr", "of_graph", "node_ptr", "of_node")
+INTEGERS = (
+    *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
+    *("graph_ptr", "of_graph", "node_ptr", "of_node"),
+)
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 FUNCTIONS = {
@@ -76,12 +78,14 @@ class Resources:
         spill: bytes of a thread's registers that went to memory.
         shared: bytes of shared memory of a block.
         tensor_cores: instructions of tensor cores in the code.
+        barriers: places where the threads of a block wait for each other.
     """
 
     registers: int
     spill: int
     shared: int
     tensor_cores: int
+    barriers: int
 
 
 def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[str, Any], capability: int) -> Resources:
@@ -114,7 +118,8 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
         code = _read("--dump-sass", cubin)
     registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
     tensor_cores = len(re.findall(r"\b(?:HGMMA|HMMA|DMMA)\b", code))
-    return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores)
+    barriers = len(re.findall(r"\bBAR\.", code))
+    return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores, barriers)
 
 
 def rows() -> list[tuple[str, torch.dtype, Row, int]]:
@@ -175,3 +180,12 @@ def test_row_compiles(kernel, dtype, row, side, capability):
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_walks_wait_for_what_their_threads_have_written(capability):
+    """Which the interpreter cannot show: without sums between threads, this barrier is the only one."""
+    (row,) = TABLE["graph_states", "float32"]
+    for function, barriers in ((edges.level_forward, 0), (edges.walk_forward, 1)):
+        found = compile_kernel(function, torch.float32, row, tiles("graph_states", row, 1), capability)
+        assert found.barriers == barriers, found
