@@ -3,14 +3,15 @@
     python benchmarks/gpu.py --json gpu.json
 
 1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 1D with
-state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention. Medians
-of CUDA events, bfloat16. Beside each time stands the share of the floor that reads and writes every tensor once, at the
-copy rate that this device reaches.
+state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention; graphs,
+in float32, against the forms in torch. Medians of CUDA events, else bfloat16. Beside each time stands the share of the
+floor that reads and writes every tensor once, at the copy rate that this device reaches.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -22,12 +23,14 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from plstm_torch.ops import plstm_1d, plstm_2d_oriented
+from plstm_config.topology import DagTopology
+from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 
 LENGTHS = (2_048, 8_192, 32_768, 65_536)
 HEAD_DIMENSIONS = (64, 128)
 TOKENS = 1 << 19  # batch times heads times length of the 1D measurements
 GRIDS = ((14, 384), (28, 96), (64, 12))  # side, batch times heads
+GRAPHS = ("small", "large", "chain")
 Row = dict[str, Any]
 
 
@@ -154,6 +157,41 @@ def draw_grid(side: int, batch: int, mode: str) -> tuple[list[torch.Tensor], Cal
     return list(tensors.values()), lambda: plstm_2d_oriented(**tensors, **keywords)
 
 
+def graphs(rate: float) -> list[Row]:
+    """The graph op, and its torch forms."""
+    rows = []
+    for kind in GRAPHS:
+        for name in ("triton", "recurrent", "parallel"):
+            if name == "parallel" and kind != "small":
+                continue  # memory goes with the square of the edges
+            leaves, call = draw_graph(kind, 64, name)
+            row = measured(name, call, leaves, rate)
+            rows.append({"op": "plstm_graph", "graph": kind, "edges": leaves[3].shape[1], "dim": 64, **row})
+    return rows
+
+
+def draw_graph(kind: str, dim: int, name: str = "triton") -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
+    """Arguments of a call with four heads, and the call; the graphs are those of `plstm_graph.py`, on the CPU."""
+    topology = {
+        "small": lambda: DagTopology.batch([random_graph(20, 22, seed) for seed in range(64)]),
+        "large": lambda: random_graph(50_000, 55_000, 0),
+        "chain": lambda: DagTopology.from_edges(10_000, list(itertools.pairwise(range(10_000)))),
+    }[kind]()
+    nodes, edges, lines = topology.num_nodes, len(topology.edges), len(topology.line_edges)
+    shapes = [(nodes, dim), (nodes, dim), (nodes, dim), (edges,), (lines,), (edges,), (nodes,)]
+    leaves = [draw(4, *shape, dtype=torch.float32) for shape in shapes]
+    leaves[4] = torch.sigmoid(leaves[4])
+    return leaves, lambda: plstm_graph(*leaves, topology, implementation=name)
+
+
+def random_graph(nodes: int, edges: int, seed: int) -> DagTopology:
+    """Edges from lower to higher numbers of nodes, none of them twice."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(nodes, (2 * edges, 2), generator=generator).sort(1).values
+    pairs = dict.fromkeys((a, b) for a, b in drawn.tolist() if a < b)
+    return DagTopology.from_edges(nodes, list(pairs)[:edges])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the results")
@@ -164,7 +202,7 @@ def main() -> None:
     rate = copy_rate()
     about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_TB_per_s": rate / 1e9}
     print(about)
-    rows = sequences(rate) + matrices(rate) + grids(rate)
+    rows = sequences(rate) + matrices(rate) + grids(rate) + graphs(rate)
     for row in rows:
         numbers = {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
         print("  ".join(f"{name}={value}" for name, value in numbers.items()), flush=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from gpu import draw, draw_grid, draw_matrices, milliseconds
+from gpu import draw, draw_graph, draw_grid, draw_matrices, milliseconds
 
 from plstm_testing.tolerances import rms_error, tolerance
 from plstm_torch.ops import plstm_1d
@@ -53,6 +53,11 @@ def call_of(kernel: str, dtype: torch.dtype) -> tuple[list[torch.Tensor], Callab
         return matrices(dtype)
     if kernel.startswith("sequence"):
         return sequence(dtype, 64)
+    if kernel.startswith("graph"):
+        leaves, call = draw_graph("large", 64)
+        for leaf in leaves:
+            leaf.data = leaf.data.to(dtype)
+        return leaves, call
     leaves, call = draw_grid(28, 96, "P" if "directed" in kernel else "L")
     for leaf in leaves:
         leaf.data = leaf.data.to(dtype)

@@ -33,7 +33,9 @@ class TritonAdapter(_load("adapter").TorchAdapter):  # type: ignore[misc]
     """The ops that have kernels."""
 
     name: str = "torch with Triton"
-    implementations: Mapping[str, Sequence[str]] = {"plstm_1d": ("triton",), "plstm_2d_oriented": ("triton",)}
+    implementations: Mapping[str, Sequence[str]] = dict.fromkeys(
+        ("plstm_1d", "plstm_2d_oriented", "plstm_graph"), ("triton",)
+    )
     devices: Sequence[str] = ("cpu",) if INTERPRETED else ("cuda",)
     module_classes: Sequence[type] = ()
     golden_kinds: Sequence[str] = ()

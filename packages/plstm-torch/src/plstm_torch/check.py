@@ -29,6 +29,7 @@ KERNEL_CASES: Mapping[str, Sequence[str]] = {
         *("state_tracking", "packed_state_tracking"),
     ),
     "plstm_2d_oriented": ("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
+    "plstm_graph": ("dense", "chain", "star", "only_transitions_are_matrices"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _LAYOUT = "{:<18} {:<14} {:<8} {:<9} {:>8} {:>8}  {}"

@@ -25,6 +25,8 @@ from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
 from plstm_torch.ops._plstm_2d.triton import directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
+from plstm_torch.ops._plstm_graph.triton import nodes
+from plstm_torch.ops._plstm_graph.triton import states as edges
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
 
@@ -32,7 +34,10 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value")
-INTEGERS = ("bounds", "owners")
+INTEGERS = (
+    *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
+    *("graph_ptr", "of_graph", "node_ptr", "of_node"),
+)
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 FUNCTIONS = {
@@ -42,6 +47,9 @@ FUNCTIONS = {
     "sequence_gradients_write": (gradients.gradients_write,),
     "sequence_responses": (responses.respond, responses.respond_gradients),
     "sequence_chain": (chain.chain_forward, chain.chain_backward),
+    "graph_states": (edges.level_forward, edges.level_backward, edges.walk_forward, edges.walk_backward),
+    "graph_sums": (nodes.sums,),
+    "graph_gradients": (nodes.gradients,),
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),
@@ -49,12 +57,13 @@ FUNCTIONS = {
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
 }
-# scans of small matrices multiply in registers
-WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain")
+# scans of small matrices, and sums over edges, multiply in registers
+WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain", "graph_states", "graph_sums", "graph_gradients")
 # sides of grids; float16 and float64 have rows of their own but no larger tiles than float32; JT of sequences
 SIDES = {
     "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "sequence_chain": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
+    "graph": {"float32": (1, 3), "float64": (1, 3)},
     "grid_separable": {"bfloat16": (16, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
     "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
 }
@@ -69,12 +78,14 @@ class Resources:
         spill: bytes of a thread's registers that went to memory.
         shared: bytes of shared memory of a block.
         tensor_cores: instructions of tensor cores in the code.
+        barriers: places where the threads of a block wait for each other.
     """
 
     registers: int
     spill: int
     shared: int
     tensor_cores: int
+    barriers: int
 
 
 def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[str, Any], capability: int) -> Resources:
@@ -107,7 +118,8 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
         code = _read("--dump-sass", cubin)
     registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
     tensor_cores = len(re.findall(r"\b(?:HGMMA|HMMA|DMMA)\b", code))
-    return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores)
+    barriers = len(re.findall(r"\bBAR\.", code))
+    return Resources(registers, max(stack, local), compiled.metadata.shared, tensor_cores, barriers)
 
 
 def rows() -> list[tuple[str, torch.dtype, Row, int]]:
@@ -125,7 +137,11 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name in ("tiles", "shares", "low", "part") or name.endswith(("_batch", "_step", "_x", "_y")):
+    if (
+        len(name) <= 2
+        or name in ("tiles", "shares", "low", "part", "start", "count", "graphs")
+        or name.endswith(("_batch", "_step", "_x", "_y"))
+    ):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
@@ -136,6 +152,10 @@ def _read(what: str, cubin: Path) -> str:
 
 def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     """The compile-time sizes that the launcher derives from a row."""
+    if kernel.startswith("graph"):
+        entries = dict.fromkeys(("JT", "JA", "JB", "JQ", "JK", "JV", "JO"), side)
+        steps = {"GA": side, "GB": side * side, "GT": 1}
+        return {"BK": row.tile, "BV": row.block, "INITIAL": True, "GIVEN": True, **entries, **steps}
     if kernel in WITHOUT_TENSOR_CORES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}
@@ -160,3 +180,12 @@ def test_row_compiles(kernel, dtype, row, side, capability):
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_walks_wait_for_what_their_threads_have_written(capability):
+    """Which the interpreter cannot show: without sums between threads, this barrier is the only one."""
+    (row,) = TABLE["graph_states", "float32"]
+    for function, barriers in ((edges.level_forward, 0), (edges.walk_forward, 1)):
+        found = compile_kernel(function, torch.float32, row, tiles("graph_states", row, 1), capability)
+        assert found.barriers == barriers, found

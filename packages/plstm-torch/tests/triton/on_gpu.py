@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import check
-from plstm_torch.ops import plstm_1d, plstm_2d_oriented
+from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
+from plstm_torch.ops._plstm_graph.triton import form
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -85,6 +87,40 @@ def test_grids(mode, x, y, dtype):
     for number, (one, other) in enumerate(zip(found, right, strict=True)):
         kind = "gradient" if number else "output"
         assert_close(one.detach().double().cpu(), other.detach().cpu(), str(dtype).removeprefix("torch."), kind)
+
+
+def draw_graph(dim_k, dim_v, jt, dtype, generator):
+    """A batch of graphs that are mostly chains, with arguments of the op that have JT = JV = JO = jt."""
+    edges = [(n, n + 1) for n in range(149)] + [(n, n + 7) for n in range(0, 140, 9)]
+    topology = DagTopology.batch([DagTopology.from_edges(150, edges)] * 3)
+    nodes, num_edges, lines = topology.num_nodes, len(topology.edges), len(topology.line_edges)
+    shapes = [(nodes, dim_k, 1), (nodes, dim_k, 1), (nodes, dim_v, jt), (num_edges, jt, 1, jt), (lines, jt, jt)]
+    shapes += [(num_edges, jt, 1, jt), (nodes, jt, 1, 1, jt)]
+    tensors = [torch.randn(4, *shape, device="cuda", generator=generator) for shape in shapes]
+    tensors[4] = torch.tanh(tensors[4]) / (2 * jt)
+    return [tensor.to(dtype) for tensor in tensors], topology
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("by_walks", [False, True])
+@pytest.mark.parametrize(
+    ("dim_k", "dim_v", "jt"), [(16, 16, 1), (24, 40, 1), (128, 100, 1), (256, 255, 1), (72, 40, 3), (32, 64, 8)]
+)
+def test_graphs(dim_k, dim_v, jt, by_walks, dtype, monkeypatch):
+    """Both ways through the edges, gradients included, the same numbers in every run."""
+    monkeypatch.setattr(form, "walks", lambda *_: by_walks)
+    tensors, topology = draw_graph(dim_k, dim_v, jt, dtype, torch.Generator("cuda").manual_seed(dim_k))
+    runs = []
+    for name, wide in (("triton", dtype), ("triton", dtype), ("recurrent", torch.float64)):
+        leaves = [tensor.to(wide).requires_grad_() for tensor in tensors]
+        results = plstm_graph(*leaves, topology, implementation=name, return_last_state=True)
+        weights = [torch.linspace(-1, 1, x.numel(), device="cuda").view_as(x).to(x.dtype) for x in results]
+        runs.append([*results, *torch.autograd.grad(results, leaves, weights)])
+    name = str(dtype).removeprefix("torch.")
+    for number, (one, again, right) in enumerate(zip(*runs, strict=True)):
+        assert torch.equal(one, again)
+        kind = ("output", "state")[number] if number < 2 else "gradient"
+        assert_close(one.detach().double().cpu(), right.detach().cpu(), name, kind)
 
 
 def test_more_elements_than_32_bits_count():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from plstm_torch.ops import plstm_1d, plstm_2d_oriented
+from plstm_config.topology import DagTopology
+from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 
 DEVICE = "cuda"
 
@@ -39,10 +40,23 @@ def run_grid(dtype, mode):
     output.sum().backward()
 
 
+def run_graph(dtype, edges):
+    """A chain is walked, a star goes by levels."""
+    topology = DagTopology.batch([DagTopology.from_edges(10, edges), DagTopology.from_edges(2, [(0, 1)])])
+    num_edges, lines = len(topology.edges), len(topology.line_edges)
+    nodes = [draw((2, 12, *shape), dtype) for shape in ((80, 2), (80, 1), (72, 2))]
+    source, mark = draw((2, num_edges, 2, 1, 2), dtype), draw((2, num_edges, 1, 2, 2), dtype)
+    gates = source, draw((2, lines, 2, 2), dtype), mark, draw((2, 12, 1, 2, 1, 2), dtype)
+    output, states = plstm_graph(*nodes, *gates, topology, implementation="triton", return_last_state=True)
+    (output.sum() + states.sum()).backward()
+
+
 if __name__ == "__main__":
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         run_sequence(dtype)
         run_matrices(dtype)
         run_grid(dtype, "L")
         run_grid(dtype, "P")
+        run_graph(dtype, [(n, n + 1) for n in range(9)])
+        run_graph(dtype, [(0, n) for n in range(1, 9)] + [(1, 9)])
     torch.cuda.synchronize()

@@ -25,6 +25,7 @@ from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
 from plstm_torch.ops._plstm_graph.forms import dense_form, resolve_implementation, states_form
 from plstm_torch.ops._plstm_graph.levels import LevelForm, LevelReadForm, edge_factors
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
+from plstm_torch.ops._plstm_graph.triton.form import KernelForm, allocate
 
 # Graphs whose indices are kept, by their numbers: those of one step of a model (both modes, both directions), forward
 # and backward, and of a few steps around it.
@@ -218,6 +219,14 @@ def _allocate_states(implementation: str, states: bool, inputs: Sequence[Tensor]
     return [read, whole] if states else [read], [edges_first.transpose(0, 1)]
 
 
+def _kernel_form(schedule: LevelSchedule, implementation: str, states: bool, inputs: Sequence[Tensor]) -> KernelForm:
+    return KernelForm(schedule, states)
+
+
+def _allocate_kernels(implementation: str, states: bool, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return allocate(states, tuple(inputs))
+
+
 def _operator(name: str, passes: _Passes) -> Callable[..., list[Tensor]]:
     """Both passes as operators with known shapes and a known backward."""
 
@@ -281,20 +290,22 @@ def _operator(name: str, passes: _Passes) -> Callable[..., list[Tensor]]:
 
 
 def _num_outputs(name: str, implementation: str, states: bool) -> int:
-    return 2 if name == "graph_states" and (states or implementation == "parallel") else 1
+    return 2 if name != "graph_read" and (states or implementation == "parallel") else 1
 
 
 _read = _operator("graph_read", _Passes(_read_form, _allocate_read, _keep_read, _kept_read))
-_with_states = _operator(
-    "graph_states",
-    _Passes(_states_form, _allocate_states, lambda form, saved: list(saved), lambda form, inputs, saved: saved),
-)
+_AS_THEY_ARE = (lambda form, saved: list(saved)), (lambda form, inputs, saved: saved)
+_with_states = _operator("graph_states", _Passes(_states_form, _allocate_states, *_AS_THEY_ARE))
+_by_kernels = _operator("graph_kernels", _Passes(_kernel_form, _allocate_kernels, *_AS_THEY_ARE))
 
 
 def walk_compiled(
     graph: CompiledGraph, implementation: str, return_states: bool, own: Tensor, inputs: Tensors, initial: list[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """As `walk_now`; to be traced. Without states, "auto" is decided by the graph when the program runs."""
+    if implementation == "triton":
+        results = _by_kernels([*inputs, *initial], *graph.indices, implementation, return_states)
+        return own + results[0], results[1] if return_states else None
     if not initial and not return_states:
         return own + _read(list(inputs), *graph.indices, implementation, False)[0], None
     name = resolve_implementation(implementation, 0, with_states=True)

@@ -6,10 +6,12 @@ from functools import partial
 
 from torch import Tensor
 
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors, apply_form
 from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
 from plstm_torch.ops._plstm_graph.levels import LevelForm, careful, edge_factors, read_by_levels
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule
+from plstm_torch.ops._plstm_graph.triton.form import KernelForm
 
 # Edges of the largest graph up to which one triangular solve is faster than the levels (README.md).
 _FEW_EDGES = 100
@@ -71,7 +73,7 @@ def walk_now(
 
     Args:
         schedule: of the graphs.
-        implementation: any of the names.
+        implementation: any of the names; "auto" stands for those without kernels.
         return_states: whether the states are asked for.
         own: what every node reads from itself [H,N,DV,JO].
         inputs: as `DenseForm` takes them.
@@ -80,6 +82,10 @@ def walk_now(
     Returns:
         Output [H,N,DV,JO], and states [H,E,JT,DK,DV] in the order of the schedule or None.
     """
+    if implementation == "triton":
+        form, given = KernelForm(schedule, return_states), (*inputs, *initial)
+        read, *states = form.formula(*given) if is_exporting() else apply_form(form, *given)
+        return own + read, states[0] if return_states else None
     with_states = bool(initial) or return_states
     name = resolve_implementation(implementation, schedule.max_edges, with_states)
     if name == "parallel" and not with_states:

@@ -13,6 +13,7 @@ from plstm_config.shapes import Sizes, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
+from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._plstm_graph.compiled import (
     CompiledGraph,
     compiled_graph,
@@ -22,8 +23,10 @@ from plstm_torch.ops._plstm_graph.compiled import (
 )
 from plstm_torch.ops._plstm_graph.forms import walk_now
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
+from plstm_torch.ops._plstm_graph.triton.form import STATES
+from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
+IMPLEMENTATIONS = ("auto", "recurrent", "parallel", "triton")
 # State-tracking dimensions of query, key, value, source, transition, mark, direct.
 _TRAILING = (1, 1, 1, 3, 2, 3, 4)
 
@@ -73,7 +76,8 @@ def plstm_graph(
         return_last_state: also return the state of every edge.
         scale: factor of the output; 1 if None.
         implementation: "recurrent" (level by level over all graphs at once, memory linear in edges), "parallel" (one
-            triangular solve per graph, quadratic in the edges of the largest graph), or "auto".
+            triangular solve per graph, quadratic in the edges of the largest graph), "triton" (the first in kernels for
+            CUDA devices, JT up to 8), or "auto".
 
     Returns:
         Output [H,N,DV] in the dtype of `value`, or the pair of it and the states [H,E,DK,DV], float32 (float64 where
@@ -81,7 +85,8 @@ def plstm_graph(
 
     Raises:
         TypeError: if an argument is no tensor, has no floating dtype, or `topology` lacks an attribute.
-        ValueError: if a shape, a device, an index or a name is wrong, or the edges are not in topological order.
+        ValueError: if a shape, a device, an index or a name is wrong, the edges are not in topological order, or
+            "triton" has no kernel for the call.
 
     Examples:
         >>> import torch
@@ -103,6 +108,8 @@ def plstm_graph(
         query, key, value, source, transition, mark, direct, topology, initial_state=initial_state, scale=scale
     )
     check_implementation(implementation, IMPLEMENTATIONS)
+    if _kernels(implementation, tensors, sizes):
+        implementation = "triton"
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         arrays = [tensor.to(dtype) for tensor in tensors]
@@ -115,6 +122,22 @@ def plstm_graph(
             output, states = output.squeeze(-1), None if states is None else states.squeeze(-1)
         output = output.to(value.dtype)
     return (output, states) if states is not None else output
+
+
+def _kernels(implementation: str, tensors: list[Tensor], sizes: Sizes) -> bool:
+    """Whether the call goes to the Triton kernels.
+
+    Raises:
+        ValueError: if "triton" is asked for, and cannot take the call.
+    """
+    by_choice = implementation == "auto" and support.taken_by_auto(tensors[0]) and not is_exporting()
+    if implementation != "triton" and not by_choice:
+        return False
+    dtypes = [tensor.dtype for tensor in tensors]
+    reason = support.unsupported("plstm_graph", tensors[0].device, dtypes, sizes, states=STATES)
+    if implementation == "triton":
+        support.require("plstm_graph", reason)
+    return reason is None
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from plstm_config.topology.arrays import IndexArrays, index_arrays
-from plstm_torch.constants import constant, keep, make_apart
+from plstm_torch.constants import Kept, constant, keep, make_apart
 from plstm_torch.ops._plstm_graph.layout import DenseLayout, compute_layout
+from plstm_torch.ops._plstm_graph.triton.indices import KernelIndices, kernel_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,17 @@ class LevelSchedule:
     @cached_property
     def dense(self) -> DenseLayout:
         """The layout for one triangular solve per graph."""
+        return self._made(lambda: compute_layout(self.graph, *self.indices, self.tail.device))
 
-        def make() -> DenseLayout:
-            return compute_layout(self.graph, *self.indices, self.tail.device)
+    @cached_property
+    def kernels(self) -> KernelIndices:
+        """Groups of edges and line edges for the kernels."""
+        lines = self.lines_into, self.lines_out_of
+        return self._made(lambda: kernel_indices(self.graph, *self.indices[:2], lines, self.tail.device))
 
-        # a schedule that belongs to a mode is not kept, and so needs a layout of that mode
+    def _made(self, make: Callable[[], Kept]) -> Kept:
+        """What is made of constants, kept by this schedule."""
+        # a schedule that belongs to a mode is not kept, and so needs constants of that mode
         return make() if isinstance(self.tail, FakeTensor) else make_apart(make)
 
     def blocks(self, size: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:

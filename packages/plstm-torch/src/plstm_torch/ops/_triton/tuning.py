@@ -67,6 +67,13 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("sequence_responses", "float64"): (Row(16, 32, 2, 1, 4_096),),
     ("sequence_chain", "float32"): (Row(16, 128, 4, 2, 8_192),),
     ("sequence_chain", "float64"): (Row(16, 64, 4, 2, 8_192),),
+    # states of edges are summed in the dtype of the gates, and read once: no product is worth a tensor core
+    ("graph_states", "float32"): (Row(64, 64, 4, 1, 2_048),),
+    ("graph_states", "float64"): (Row(32, 64, 4, 1, 2_048),),
+    ("graph_sums", "float32"): (Row(64, 64, 4, 1, 2_048),),
+    ("graph_sums", "float64"): (Row(32, 64, 4, 1, 2_048),),
+    ("graph_gradients", "float32"): (Row(64, 64, 4, 1, 2_048),),
+    ("graph_gradients", "float64"): (Row(32, 64, 4, 1, 2_048),),
     ("grid_separable_output", "bfloat16"): (Row(64, 64, 8, 1, 20_480),),
     ("grid_separable_output", "float16"): (Row(32, 32, 8, 1, 49_152),),
     ("grid_separable_output", "float32"): (Row(32, 32, 8, 1, 49_152),),
