@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
-from plstm_torch.ops._plstm_2d.triton import directed, separable
+from plstm_torch.ops._plstm_2d.triton import blocks, directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
@@ -31,8 +31,9 @@ from plstm_torch.ops._triton.tuning import TABLE, Row
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
-VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value")
+VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
 INTEGERS = ("bounds", "owners")
+NUMBERS = ("tiles", "shares", "low", "part", "count", "diagonal", "first", "width")
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 FUNCTIONS = {
@@ -48,6 +49,8 @@ FUNCTIONS = {
     "grid_directed_output": (directed.directed_output,),
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
+    "grid_blocks_step": (blocks.block_step,),
+    "grid_blocks_rows": (blocks.block_rows,),
 }
 # scans of small matrices multiply in registers
 WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain")
@@ -125,7 +128,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if len(name) <= 2 or name in ("tiles", "shares", "low", "part") or name.endswith(("_batch", "_step", "_x", "_y")):
+    if len(name) <= 2 or name in NUMBERS or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
