@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
-from plstm_torch.ops._plstm_2d.triton import blocks, directed, separable
+from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._triton.precision import numbers
 from plstm_torch.ops._triton.tuning import TABLE, Row
@@ -51,6 +52,14 @@ FUNCTIONS = {
     "grid_directed_sources": (directed.directed_sources,),
     "grid_blocks_step": (blocks.block_step,),
     "grid_blocks_rows": (blocks.block_rows,),
+}
+# what one kernel is compiled for: a forward pass, the same without its output, the adjoint
+VARIANTS = {
+    "grid_blocks_step": (
+        {"BACK": False, "READ": True, "KEEP": False},
+        {"BACK": False, "READ": False, "KEEP": True},
+        {"BACK": True, "READ": True, "KEEP": True},
+    ),
 }
 # scans of small matrices multiply in registers
 WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain")
@@ -142,6 +151,8 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     if kernel in WITHOUT_TENSOR_CORES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}
+    if kernel.startswith("grid_blocks"):
+        return {"WAYS": 4, **blocks_form.tile_sizes(kernel, row)}
     if side == 0:
         return {"C": row.tile, "BLOCK": row.block}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
@@ -158,8 +169,8 @@ def test_every_kernel_of_the_table_is_compiled():
     ids=[f"{kernel}-{dtype}-{side}" for kernel, dtype, _, side in rows()],
 )
 def test_row_compiles(kernel, dtype, row, side, capability):
-    for function in FUNCTIONS[kernel]:
-        found = compile_kernel(function, dtype, row, tiles(kernel, row, side), capability)
+    for function, variant in itertools.product(FUNCTIONS[kernel], VARIANTS.get(kernel, ({},))):
+        found = compile_kernel(function, dtype, row, tiles(kernel, row, side) | variant, capability)
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found

@@ -1,8 +1,8 @@
 """Launches the block step, antidiagonal by antidiagonal, as a form that composes with every transform of torch.
 
-The backward pass needs the states that enter every block, which are as large as all else together where a block has
-more nodes than a state has numbers. Columns of blocks make strips; the forward pass keeps what crosses from strip to
-strip, and the backward pass walks one strip after the other again. A grid whose states fit the budget is one strip.
+The backward pass needs the states that enter every block, a quarter of DK * DV numbers a node and orientation. Columns
+of blocks make strips; the forward pass keeps what crosses from strip to strip, and the backward pass walks one strip
+after the other again. A grid whose states fit the budget is one strip.
 """
 
 from __future__ import annotations
@@ -23,6 +23,20 @@ SIDE = 8  # nodes along a side of a block: the borders of a block are the 16 row
 # Numbers in the states that enter the blocks of a strip; the backward pass holds them twice.
 _STRIP = 1 << 27
 _PASSING = 256  # numbers of every border state that go through a block at once
+
+
+def tile_sizes(kernel: str, row: tuning.Row) -> dict[str, int]:
+    """Compile-time sizes of the tiles of a kernel.
+
+    Args:
+        kernel: name in the table.
+        row: its row.
+
+    Returns:
+        Arguments by name.
+    """
+    sizes = {"SIDE": SIDE, "BLOCK": row.block}
+    return sizes | {"CELLS": max(1, _PASSING // row.block)} if kernel == "grid_blocks_step" else sizes
 
 
 def formula(*inputs: Tensor) -> Tensors:
@@ -64,10 +78,10 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
             states that enter the grid [B,O,Y+X,DK,DV].
 
     Returns:
-        Output [B,NX,NY,N,DV] and last states [B,O,Y+X,DK,DV] in the dtype of the states; saved: the states that cross to
-        each strip but the first, [B,strips-1,O,Y,DK,DV].
+        Output [B,NX,NY,N,DV] and last states [B,O,Y+X,DK,DV] in the dtype of the states; saved: the states that cross
+        to each strip but the first, [B,strips-1,O,Y,DK,DV].
     """
-    call = _Call(inputs)
+    call = _Call(inputs, _number_of_strips(inputs))
     states = call.new_states(inputs[6])
     kept = states.new_empty(_shape_of_kept(inputs))
     slices = call.new_slices(inputs[2])
@@ -81,7 +95,7 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
 
 def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     """The gradients of all inputs."""
-    call = _Call(inputs)
+    call = _Call(inputs, saved[0].shape[1] + 1)  # a batch that a transform has merged would have other strips
     (query, key, value), grad = call.vectors, cotangents[0].to(inputs[2].dtype).contiguous()
     states, d_states = call.new_states(inputs[6]), call.new_states(cotangents[1])
     of_query, of_key, of_value = (call.new_slices(tensor) for tensor in inputs[:3])
@@ -119,14 +133,13 @@ def _shape_of_kept(inputs: Tensors) -> tuple[int, ...]:
 class _Call:
     """What every launch of one pass is given."""
 
-    def __init__(self, inputs: Tensors) -> None:
+    def __init__(self, inputs: Tensors, strips: int) -> None:
         self.vectors = [vectors.contiguous() for vectors in inputs[:3]]
         self.maps = [weights.contiguous() for weights in inputs[3:6]]
         self.dtype = inputs[0].dtype
         self.batch, self.ways, self.nx, self.ny = inputs[5].shape[:4]
         self.rows = self.ny * SIDE
         self.channels = inputs[6].shape[3:]
-        strips = _number_of_strips(inputs)
         self.strips = list(pairwise(number * self.nx // strips for number in range(strips + 1)))
 
     def on_device(self) -> Any:
@@ -174,7 +187,6 @@ class _Call:
         options = self.options("grid_blocks_step")
         tiles = -(-self.channels[1] // options["BLOCK"])
         options |= {"BACK": grad is not None, "READ": output is not None, "KEEP": entering is not None}
-        options |= {"CELLS": max(1, _PASSING // options["BLOCK"])}
         options |= self.numbers("ACC", "OPERAND", "VALUES", "STATES", "SPLIT")
         tensors = (states if output is None else output, states if entering is None else entering)
         count = high - low
@@ -187,7 +199,12 @@ class _Call:
             )  # fmt: skip
 
     def sum_rows(
-        self, vectors: tuple[Tensor, Tensor], weights: Tensor, entering: Tensor, results: tuple[Tensor, Tensor], low: int
+        self,
+        vectors: tuple[Tensor, Tensor],
+        weights: Tensor,
+        entering: Tensor,
+        results: tuple[Tensor, Tensor],
+        low: int,
     ) -> None:
         """Gradients of the first of two vectors, and of the weights of what it reads or writes, in a strip."""
         from plstm_torch.ops._plstm_2d.triton import blocks
@@ -208,7 +225,7 @@ class _Call:
     def options(self, kernel: str) -> dict[str, Any]:
         """Sizes of the tiles, warps and stages of a kernel."""
         row = tuning.choose(kernel, self.dtype, self.maps[0].device)
-        return {"WAYS": self.ways, "SIDE": SIDE, "BLOCK": row.block, **row.options}
+        return {"WAYS": self.ways, **tile_sizes(kernel, row), **row.options}
 
     def numbers(self, *names: str) -> dict[str, Any]:
         """The dtypes and precisions that a kernel asks for."""
