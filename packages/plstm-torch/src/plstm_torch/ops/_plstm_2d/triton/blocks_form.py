@@ -113,6 +113,7 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
             call.sum_rows((key, value), call.maps[1], d_leaving, (of_key, d_writing), low)
             products = torch.matmul(d_leaving.flatten(5), entering.flatten(5).mT)
             call.in_image(d_through, products, low, high)
+            del entering, d_leaving, products  # before those of the next strip are there
     vectors = zip((of_query, of_key, of_value), inputs[:3], strict=True)
     d_vectors = [slices.sum(1).to(tensor.dtype) for slices, tensor in vectors]
     return (*d_vectors, d_reading, d_writing, d_through, d_states)
