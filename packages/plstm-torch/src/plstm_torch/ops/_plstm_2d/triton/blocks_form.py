@@ -148,8 +148,8 @@ class _Call:
         return torch.cuda.device_of(self.maps[0])
 
     def new_states(self, states: Tensor) -> Tensor:
-        """States that a walk may overwrite."""
-        return states.clone(memory_format=torch.contiguous_format)
+        """States that a walk may overwrite; the zeros of a cotangent that nobody asked for have any dtype."""
+        return states.to(self.maps[0].dtype, copy=True, memory_format=torch.contiguous_format)
 
     def new_slices(self, vectors: Tensor) -> Tensor:
         """Uninitialised vectors of each orientation [B,O,NX,NY,N,D] in the dtype of the states."""

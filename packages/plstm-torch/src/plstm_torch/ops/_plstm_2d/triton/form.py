@@ -46,6 +46,9 @@ def is_quadratic(tensors: Mapping[str, Tensor], mode: str, with_states: bool) ->
         tensors: the arguments by name.
         mode: mode of the gates.
         with_states: whether states enter or leave.
+
+    Returns:
+        Whether it does.
     """
     turns = mode == "P" or tensors.keys() & {"transition_ru", "transition_dl"}
     return not with_states and bool(turns) and max(tensors["query"].shape[1:3]) <= SIDES.get(mode, 0)
