@@ -34,7 +34,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
 INTEGERS = ("bounds", "owners")
-NUMBERS = ("tiles", "shares", "low", "part", "count", "diagonal", "first", "width")
+NUMBERS = ("tiles", "shares", "low", "part", "count", "period", "diagonal", "first", "width")
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 FUNCTIONS = {
@@ -53,12 +53,13 @@ FUNCTIONS = {
     "grid_blocks_step": (blocks.block_step,),
     "grid_blocks_rows": (blocks.block_rows,),
 }
-# what one kernel is compiled for: a forward pass, the same without its output, the adjoint
+# what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
 VARIANTS = {
     "grid_blocks_step": (
-        {"BACK": False, "READ": True, "KEEP": False},
-        {"BACK": False, "READ": False, "KEEP": True},
-        {"BACK": True, "READ": True, "KEEP": True},
+        {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
+        {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
+        {"BACK": False, "READ": False, "KEEP": True, "CROSSING": False},
+        {"BACK": True, "READ": True, "KEEP": True, "CROSSING": False},
     ),
 }
 # scans of small matrices multiply in registers

@@ -36,11 +36,11 @@ def _row(a, bx, by, Y, SIDE: tl.constexpr):
 
 @triton.jit
 def _read(
-    query, reading, states, entering, bx, by, Y, DK, DV, iv,
+    query, reading, states, entering, kept, bx, by, Y, DK, DV, iv,
     SIDE: tl.constexpr, BLOCK: tl.constexpr, READ: tl.constexpr, KEEP: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """What the nodes read of the states that enter [SIDE*SIDE,BLOCK], if they do; keeps those states, if asked to."""
+    """What the nodes read of the states that enter [SIDE*SIDE,BLOCK], if they do; keeps the first `kept` of those."""
     n = tl.arange(0, SIDE * SIDE)
     result = tl.zeros([SIDE * SIDE, BLOCK], ACC)
     for d in range(0, DK, BLOCK):
@@ -50,7 +50,8 @@ def _read(
         for a in range(2 * SIDE):
             state = tl.load(states + _row(a, bx, by, Y, SIDE) * DK * DV + tile, mask=inside, other=0.0)
             if KEEP:
-                tl.store(entering + a * DK * DV + tile, state, mask=inside)
+                stored = inside & (ik < tl.where(a < kept, DK, 0))[:, None]  # a mask has to come from blocks
+                tl.store(entering + a * DK * DV + tile, state, mask=stored)
             if READ:
                 read = mm_by_wide(queries, state, tl.zeros([SIDE * SIDE, BLOCK], ACC), OPERAND, VALUES, SPLIT)
                 result += tl.load(reading + a * SIDE * SIDE + n)[:, None] * read
@@ -94,19 +95,34 @@ def _write(
             tl.store(at, state, mask=inside)
 
 
-@triton.jit(do_not_specialize=["NX", "NY", "low", "count", "diagonal", "first", "width"])
+@triton.jit
+def _kept(
+    entering, b, o, i, j, column, by, NX, NY, DK, DV, count, period,
+    WAYS: tl.constexpr, SIDE: tl.constexpr, CROSSING: tl.constexpr,
+):  # fmt: skip
+    """Where to keep the states that enter a block, and how many: all, or those that cross to a strip of the walk."""
+    if CROSSING:
+        strip = (b * ((NX - 1) // period) + column // period - 1) * WAYS + o
+        crosses = (column > 0) & (column % period == 0)
+        return entering + (strip * NY + by) * SIDE * DK * DV, tl.where(crosses, SIDE, 0)
+    else:
+        return entering + (((b * WAYS + o) * count + i) * NY + j) * 2 * SIDE * DK * DV, 2 * SIDE
+
+
+@triton.jit(do_not_specialize=["NX", "NY", "low", "count", "period", "diagonal", "first", "width"])
 def block_step(
     query, key, value, reading, writing, through, states, carried, entering,
-    NX, NY, DK, DV, low, count, diagonal, first, width,
+    NX, NY, DK, DV, low, count, period, diagonal, first, width,
     WAYS: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr, BACK: tl.constexpr,
-    READ: tl.constexpr, KEEP: tl.constexpr,
+    READ: tl.constexpr, KEEP: tl.constexpr, CROSSING: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, STATES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """One block, one orientation and a block of channels of the values.
 
     Columns [low, low + count) of the walk make a strip; `diagonal` is one of its antidiagonals, with `width` blocks
     from column `first` on. BACK walks it from the far end. READ stores what nodes read, for each orientation by itself,
-    KEEP the states that enter the block, as [B,WAYS,count,NY,2*SIDE,DK,DV].
+    KEEP the states that enter the block, as [B,WAYS,count,NY,2*SIDE,DK,DV], or if CROSSING only those that enter strips
+    of `period` columns from the strip before, as [B,strips-1,WAYS,NY*SIDE,DK,DV].
     """
     b, o = tl.program_id(0).to(tl.int64) // width, tl.program_id(1) % WAYS
     i = first + tl.program_id(0) % width
@@ -118,9 +134,9 @@ def block_step(
     way, iv, n = b * WAYS + o, channel + tl.arange(0, BLOCK), tl.arange(0, SIDE * SIDE)
     nodes, maps = ((b * NX + bx) * NY + by) * SIDE * SIDE, ((way * NX + bx) * NY + by) * 2 * SIDE
     states += way * (X + Y) * DK * DV
+    at, kept = _kept(entering, b, o, i, j, low + i, by, NX, NY, DK, DV, count, period, WAYS, SIDE, CROSSING)
     result = _read(
-        query + nodes * DK, reading + maps * SIDE * SIDE, states,
-        entering + ((way * count + i) * NY + j) * 2 * SIDE * DK * DV, bx, by, Y, DK, DV, iv,
+        query + nodes * DK, reading + maps * SIDE * SIDE, states, at, kept, bx, by, Y, DK, DV, iv,
         SIDE, BLOCK, READ, KEEP, ACC, OPERAND, VALUES, SPLIT,
     )  # fmt: skip
     if READ:

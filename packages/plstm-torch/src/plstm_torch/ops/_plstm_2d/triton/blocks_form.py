@@ -7,7 +7,6 @@ after the other again. A grid whose states fit the budget is one strip.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -86,10 +85,7 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     kept = states.new_empty(_shape_of_kept(inputs))
     slices = call.new_slices(inputs[2])
     with call.on_device():
-        for number, (low, high) in enumerate(call.strips):
-            if number:
-                kept[:, number - 1] = states[:, :, : call.rows]
-            call.walk(states, low, high, output=slices)
+        call.walk(states, 0, call.nx, output=slices, crossing=kept if kept.numel() else None)
     return (slices.sum(1), states), (kept,)
 
 
@@ -141,7 +137,8 @@ class _Call:
         self.batch, self.ways, self.nx, self.ny = inputs[5].shape[:4]
         self.rows = self.ny * SIDE
         self.channels = inputs[6].shape[3:]
-        self.strips = list(pairwise(number * self.nx // strips for number in range(strips + 1)))
+        self.period = -(-self.nx // strips)
+        self.strips = [(low, min(low + self.period, self.nx)) for low in range(0, self.nx, self.period)]
 
     def on_device(self) -> Any:
         """The context in which kernels go to the device of the tensors."""
@@ -167,16 +164,18 @@ class _Call:
         *,
         output: Tensor | None = None,
         entering: Tensor | None = None,
+        crossing: Tensor | None = None,
         grad: Tensor | None = None,
     ) -> None:
-        """Walk a strip, columns [low, high) of every orientation's walk.
+        """Walk columns [low, high) of every orientation's walk.
 
         Args:
-            states: what enters the strip, replaced by what leaves it.
+            states: what enters these columns, replaced by what leaves them.
             low: first column.
             high: the one behind the last.
             output: takes what nodes read.
             entering: takes the states that enter the blocks.
+            crossing: takes those that enter each strip but the first; only one of the two.
             grad: gradient of the output; with it, the walk is the adjoint one, from the far end.
         """
         from plstm_torch.ops._plstm_2d.triton import blocks
@@ -187,7 +186,9 @@ class _Call:
             query, key, value, reading, writing = key, query, grad, writing, reading
         options = self.options("grid_blocks_step")
         tiles = -(-self.channels[1] // options["BLOCK"])
-        options |= {"BACK": grad is not None, "READ": output is not None, "KEEP": entering is not None}
+        options |= {"BACK": grad is not None, "READ": output is not None}
+        entering = crossing if entering is None else entering
+        options |= {"KEEP": entering is not None, "CROSSING": crossing is not None}
         options |= self.numbers("ACC", "OPERAND", "VALUES", "STATES", "SPLIT")
         tensors = (states if output is None else output, states if entering is None else entering)
         count = high - low
@@ -196,7 +197,7 @@ class _Call:
             width = min(count - 1, diagonal) - first + 1
             blocks.block_step[self.batch * width, self.ways * tiles](
                 query, key, value, reading, writing, through, states, *tensors, self.nx, self.ny,
-                *self.channels, low, count, diagonal, first, width, **options,
+                *self.channels, low, count, self.period, diagonal, first, width, **options,
             )  # fmt: skip
 
     def sum_rows(
