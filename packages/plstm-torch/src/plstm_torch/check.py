@@ -30,7 +30,7 @@ KERNEL_CASES: Mapping[str, Sequence[str]] = {
     ),
     "plstm_2d_oriented": (
         *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
-        *("full_default_block", "P_odd_sides", "L_special_gates"),
+        *("full_default_block", "P_odd_sides"),
     ),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
