@@ -372,9 +372,7 @@ def triton(session: nox.Session) -> None:
     kernel_conformance(session, "triton and not long_sequence and not default_block", "2", TRITON_INTERPRET="1")
     pytest = ("pytest", "--numprocesses", "2")
     threads = {"OMP_NUM_THREADS": "1"}
-    interpreted = [
-        str(KERNEL_TESTS / f"{name}.py") for name in ("interpreted", "interpreted_matrices", "interpreted_graphs")
-    ]
+    interpreted = [str(KERNEL_TESTS / f"interpreted{part}.py") for part in ("", "_matrices", "_graphs", "_blocks")]
     session.run(*pytest, *interpreted, env={"TRITON_INTERPRET": "1", **threads})
     session.run(*pytest, str(KERNEL_TESTS / "compiled.py"), env={"TRITON_DEFAULT_FP_FUSION": "1", **threads})
 

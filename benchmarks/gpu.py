@@ -29,7 +29,7 @@ from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 LENGTHS = (2_048, 8_192, 32_768, 65_536)
 HEAD_DIMENSIONS = (64, 128)
 TOKENS = 1 << 19  # batch times heads times length of the 1D measurements
-GRIDS = ((14, 384), (28, 96), (64, 12))  # side, batch times heads
+GRIDS = ((14, 384), (28, 96), (64, 12), (128, 12))  # side, batch times heads
 GRAPHS = ("small", "large", "chain")
 Row = dict[str, Any]
 
@@ -133,8 +133,6 @@ def grids(rate: float) -> list[Row]:
     rows = []
     for side, batch in GRIDS:
         for mode in ("L", "P"):
-            if mode == "P" and side > 32:
-                continue  # has no kernel there
             leaves, call = draw_grid(side, batch, mode)
             row = measured(f"triton {mode}", call, leaves, rate)
             rows.append({"op": "plstm_2d_oriented", "side": side, "batch": batch, "dim": 64, **row})

@@ -58,7 +58,8 @@ def call_of(kernel: str, dtype: torch.dtype) -> tuple[list[torch.Tensor], Callab
         for leaf in leaves:
             leaf.data = leaf.data.to(dtype)
         return leaves, call
-    leaves, call = draw_grid(28, 96, "P" if "directed" in kernel else "L")
+    side, batch = (128, 4) if "blocks" in kernel else (28, 96)
+    leaves, call = draw_grid(side, batch, "L" if "separable" in kernel else "P")
     for leaf in leaves:
         leaf.data = leaf.data.to(dtype)
     return leaves, call

@@ -28,7 +28,10 @@ KERNEL_CASES: Mapping[str, Sequence[str]] = {
         *("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
         *("state_tracking", "packed_state_tracking"),
     ),
-    "plstm_2d_oriented": ("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
+    "plstm_2d_oriented": (
+        *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
+        *("full_default_block", "P_odd_sides"),
+    ),
     "plstm_graph": ("dense", "chain", "star", "only_transitions_are_matrices"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")

@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
-from plstm_torch.ops._plstm_2d.triton import directed, separable
+from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
 from plstm_torch.ops._plstm_graph.triton import nodes
 from plstm_torch.ops._plstm_graph.triton import states as edges
@@ -33,10 +34,14 @@ from plstm_torch.ops._triton.tuning import TABLE, Row
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
-VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value")
+VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
 INTEGERS = (
     *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
     *("graph_ptr", "of_graph", "node_ptr", "of_node"),
+)
+NUMBERS = (
+    *("tiles", "shares", "low", "part", "start", "count", "graphs"),
+    *("period", "diagonal", "first", "width"),
 )
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -56,6 +61,17 @@ FUNCTIONS = {
     "grid_directed_output": (directed.directed_output,),
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
+    "grid_blocks_step": (blocks.block_step,),
+    "grid_blocks_rows": (blocks.block_rows,),
+}
+# what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
+VARIANTS = {
+    "grid_blocks_step": (
+        {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
+        {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
+        {"BACK": False, "READ": False, "KEEP": True, "CROSSING": False},
+        {"BACK": True, "READ": True, "KEEP": True, "CROSSING": False},
+    ),
 }
 # scans of small matrices, and sums over edges, multiply in registers
 WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain", "graph_states", "graph_sums", "graph_gradients")
@@ -137,11 +153,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return f"*{NAMES[dtype]}"
     if name in INTEGERS:
         return "*i64"
-    if (
-        len(name) <= 2
-        or name in ("tiles", "shares", "low", "part", "start", "count", "graphs")
-        or name.endswith(("_batch", "_step", "_x", "_y"))
-    ):
+    if len(name) <= 2 or name in NUMBERS or name.endswith(("_batch", "_step", "_x", "_y")):
         return "i32"
     return "*fp64" if numbers(dtype)["ACC"] == tl.float64 else "*fp32"
 
@@ -159,6 +171,8 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     if kernel in WITHOUT_TENSOR_CORES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}
+    if kernel.startswith("grid_blocks"):
+        return {"WAYS": 4, **blocks_form.tile_sizes(kernel, row)}
     if side == 0:
         return {"C": row.tile, "BLOCK": row.block}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
@@ -175,8 +189,8 @@ def test_every_kernel_of_the_table_is_compiled():
     ids=[f"{kernel}-{dtype}-{side}" for kernel, dtype, _, side in rows()],
 )
 def test_row_compiles(kernel, dtype, row, side, capability):
-    for function in FUNCTIONS[kernel]:
-        found = compile_kernel(function, dtype, row, tiles(kernel, row, side), capability)
+    for function, variant in itertools.product(FUNCTIONS[kernel], VARIANTS.get(kernel, ({},))):
+        found = compile_kernel(function, dtype, row, tiles(kernel, row, side) | variant, capability)
         assert found.spill <= row.spill, found
         assert found.shared <= row.shared <= SHARED_MEMORY[86], found
         assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found

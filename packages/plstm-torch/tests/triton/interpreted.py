@@ -237,20 +237,16 @@ def test_a_grid_keeps_what_is_not_finite_apart(mode, name):
 
 
 def test_reasons_of_grids():
-    states = torch.zeros(1, 4, 4, 3, 2, 1), torch.zeros(1, 4, 3, 3, 2, 1)
-    tensors = draw_grid("L", 3, 4, dtype=torch.float32)
-    refused = r"implementation: expected another one for this call of the 2D op, got 'triton': "
-    for changed, reason in [
-        ({"initial_state": states}, "no kernels for initial and last states"),
-        ({"return_last_state": True}, "no kernels for initial and last states"),
-        ({"transition_ru": None}, "got gates of mode"),
-        ({"transition_dl": tensors["transition_ru"]}, "got gates of mode general"),
-    ]:
-        with pytest.raises(ValueError, match=refused + f".*{reason}"):
-            plstm_2d_oriented(**tensors | changed, implementation="triton")
-    for mode, side in (("L", 64), ("R", 64), ("P", 32)):
-        with pytest.raises(ValueError, match=refused + f".*sides up to {side}, got Y={side + 1}"):
-            run_grid("triton", mode)(draw_grid(mode, 1, side + 1))
+    refused = r"implementation: expected another one for this call of the 2D op, got 'triton': .*"
+    with pytest.raises(ValueError, match=refused + "DK up to 256, got DK=257"):
+        run_grid("triton", "L")(draw_grid("L", 3, 4, dim_k=257))
+    tensors = draw_grid("L", 3, 4)
+    for name in ("transition_rl", "transition_du", "transition_ru", "source_r", "source_d", "mark_l", "mark_u"):
+        axes = {"t": (-2, -1), "s": (-3,), "m": (-1,)}[name[0]]
+        for axis in axes:
+            tensors[name] = tensors[name].repeat_interleave(2, axis)
+    with pytest.raises(ValueError, match=refused + "J dimensions of 1, got JT=2"):
+        run_grid("triton", "L")(tensors)
 
 
 def test_slots_of_sequences_do_not_meet():

@@ -9,6 +9,7 @@ from plstm_config.topology import DagTopology
 from plstm_testing.tolerances import assert_close
 from plstm_torch import check
 from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
+from plstm_torch.ops._plstm_2d.triton import blocks_form
 from plstm_torch.ops._plstm_graph.triton import form
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -121,6 +122,42 @@ def test_graphs(dim_k, dim_v, jt, by_walks, dtype, monkeypatch):
         assert torch.equal(one, again)
         kind = ("output", "state")[number] if number < 2 else "gradient"
         assert_close(one.detach().double().cpu(), right.detach().cpu(), name, kind)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("mode", "x", "y", "dim_k", "dim_v"),
+    [("P", 70, 41, 64, 64), ("L", 33, 90, 72, 40), ("R", 9, 100, 256, 200), ("general", 24, 17, 16, 128)],
+)
+def test_blocks(mode, x, y, dim_k, dim_v, dtype, monkeypatch):
+    """States that enter and leave, ragged sides, several strips: against float64 in torch."""
+    monkeypatch.setattr(blocks_form, "_STRIP", 3 * 2 * 4 * -(-y // 8) * 16 * dim_k * dim_v)
+    counts = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
+    counts |= {} if mode == "P" else {"mark_u": 3}
+    counts |= {"transition_ru": 2} if mode in ("L", "general") else {}
+    counts |= {"transition_dl": 2} if mode in ("R", "general") else {}
+    shapes = {name: (4, x, y, *(1,) * count) for name, count in counts.items()}
+    shapes |= {"query": (x, y, dim_k, 1), "key": (x, y, dim_k, 1), "value": (x, y, dim_v, 1)}
+    shapes |= {"direct": (x, y, 1, 1, 1, 1), "left": (4, y, dim_k, dim_v, 1), "top": (4, x, dim_k, dim_v, 1)}
+    tensors = {name: torch.randn(2, *shape, device="cuda").to(dtype) for name, shape in shapes.items()}
+    for name in tensors:
+        if name.startswith("transition"):
+            tensors[name] = torch.tanh(tensors[name]) / (1 if mode in "LR" else 2)
+    found, right, weights = [], [], None
+    for results, implementation, wide in ((found, "triton", dtype), (right, "chunkwise", torch.float64)):
+        leaves = {name: tensor.to(wide).requires_grad_() for name, tensor in tensors.items()}
+        given = {name: leaf for name, leaf in leaves.items() if name not in ("left", "top")}
+        output, states = plstm_2d_oriented(
+            **given, initial_state=(leaves["left"], leaves["top"]), return_last_state=True,
+            implementation=implementation, mode="P" if mode == "P" else None,
+        )  # fmt: skip
+        outputs = (output, *states)
+        weights = weights or [torch.randn_like(one) for one in outputs]
+        cotangents = [weight.to(one.dtype) for weight, one in zip(weights, outputs, strict=True)]
+        results += [*outputs, *torch.autograd.grad(outputs, list(leaves.values()), cotangents)]
+    for number, (one, other) in enumerate(zip(found, right, strict=True)):
+        kind = ("output", "state", "state")[number] if number < 3 else "gradient"
+        assert_close(one.detach().double().cpu(), other.detach().cpu(), str(dtype).removeprefix("torch."), kind)
 
 
 def test_more_elements_than_32_bits_count():

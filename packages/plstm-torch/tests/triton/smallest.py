@@ -51,6 +51,19 @@ def run_graph(dtype, edges):
     (output.sum() + states.sum()).backward()
 
 
+def run_blocks(dtype):
+    gates = {"source_r": 3, "source_d": 3, "mark_l": 3, "mark_u": 3}
+    gates |= {f"transition_{turn}": 2 for turn in ("rl", "du", "dl", "ru")}
+    tensors = {name: draw((1, 4, 9, 7, *(1,) * count), dtype) for name, count in gates.items()}
+    tensors |= {name: draw((1, 9, 7, 20, 1), dtype) for name in ("query", "key", "value")}
+    tensors["direct"] = draw((1, 9, 7, 1, 1, 1, 1), dtype)
+    states = draw((1, 4, 7, 20, 20, 1), dtype), draw((1, 4, 9, 20, 20, 1), dtype)
+    output, last = plstm_2d_oriented(
+        **tensors, initial_state=states, return_last_state=True, implementation="triton"
+    )  # fmt: skip
+    (output.sum() + sum(side.sum() for side in last)).backward()
+
+
 if __name__ == "__main__":
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         run_sequence(dtype)
@@ -59,4 +72,5 @@ if __name__ == "__main__":
         run_grid(dtype, "P")
         run_graph(dtype, [(n, n + 1) for n in range(9)])
         run_graph(dtype, [(0, n) for n in range(1, 9)] + [(1, 9)])
+        run_blocks(dtype)
     torch.cuda.synchronize()

@@ -23,7 +23,7 @@ from plstm_torch.parallel.convolution import convolve_piece, convolve_tile
 from plstm_torch.parallel.images import Place, in_line, place_of, pool_tiles
 from plstm_torch.parallel.pieces import Pieces
 from plstm_torch.parallel.plstm_1d import find_pieces, run_piece
-from plstm_torch.parallel.plstm_2d import WITH_STATES, check_sides
+from plstm_torch.parallel.plstm_2d import FOR_ANY_CALL, check_sides
 from plstm_torch.parallel.walks import Way, oriented_ways, run_walks
 from plstm_torch.parallel.wavefront import Tiles
 
@@ -155,7 +155,7 @@ class TileSpread:
 
         def check() -> None:
             layer.check_grid(x)
-            check_implementation(layer.config.implementation, WITH_STATES)
+            check_implementation(layer.config.implementation, FOR_ANY_CALL)
 
         all_sides, tiles = self._sides(x, check), Tiles(self.mesh)
         sides = in_line(tiles, all_sides)

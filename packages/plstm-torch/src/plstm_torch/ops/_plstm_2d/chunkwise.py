@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,8 +11,12 @@ from torch.nn.functional import pad
 
 from plstm_torch.ops._plstm_2d.attention import masked_attention, with_direct
 from plstm_torch.ops._plstm_2d.block_chain import BlockGrid, carry_states
-from plstm_torch.ops._plstm_2d.block_maps import block_responses
-from plstm_torch.ops._plstm_2d.problem import Problem, Result, exchange_axes, exchange_axes_of_result, map_gates
+from plstm_torch.ops._plstm_2d.block_maps import BorderMaps, block_responses
+from plstm_torch.ops._plstm_2d.problem import Problem, Result, States, exchange_axes, exchange_axes_of_result, map_gates
+
+Vectors = tuple[Tensor, Tensor, Tensor]
+# (query, key, value of the blocks as in `carry_states`; maps; entering states) -> as `carry_states`
+Carry = Callable[[Vectors, BorderMaps, States], tuple[Tensor, States]]
 
 
 def chunkwise(problem: Problem, block: tuple[int, int]) -> Result:
@@ -29,13 +34,31 @@ def chunkwise(problem: Problem, block: tuple[int, int]) -> Result:
     x, y = problem.query.shape[1:3]
     nx, ny = -(-x // block[0]), -(-y // block[1])
     grid = (nx, -(-x // nx), ny, -(-y // ny))
+    separable = problem.gates.is_scalar and problem.gates.mode == "L"
+    return in_blocks(
+        problem,
+        grid,
+        lambda vectors, maps, states: carry_states(vectors, maps, states, grid, problem.flips, separable),
+    )
+
+
+def in_blocks(problem: Problem, grid: BlockGrid, carry: Carry) -> Result:
+    """Runs the op in blocks.
+
+    Args:
+        problem: the call.
+        grid: how X and Y, filled up to whole blocks, are cut.
+        carry: hands border states from block to block.
+
+    Returns:
+        Output [B, X, Y, DV, JO], and the leaving states if the problem asks for them.
+    """
+    x, y = problem.query.shape[1:3]
     problem = _pad(problem, grid)
     nodes, maps = block_responses(map_gates(problem.gates, lambda gate: _split(gate, grid, 2)), problem.flips)
     q, k, v = (_split(tensor, grid, 1).flatten(3, 4) for tensor in (problem.query, problem.key, problem.value))
     output = masked_attention(q, k, v, with_direct(nodes, _split(problem.direct, grid, 1).flatten(3, 4)))
-    states = problem.initial_state or problem.zero_state()
-    separable = problem.gates.is_scalar and problem.gates.mode == "L"
-    carried, (right, bottom) = carry_states((q, k, v), maps, states, grid, problem.flips, separable)
+    carried, (right, bottom) = carry((q, k, v), maps, problem.initial_state or problem.zero_state())
     output = output + carried
     output = output.unflatten(3, (grid[1], grid[3])).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :x, :y]
     return output, ((right[:, :, :y], bottom[:, :, :x]) if problem.return_last_state else None)

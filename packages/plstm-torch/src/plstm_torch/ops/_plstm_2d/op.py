@@ -20,7 +20,12 @@ from plstm_torch.ops._plstm_2d.parallel import parallel
 from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
 from plstm_torch.ops._plstm_2d.spoilt import isolated
-from plstm_torch.ops._plstm_2d.triton.form import plstm_2d_triton, without_kernels
+from plstm_torch.ops._plstm_2d.triton.form import (
+    is_quadratic,
+    plstm_2d_triton,
+    plstm_2d_triton_blocks,
+    without_kernels,
+)
 from plstm_torch.ops._triton import support
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "triton")
@@ -88,7 +93,7 @@ def plstm_2d(
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
             "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "triton"
-            ("parallel" in kernels for CUDA devices: D- and P-mode, J dimensions of 1, no states), or "auto".
+            (both in kernels for CUDA devices: J dimensions of 1, DK and DV up to 256), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:
@@ -252,59 +257,53 @@ def _run(
     flips, return_last_state, scale, implementation, block_size = options
     check_implementation(implementation, IMPLEMENTATIONS)
     check_size("block_size", block_size)
-    if inputs[0].numel() and _kernels(implementation, inputs, gates, initial_state is not None or return_last_state):
-        return _run_kernels(inputs, Gates(**gates), flips, scale, dtype), None
-    query, key, value, direct = (tensor.to(dtype) for tensor in inputs)
+    with_states = initial_state is not None or return_last_state
+    kernels = _kernels(implementation, inputs, gates, with_states) if inputs[0].numel() else None
+    narrow = common_dtype(list(inputs[:3])) if dtype != torch.float64 else dtype
+    query, key, value = (tensor.to(narrow if kernels == "quadratic" else dtype) for tensor in inputs[:3])
+    direct = inputs[3].to(dtype)
 
     def oriented(tensor: Tensor) -> Tensor:
         return tensor.to(dtype).unsqueeze(1) if len(flips) == 1 else tensor.to(dtype)
 
     with without_autocast(query):
-        problem = Problem(
-            query=query * scale_factor(scale, query.shape[3] ** -0.5, query.device),
-            key=key,
-            value=value,
-            gates=map_gates(Gates(**gates), oriented),
-            direct=direct,
-            flips=flips,
-            initial_state=None if initial_state is None else (oriented(initial_state[0]), oriented(initial_state[1])),
-            return_last_state=return_last_state,
-        )
-        output, last_state = _dispatch(problem, implementation, block_size)
+        factor, wide = scale_factor(scale, query.shape[3] ** -0.5, query.device), map_gates(Gates(**gates), oriented)
+        if kernels is None:
+            query = query * factor
+        else:  # which is not to be rounded to the operands of products once more
+            upper = None if wide.mark_u is None else factor * wide.mark_u
+            wide, direct = replace(wide, mark_l=factor * wide.mark_l, mark_u=upper), factor * direct
+        state = None if initial_state is None else (oriented(initial_state[0]), oriented(initial_state[1]))
+        problem = Problem(query, key, value, wide, direct, flips, state, return_last_state)
+        if kernels == "quadratic":
+            output, last_state = plstm_2d_triton(problem), None  # looks for what is not finite itself
+        elif kernels == "blocks":
+            output, last_state = plstm_2d_triton_blocks(problem, narrow)
+        else:
+            output, last_state = _dispatch(problem, implementation, block_size)
         return output.to(inputs[2].dtype), last_state
 
 
-def _kernels(implementation: str, inputs: tuple[Tensor, ...], gates: dict[str, Any], with_states: bool) -> bool:
-    """Whether the call goes to the Triton kernels.
+def _kernels(implementation: str, inputs: tuple[Tensor, ...], gates: dict[str, Any], with_states: bool) -> str | None:
+    """The Triton kernels that a call goes to: "quadratic", "blocks" or None.
 
     Raises:
         ValueError: if "triton" is asked for, and cannot take the call.
     """
     if implementation != "triton" and not (implementation == "auto" and support.taken_by_auto(inputs[0])):
-        return False
+        return None
     named = dict(zip(("query", "key", "value", "direct"), inputs, strict=True)) | gates
     tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
-    reason = without_kernels(tensors, Gates(**gates).mode, with_states)
+    reason, mode = without_kernels(tensors), Gates(**gates).mode
     if implementation == "triton":
         support.require("the 2D op", reason)
-    return reason is None
-
-
-def _run_kernels(
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor], gates: Gates, flips: Flips, scale: float | None, dtype: torch.dtype
-) -> Tensor:
-    narrow = common_dtype(list(inputs[:3])) if dtype != torch.float64 else dtype
-    factor = scale_factor(scale, inputs[0].shape[3] ** -0.5, inputs[0].device)
-    query, key, value = (tensor.to(narrow) for tensor in inputs[:3])
-
-    def oriented(gate: Tensor) -> Tensor:
-        return gate.to(dtype).unsqueeze(1) if len(flips) == 1 else gate.to(dtype)
-
-    with without_autocast(query):
-        wide = map_gates(gates, oriented)
-        wide = replace(wide, mark_l=factor * wide.mark_l, mark_u=None if wide.mark_u is None else factor * wide.mark_u)
-        problem = Problem(query, key, value, wide, factor * inputs[3].to(dtype), flips, None, False)
-        return plstm_2d_triton(problem).to(inputs[2].dtype)  # looks for what is not finite itself
+    if reason is not None:
+        return None
+    if is_quadratic(tensors, mode, with_states):
+        return "quadratic"
+    # border states of small grids are more bytes than the mask of all pairs that torch makes
+    is_small = inputs[0].shape[1] * inputs[0].shape[2] <= QUADRATIC_NODES[mode]
+    return None if implementation == "auto" and is_small and not with_states else "blocks"
 
 
 def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> Result:

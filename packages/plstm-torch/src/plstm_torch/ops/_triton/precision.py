@@ -34,7 +34,8 @@ def numbers(dtype: torch.dtype) -> dict[str, Any]:
 
     Returns:
         ACC: dtype of sums. OPERAND: dtype of the operands of products. VALUES: precision of products with query, key
-        and value. EXACT: precision of products between decays, and of those written to states. SPLIT: whether wide
-        operands (`dots.py`) are the sum of two numbers.
+        and value. EXACT: precision of products between decays, and of those written to states. STATES: precision of
+        products of states with decays, which leave the result in a state. SPLIT: whether wide operands (`dots.py`) are
+        the sum of two numbers.
     """
-    return _NUMBERS[dtype]
+    return _NUMBERS[dtype] | {"STATES": "ieee" if dtype == torch.float64 else "tf32x3"}

@@ -98,6 +98,15 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_sources", "float16"): (Row(32, 32, 8, 1, 16_384, spill=128),),
     ("grid_directed_sources", "float32"): (Row(32, 32, 8, 1, 16_384, spill=128),),
     ("grid_directed_sources", "float64"): (Row(16, 16, 8, 1, 16_384),),
+    # blocks always have 64 nodes, since their 16 borders are the rows of a product
+    ("grid_blocks_step", "bfloat16"): (Row(64, 32, 4, 1, 18_432),),
+    ("grid_blocks_step", "float16"): (Row(64, 32, 4, 1, 28_672),),
+    ("grid_blocks_step", "float32"): (Row(64, 32, 4, 1, 28_672),),
+    ("grid_blocks_step", "float64"): (Row(64, 16, 4, 1, 34_816),),
+    ("grid_blocks_rows", "bfloat16"): (Row(64, 64, 8, 1, 24_576),),
+    ("grid_blocks_rows", "float16"): (Row(64, 32, 4, 1, 8_192),),
+    ("grid_blocks_rows", "float32"): (Row(64, 32, 4, 1, 8_192),),
+    ("grid_blocks_rows", "float64"): (Row(64, 16, 4, 1, 10_240),),
 }
 # small enough that a test of a few dozen steps has several tiles, and head dimensions several blocks; on grids larger
 # than the smallest that products take, since the interpreter's time goes with the number of programs
