@@ -110,6 +110,34 @@ def test_under_autocast_a_layer_answers_in_the_dtype_of_its_input(name: str, ran
         assert_close(output.double().numpy(), exact.double().numpy(), "bfloat16", "module", name)
 
 
+OF_ALL_PARTS = MODULES | {
+    "both directions": (
+        plstm_config.pLSTM1DLayerConfig(input_dim=16, num_heads=2, bidirectional=True),
+        (drawn(2, 5, 16),),
+    ),
+    "unfused grid": (plstm_config.pLSTM2DLayerConfig(input_dim=16, num_heads=2), (drawn(2, 4, 3, 16),)),
+    "attention": (
+        plstm_config.preset("vit_tiny", dim=16, num_heads=2, num_blocks=1, patch_size=8, resolution=(16, 16)),
+        (drawn(2, 16, 16, 3),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_ALL_PARTS)
+@pytest.mark.parametrize(("own", "other"), [("bfloat16", "float16"), ("float16", "bfloat16")])
+def test_a_narrow_module_works_under_an_autocast_to_the_other_narrow_type(name, own, other, randomize) -> None:
+    """torch joins no tensors of a third type there."""
+    config, inputs = OF_ALL_PARTS[name]
+    exact = randomize(build(config)).eval()
+    module = copy.deepcopy(exact).to(getattr(torch, own)).train()
+    with torch.autocast("cpu", getattr(torch, other)):
+        output = module(*in_dtype(inputs, getattr(torch, own)))
+        output.float().square().sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    with torch.no_grad():
+        assert_close(output.double().numpy(), exact(*inputs).double().numpy(), "bfloat16", "module", name)
+
+
 @torch.no_grad()
 def test_a_residual_stream_stays_wide_under_autocast(randomize: Any) -> None:
     """Large numbers go through block after block, and lose none of the small ones that are added."""

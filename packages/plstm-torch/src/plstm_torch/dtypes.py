@@ -1,5 +1,6 @@
 """Dtype names of the configs, and where precision must not fall below float32."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -72,3 +73,15 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()  # also for devices that have no autocast, "meta" among them
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate; torch's own refuses bfloat16 where autocast is to float16, and float16 where it is to bfloat16."""
+    with without_autocast(tensors[0]):
+        return torch.cat(list(tensors), dim)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Stack, see `cat`."""
+    with without_autocast(tensors[0]):
+        return torch.stack(list(tensors), dim)

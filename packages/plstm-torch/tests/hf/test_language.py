@@ -276,6 +276,8 @@ def test_another_number_of_tokens(tmp_path, tie_weights):
 def test_what_is_refused(language_model):
     with pytest.raises(ValueError, match="pad_to_multiple_of: expected at least 1, got 0"):
         language_model.resize_token_embeddings(30, pad_to_multiple_of=0)
+    with pytest.raises(ValueError, match="new_num_tokens: expected at least 1, got 0"):
+        language_model.resize_token_embeddings(0)
     with pytest.raises(ValueError, match=r"attention_mask: expected shape \(1, 4\), got \(1, 3\)"):
         language_model(torch.zeros(1, 4, dtype=torch.long), attention_mask=torch.ones(1, 3))
 

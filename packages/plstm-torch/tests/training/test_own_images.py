@@ -200,6 +200,13 @@ def test_classes_without_names_have_numbers(tmp_path, capsys) -> None:
     assert run("predict", tmp_path / "model", tmp_path / "images") == 0
     named = {line.split("\t")[1].split()[0] for line in capsys.readouterr().out.splitlines()}
     assert named <= {"0", "1"}
+    (tmp_path / "images" / "blue" / "0.png").write_text("no image")
+    (tmp_path / "images" / "red" / "1.png").write_text("nor this")
+    assert run("predict", tmp_path / "model", tmp_path / "images") == 2
+    printed, said = capsys.readouterr()
+    assert len(printed.splitlines()) == 2  # all that can be read, whatever stands before them
+    assert f"expected an image in {tmp_path / 'images' / 'blue' / '0.png'}, got a file that cannot be read" in said
+    assert said.endswith("(and 1 more of 4)\n")
     save_pretrained(build(plstm_config.pLSTMLMModelConfig(vocab_size=9, embedding_dim=16)), tmp_path / "other")
     (tmp_path / "empty").mkdir()
     save_pretrained(build(plstm_config.change(config, {"pooling": "features"})), tmp_path / "headless")

@@ -12,7 +12,7 @@ import torch
 
 from plstm_config.folder import CONFIG_FILE, read_config
 from plstm_config.serialization import parse_json
-from plstm_torch.optional import UserError
+from plstm_torch.optional import UserError, require
 from plstm_torch.pretrained import from_pretrained
 from plstm_torch.settings import MachineSettings
 from plstm_torch.settings.commands import PredictSettings
@@ -34,8 +34,8 @@ def predict(settings: PredictSettings, machine: MachineSettings) -> int:
         The exit code.
 
     Raises:
-        UserError: if the folder holds no vision model with classes, no image is given, one cannot be read, or the
-            model's outputs are not finite.
+        UserError: if the folder holds no vision model with classes, no image is given, the model's outputs are not
+            finite, or, after all others are printed, some image cannot be read.
     """
     if not settings.files:
         raise UserError("FILE: expected images, or folders of images, got none")
@@ -51,7 +51,8 @@ def predict(settings: PredictSettings, machine: MachineSettings) -> int:
         raise UserError(f"cannot load the model in {folder}: {error}") from error
     top = min(settings.top, len(names))
     table = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
-    for path, probabilities in _probabilities(model, files):
+    unread: list[UserError] = []
+    for path, probabilities in _probabilities(model, files, unread):
         if not probabilities.isfinite().all():
             raise UserError(f"folder: expected a model with finite outputs, got others from {folder} for {path}")
         best = probabilities.argsort(descending=True, stable=True)[:top].tolist()
@@ -63,6 +64,9 @@ def predict(settings: PredictSettings, machine: MachineSettings) -> int:
                 [_printable(str(path), len(str(path))), *(f"{name} {probability:.4f}" for name, probability in found)]
             )
         sys.stdout.flush()
+    if unread:
+        more = f" (and {len(unread) - 1} more of {len(files)})" if len(unread) > 1 else ""
+        raise UserError(f"{unread[0]}{more}")
     return 0
 
 
@@ -99,14 +103,22 @@ def _images(path: Path) -> Sequence[Path]:
     return found
 
 
-def _probabilities(model: Any, files: Sequence[Path]) -> Iterator[tuple[Path, torch.Tensor]]:
-    """The probabilities of the classes for each image."""
+def _probabilities(model: Any, files: Sequence[Path], unread: list[UserError]) -> Iterator[tuple[Path, torch.Tensor]]:
+    """The probabilities of the classes for each image that can be read; what is said of the others goes to `unread`."""
     config, device = model.config, next(model.parameters()).device
-    sides = tuple(config.resolution)
+    require("PIL.Image", "Pillow")
     for start in range(0, len(files), _BATCH):
-        batch = files[start : start + _BATCH]
-        images = np.stack([fitted_image(path, sides, name="FILE", channels=config.num_channels) for path in batch])
-        pixels = (torch.from_numpy(images).float() / 255).to(device)
+        read = []
+        for path in files[start : start + _BATCH]:
+            try:
+                image = fitted_image(path, tuple(config.resolution), name="FILE", channels=config.num_channels)
+                read.append((path, image))
+            except UserError as error:
+                unread.append(error)
+        if not read:
+            continue
+        paths, images = zip(*read, strict=True)
+        pixels = (torch.from_numpy(np.stack(images)).float() / 255).to(device)
         with torch.no_grad():
             logits = model(pixels.permute(0, 3, 1, 2) if config.channels_first else pixels)
-        yield from zip(batch, logits.float().softmax(-1).cpu(), strict=True)
+        yield from zip(paths, logits.float().softmax(-1).cpu(), strict=True)

@@ -92,6 +92,8 @@ class PlstmForCausalLM(PlstmPreTrainedModel, GenerationMixin):
         """
         plain: pLSTMLMModel = self.__dict__["plain"]
         count = plain.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if count < 1:
+            raise ValueError(f"new_num_tokens: expected at least 1, got {count}")
         if pad_to_multiple_of is not None:
             if pad_to_multiple_of < 1:
                 raise ValueError(f"pad_to_multiple_of: expected at least 1, got {pad_to_multiple_of}")

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from plstm_config import Convolution1DLayerConfig, Convolution2DLayerConfig
 from plstm_config.checks import check_features
 from plstm_torch.build import register
+from plstm_torch.dtypes import cat
 from plstm_torch.module import Module, ParameterGroup
 from plstm_torch.ops._arguments import attach
 
@@ -124,7 +125,7 @@ class Convolution1DLayer(Module):
         check_features(x, "B T D", self.config.input_dim)
         inputs, before = x.to(self.dtype), window.to(self.dtype)
         if cu_seqlens is None:
-            extended = torch.cat([before, inputs], dim=1)
+            extended = cat([before, inputs], dim=1)
             output, after = self._convolve(extended), extended[:, x.shape[1] :]
         else:
             output, after = self._extend_packed(inputs, before, cu_seqlens.to(x.device))
@@ -186,7 +187,7 @@ class Convolution1DLayer(Module):
         """
         self._require_causal("step")
         check_features(x, "B D", self.config.input_dim)
-        extended = torch.cat([window, x.unsqueeze(1).to(window.dtype)], dim=1)
+        extended = cat([window, x.unsqueeze(1).to(window.dtype)], dim=1)
         weight = self._conv.weight.squeeze(1).to(self.dtype)
         output = (extended.to(self.dtype) * weight.t()).sum(1)
         if self._conv.bias is not None:

@@ -12,7 +12,7 @@ from plstm_config import pLSTM1DLayerConfig
 from plstm_config.checks import Kind, check_cache, check_features
 from plstm_torch.build import register
 from plstm_torch.context import Cache, Context, ContextModule, require_sequence
-from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
+from plstm_torch.dtypes import accumulation_dtype, full_precision, stack, without_autocast
 from plstm_torch.layers.convolution import Convolution1DLayer, sequence_index
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_1d, plstm_1d_step
@@ -288,7 +288,7 @@ class pLSTM1DLayer(InteractionLayer, ContextModule):
                 forward, backward = tensor.unflatten(0, pairs).unbind(1)
             else:
                 forward, backward = tensor, torch.zeros_like(tensor) if name == "direct" else tensor
-            return torch.stack([forward, _reverse(backward, mirrored)], dim=1).flatten(0, 1)
+            return stack([forward, _reverse(backward, mirrored)], dim=1).flatten(0, 1)
 
         arguments: dict[str, Any] = {name: rows(name, tensor) for name, tensor in self._arguments(x, convolved).items()}
         with without_autocast(x):

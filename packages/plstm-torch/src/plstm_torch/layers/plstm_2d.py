@@ -12,7 +12,7 @@ from plstm_config import pLSTM2DLayerConfig, pLSTM2DLayerFusedConfig
 from plstm_config.checks import check_features
 from plstm_config.plstm_2d import GridLayerConfig
 from plstm_torch.build import register
-from plstm_torch.dtypes import accumulation_dtype, without_autocast
+from plstm_torch.dtypes import accumulation_dtype, stack, without_autocast
 from plstm_torch.layers.convolution import Convolution2DLayer
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
@@ -232,7 +232,7 @@ class pLSTM2DLayer(_GridLayer):
         for grid, orientation in zip(tensor.unbind(2), self.orientations, strict=True):
             axes = [axis for bit, axis in ((1, _X_AXIS), (2, _Y_AXIS)) if orientation & bit]
             flipped.append(grid.flip(axes) if axes else grid)
-        return torch.stack(flipped, dim=2)
+        return stack(flipped, dim=2)
 
     def _turn(self, tensor: Tensor) -> Tensor:
         return self._flip(tensor).flatten(0, 2)

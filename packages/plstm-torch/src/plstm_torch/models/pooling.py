@@ -1,10 +1,10 @@
 """From a grid of features to what the head reads."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from plstm_config.options import unknown
+from plstm_torch.dtypes import cat
 
 GRID_POOLINGS = ("corners", "center", "mean", "sum", "to_image", "features")
 
@@ -24,7 +24,7 @@ def pool_grid(grid: Float[Tensor, "B X Y D"], pooling: str) -> Tensor:
         ValueError: unknown pooling.
     """
     if pooling == "corners":
-        return torch.cat([grid[:, 0, 0], grid[:, -1, 0], grid[:, 0, -1], grid[:, -1, -1]], dim=-1)
+        return cat([grid[:, 0, 0], grid[:, -1, 0], grid[:, 0, -1], grid[:, -1, -1]], dim=-1)
     if pooling == "center":
         return grid[:, grid.shape[1] // 2, grid.shape[2] // 2]
     if pooling == "mean":

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from plstm_config.checks import WITH_TIME
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import register
 from plstm_torch.context import Context
+from plstm_torch.dtypes import cat
 from plstm_torch.layers.linear import Linear
 from plstm_torch.models.patch_embed import PatchEmbed
 from plstm_torch.models.pos_embed import PosEmbed2D
@@ -115,7 +115,7 @@ class pLSTMVisionModel(VisionInterface):
         x = x.flatten(1, 2)
         if self.cls_token is not None:
             token = self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1)
-            x = torch.cat([token, x], dim=1)
+            x = cat([token, x], dim=1)
         return x, grid
 
     def _as_grid(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:

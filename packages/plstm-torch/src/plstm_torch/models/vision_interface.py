@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 import plstm_config
 from plstm_config import pLSTMVisionModelConfig
 from plstm_torch.blocks.block_stack import BlockStack
 from plstm_torch.build import build
+from plstm_torch.dtypes import cat
 from plstm_torch.models.pooling import pool_grid
 from plstm_torch.module import Module
 
@@ -293,7 +293,7 @@ def block_indices(indices: int | Iterable[int] | None, count: int) -> list[int]:
 def _joined(grid: Tensor, token: Tensor | None) -> Tensor:
     if token is None:
         return grid
-    return torch.cat([token.unsqueeze(1), grid.flatten(1, 2)], dim=1)
+    return cat([token.unsqueeze(1), grid.flatten(1, 2)], dim=1)
 
 
 def _formatted(grid: Tensor, output_fmt: str) -> Tensor:

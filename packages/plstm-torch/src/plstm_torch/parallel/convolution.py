@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
+from plstm_torch.dtypes import cat
 from plstm_torch.layers.convolution import Convolution1DLayer, Convolution2DLayer
 from plstm_torch.ops._arguments import attach
 from plstm_torch.parallel.collectives import all_gather
@@ -36,7 +37,7 @@ def convolve_piece(
     if windows is not None and held:
         before = windows[:, held.start : held.stop]
     if pieces.any_open and width:
-        before = torch.cat([_entering_window(x, before[:, 0], pieces, group).unsqueeze(1), before[:, 1:]], 1)
+        before = cat([_entering_window(x, before[:, 0], pieces, group).unsqueeze(1), before[:, 1:]], 1)
     borders = torch.tensor(pieces.own_borders, device=x.device) if len(held) > 1 else None
     output, after = conv.extend(x, before.flatten(0, 1), cu_seqlens=borders)
     if windows is None:
@@ -61,7 +62,7 @@ def _entering_window(x: Tensor, start: Tensor, pieces: Pieces, group: distribute
         taken = min(missing, pieces.lengths[rank])
         parts.insert(0, gathered[rank, :, width - taken :])
         missing -= taken
-    return attach(torch.cat([start[:, width - inherited :], *parts], 1), gathered[:0])
+    return attach(cat([start[:, width - inherited :], *parts], 1), gathered[:0])
 
 
 def convolve_tile(
@@ -99,14 +100,14 @@ def _with_neighbours(x: Tensor, axis: int, tiles: Tiles, lengths: Sequence[int],
     last = lines[max(0, length - before) :]
     first = lines[:after]
     missing_before, missing_after = x.new_zeros(before - len(last), *last.shape[1:]), after - len(first)
-    sent = torch.cat([missing_before, last, first, x.new_zeros(missing_after, *first.shape[1:])])
+    sent = cat([missing_before, last, first, x.new_zeros(missing_after, *first.shape[1:])])
     gathered = all_gather(sent, tiles.mesh.get_group(axis))
     head, tail = x.new_zeros(0, *lines.shape[1:]), x.new_zeros(0, *lines.shape[1:])
     for rank in reversed(range(place)):
         taken = min(before - len(head), lengths[rank])
-        head = torch.cat([gathered[rank, before - taken : before], head])
+        head = cat([gathered[rank, before - taken : before], head])
     for rank in range(place + 1, tiles.shape[axis]):
         taken = min(after - len(tail), lengths[rank])
-        tail = torch.cat([tail, gathered[rank, before : before + taken]])
+        tail = cat([tail, gathered[rank, before : before + taken]])
     beyond = (x.new_zeros(before - len(head), *lines.shape[1:]), x.new_zeros(after - len(tail), *lines.shape[1:]))
-    return attach(torch.cat([beyond[0], head, lines, tail, beyond[1]]).movedim(0, dim), gathered[:0])
+    return attach(cat([beyond[0], head, lines, tail, beyond[1]]).movedim(0, dim), gathered[:0])

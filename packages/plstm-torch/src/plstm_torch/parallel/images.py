@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from plstm_torch.dtypes import accumulation_dtype
+from plstm_torch.dtypes import accumulation_dtype, cat
 from plstm_torch.models.pooling import pool_grid
 from plstm_torch.ops._arguments import attach
 from plstm_torch.parallel.collectives import all_sum
@@ -79,7 +78,7 @@ def pool_tiles(grid: Tensor, pooling: str, place: Place, mesh: DeviceMesh) -> Te
     nodes = {"corners": [(0, 0), (x - 1, 0), (0, y - 1), (x - 1, y - 1)], "center": [(x // 2, y // 2)]}
     if pooling not in nodes:
         return pool_grid(grid, pooling)
-    return _sum(torch.cat([_node(grid, node, place) for node in nodes[pooling]], 1), mesh)
+    return _sum(cat([_node(grid, node, place) for node in nodes[pooling]], 1), mesh)
 
 
 def _node(grid: Tensor, node: tuple[int, int], place: Place) -> Tensor:
