@@ -294,6 +294,8 @@ def tooling(session: nox.Session) -> None:
 @nox.parametrize("package", PACKAGE_PARAMS)
 def release(session: nox.Session, package: str) -> None:
     """Check, build, test, write the changelog and tag one package; with `-- --dry-run` write and tag nothing."""
+    if session.posargs not in ([], ["--dry-run"]):
+        session.error(f"arguments: expected none or --dry-run, got {' '.join(session.posargs)}")
     install(session, *group("release"))
     scratch = Path(session.create_tmp()).resolve()
     for stale in ("dist", "wheels", "sources"):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from releasing import artifacts, changelog, checks
-from releasing.history import dependents, git, sibling_sets, siblings
+from releasing.history import dependents, git, sibling_sets, siblings, versions
 from releasing.tested import run_tests
 from releasing.workspace import Package, ReleaseError, find
 
@@ -20,7 +20,10 @@ def check(package: Package, root: Path) -> None:
     checks.check_clean(root)
     checks.check_version(root, package)
     checks.check_ranges(root, package)
+    checks.check_siblings(root, package)
     changelog.check(package)
+    if not versions(root, package.name):
+        print(f"no version of {package.name} is tagged here: its API is compared with nothing")
     for line in checks.check_api(root, package):
         print(f"announced as breaking: {line}")
 
@@ -30,6 +33,7 @@ def build(package: Package, root: Path, out: Path) -> None:
     del root
     wheel = artifacts.build(package, out)
     artifacts.check_contents(package, wheel)
+    artifacts.check_sdist(package, out)
     print(wheel)
 
 
@@ -49,13 +53,15 @@ def plan(package: Package, root: Path, out: Path) -> None:
 
 
 def finish(package: Package, root: Path, *, dry_run: bool) -> None:
-    """The changelog, a commit of it, and the tag."""
+    """The changelog, a commit of it, and the tag; nothing that changed since the checks goes along."""
+    if not dry_run:
+        checks.check_clean(root)
     print(changelog.write(package, draft=dry_run))
     if dry_run:
         print(f"dry run: {package.tag} is not tagged")
         return
     if git(root, "status", "--porcelain"):
-        git(root, "add", "--all", str(package.folder))
+        git(root, "add", "--all", str(package.changelog), str(package.folder / "changes"))
         git(root, "commit", "--message", f"Release {package.name} {package.version}")
     git(root, "tag", "--annotate", package.tag, "--message", f"{package.name} {package.version}")
     print(f"tagged {package.tag}; push it to publish: git push origin {package.tag}")
@@ -79,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--against", default="what is installed", help="what test tests against, for its message")
     parser.add_argument("--dry-run", action="store_true", help="write and tag nothing")
     given, extra = parser.parse_known_args(arguments)
+    if extra and given.step != "test":  # a dry run that is not understood must not be a release
+        parser.error(f"arguments: expected none that only pytest knows, got {' '.join(extra)}")
     try:
         package, root = find(given.root, given.package), given.root
         if given.step == "check":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,12 @@ LIMITS = {"plstm-golden": 5_000_000}
 LIMIT = 2_000_000
 # What a wheel may hold beside sources.
 SUFFIXES = {".py", ".typed", ".md"}
+
+# What an sdist may hold: a package's own folder, tests included, so that who builds from it can test it.
+SOURCES = {
+    *("src", "tests", "conformance", "changes", "docs", "examples", "tools"),
+    *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "PKG-INFO", ".gitignore"),
+}
 
 
 def build(package: Package, out: Path) -> Path:
@@ -59,13 +66,32 @@ def check_contents(package: Package, wheel: Path) -> None:
     data = {".json", ".npz", ".safetensors"} if package.name in LIMITS else set()
     for name in members:
         inside = name.startswith(f"{package.module}/") and Path(name).suffix in SUFFIXES | data
-        if not (inside or name.startswith(f"{info}/")) or re.search(r"(^|/)tests?/", name):
+        if not (inside or name.startswith(f"{info}/")) or re.search(r"(^|/)(tests?/|test_[^/]*$|conftest\.py$)", name):
             raise ReleaseError(f"{wheel.name}: expected sources, types and documents of {package.module}, got {name}")
     size, limit = sum(map(len, members.values())), LIMITS.get(package.name, LIMIT)
     if size > limit:
         raise ReleaseError(f"{wheel.name}: expected at most {limit} bytes, got {size}")
     for tool, *arguments in (("twine", "check", "--strict"), ("check_wheel_contents",)):
         _run([sys.executable, "-m", tool, *arguments, str(wheel)])
+
+
+def check_sdist(package: Package, out: Path) -> None:
+    """Refuse an sdist with files that belong to no package, or one that is too large.
+
+    Raises:
+        ReleaseError: saying what is stray, or how large it is; or twine objects.
+    """
+    (sdist,) = out.glob(f"{package.module}-{package.version}.tar.gz")
+    with tarfile.open(sdist) as archive:
+        files = [member for member in archive.getmembers() if member.isfile()]
+    for file in files:
+        top = file.name.split("/")[1]
+        if top not in SOURCES:
+            raise ReleaseError(f"{sdist.name}: expected nothing beside {sorted(SOURCES)}, got {top}")
+    size, limit = sum(file.size for file in files), 2 * LIMITS.get(package.name, LIMIT)
+    if size > limit:
+        raise ReleaseError(f"{sdist.name}: expected at most {limit} bytes, got {size}")
+    _run([sys.executable, "-m", "twine", "check", "--strict", str(sdist)])
 
 
 def _wheel(folder: Path, package: Package) -> Path:

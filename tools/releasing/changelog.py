@@ -36,18 +36,21 @@ def check(package: Package) -> None:
     """Refuse a version of which the changelog says nothing.
 
     Raises:
-        ReleaseError: neither fragments nor a section of the version, or both, or a fragment of an unknown kind.
+        ReleaseError: neither fragments nor a section of the version, or both, or a fragment that is empty or unknown.
     """
-    names = fragments(package)
-    for name in names:
+    names, folder = fragments(package), package.folder / "changes"
+    for name in sorted({path.name for path in folder.glob("*")} - {"README.md"}):
         if not re.fullmatch(rf"[\w+-]+\.({'|'.join(KINDS)})\.md", name):
             raise ReleaseError(
                 f"{package.name}/changes: expected names such as +what.added.md, with one of {KINDS}, got {name!r}"
             )
+        if not (folder / name).read_text(encoding="utf-8").strip():
+            raise ReleaseError(f"{package.name}/changes: expected what a user should read, got nothing in {name!r}")
     written = section(package) is not None
     if written and names:
         raise ReleaseError(
-            f"{package.name}/changes: expected none, since CHANGELOG.md has a section {package.version}, got {names}"
+            f"{package.name}/changes: expected none, since CHANGELOG.md has a section {package.version} that is not "
+            f"tagged yet (move the texts there), got {names}"
         )
     if not written and not names:
         raise ReleaseError(

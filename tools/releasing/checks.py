@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import griffe
 from packaging.version import Version
 
 from releasing import changelog
-from releasing.history import git, versions
+from releasing.history import export, git, siblings, versions
 from releasing.workspace import Package, ReleaseError, packages
+
+_DATACLASSES = ("dataclass", "dataclasses.dataclass", "frozen")
 
 
 def check_clean(root: Path) -> None:
@@ -58,6 +62,24 @@ def check_ranges(root: Path, package: Package) -> None:
                 )
 
 
+def check_siblings(root: Path, package: Package) -> None:
+    """Refuse siblings that are not what their version was tagged as: users would get others than those tested here.
+
+    Raises:
+        ReleaseError: the sources of a sibling differ from the tag of its version.
+    """
+    for one in siblings(package):
+        if one.version not in versions(root, one.name):
+            continue
+        stated = str(one.folder.relative_to(root) / "pyproject.toml"), str(one.sources.relative_to(root))
+        changed = git(root, "diff", "--name-only", one.tag, "--", *stated).split()
+        if changed:
+            raise ReleaseError(
+                f"{one.name}: expected the sources that are tagged as {one.version}, or a version above it that is "
+                f"released first, got changes in {', '.join(changed[:5])}"
+            )
+
+
 def check_api(root: Path, package: Package) -> list[str]:
     """Compare the public API with the last tag.
 
@@ -75,12 +97,13 @@ def check_api(root: Path, package: Package) -> list[str]:
     if not tagged:
         return []
     last = tagged[-1]
-    sources = str(package.sources.relative_to(root))
-    before = griffe.load_git(
-        package.module, ref=f"{package.name}-v{last}", repo=root, search_paths=[sources], resolve_aliases=True
-    )
-    after = griffe.load(package.module, search_paths=[str(package.sources)], resolve_aliases=True)
-    found = {_describe(breakage) for breakage in griffe.find_breaking_changes(before, after)}
+    # laid out from the tag: a worktree of git, as griffe makes one, stays behind when a check is stopped
+    with tempfile.TemporaryDirectory() as place:
+        earlier = export(root, package.name, last, Path(place))
+        before = griffe.load(package.module, search_paths=[str(earlier.sources)], resolve_aliases=True)
+        after = griffe.load(package.module, search_paths=[str(package.sources)], resolve_aliases=True)
+        found = {_describe(breakage) for breakage in griffe.find_breaking_changes(before, after)}
+        found |= set(_changed_fields(before, after))
     if not found:
         return []
     named = set(re.findall(r"`([^`]+)`", changelog.breaking_entries(package)))
@@ -99,8 +122,32 @@ def check_api(root: Path, package: Package) -> list[str]:
 
 
 def _describe(breakage: griffe.Breakage) -> tuple[str, str]:
-    path = breakage.obj.path
-    return path, f"{path}: {breakage.kind.value.lower()}"
+    path, old = breakage.obj.path, breakage.old_value
+    parameter = f"({old.name})" if isinstance(old, griffe.Parameter) else ""
+    return path, f"{path}{parameter}: {breakage.kind.value.lower()}"
+
+
+def _changed_fields(before: griffe.Object, after: griffe.Object) -> Iterator[tuple[str, str]]:
+    """Fields of public dataclasses with another default, or that are new and have none; griffe looks at names only."""
+    for name, old in before.members.items():
+        new = after.members.get(name)
+        if new is None or name.startswith("_") or old.is_alias or new.is_alias or old.kind is not new.kind:
+            continue
+        if old.is_class and any(str(one.value).split("(")[0] in _DATACLASSES for one in new.decorators):
+            yield from _changed_defaults(old, new)
+        if old.is_class or old.is_module:
+            yield from _changed_fields(old, new)
+
+
+def _changed_defaults(old: griffe.Object, new: griffe.Object) -> Iterator[tuple[str, str]]:
+    for name, field in new.members.items():
+        if field.is_alias or not field.is_attribute or name.startswith("_") or "ClassVar" in str(field.annotation):
+            continue
+        given, known = field.value, old.members.get(name)
+        if known is None and given is None and field.annotation is not None and "class-attribute" not in field.labels:
+            yield field.path, f"{field.path}: a field without a default was added"
+        elif known is not None and known.is_attribute and str(known.value) != str(given):
+            yield field.path, f"{field.path}: the default {known.value} became {given}"
 
 
 def _is_named(path: str, named: set[str]) -> bool:

@@ -187,12 +187,71 @@ def test_a_release_gathers_the_changelog_and_tags(workspace, capsys):
     assert tagged.stdout.strip() == "plstm-golden-v0.2.1"
 
 
+def test_a_dry_run_that_is_mistyped_is_no_release(workspace, capsys):
+    for mistyped in ("--dryrun", "dry-run", "-n"):
+        with pytest.raises(SystemExit):
+            workspace.run("finish", "plstm-golden", mistyped)
+        assert f"arguments: expected none that only pytest knows, got {mistyped}" in capsys.readouterr().err
+
+
+def test_what_changed_since_the_checks_is_not_released(workspace, capsys):
+    assert workspace.run("check", "plstm-golden") == 0
+    assert "no version of plstm-golden is tagged here: its API is compared with nothing" in capsys.readouterr().out
+    workspace.write("plstm-golden/src/plstm_golden/later.py", "")
+    assert workspace.run("finish", "plstm-golden") == 1
+    assert "working tree: expected what is committed" in capsys.readouterr().err
+
+
+def test_a_sibling_that_is_not_what_was_tagged(workspace, capsys):
+    workspace.release_all()
+    workspace.edit("plstm-config/src/plstm_config/sampling.py", "import", "# more to come\nimport")
+    workspace.raise_version("plstm-testing", "0.2.1")
+    workspace.announce("plstm-testing", "added", "Something.")
+    workspace.commit()
+    assert workspace.run("check", "plstm-testing") == 1
+    message = capsys.readouterr().err
+    assert "plstm-config: expected the sources that are tagged as 0.2.0, or a version above it" in message
+    assert "sampling.py" in message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("eps: float = 1e-", "eps: float = 2e-", "Config.eps: the default 1e-05 became 2e-05"),
+        ("    eps: float", "    must: int\n    eps: float", "Config.must: a field without a default was added"),
+    ],
+)
+def test_other_defaults_and_new_fields_are_told(workspace, capsys, before, after, said):
+    workspace.release_all()
+    workspace.edit("plstm-config/src/plstm_config/norms.py", before, after)
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.announce("plstm-config", "changed", "Something.")
+    workspace.commit()
+    assert workspace.run("check", "plstm-config") == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [("+x.added.md", " \n", "got nothing in '+x.added.md'"), ("+x.added.txt", "New.", "got '+x.added.txt'")],
+)
+def test_fragments_that_would_be_lost(workspace, capsys, name, text, said):
+    workspace.write(f"plstm-golden/changes/{name}", text)
+    workspace.commit()
+    assert workspace.run("check", "plstm-golden") == 1
+    assert said in capsys.readouterr().err
+
+
 def test_distributions_are_built_alike_and_strays_are_refused(workspace, tmp_path, capsys):
     out = tmp_path / "dist"
     assert workspace.run("build", "plstm-golden", "--out", str(out)) == 0, capsys.readouterr().err
     workspace.write("plstm-golden/src/plstm_golden/notes.txt", "stray")
     assert workspace.run("build", "plstm-golden", "--out", str(tmp_path / "again")) == 1
     assert "got plstm_golden/notes.txt" in capsys.readouterr().err
+    (workspace.root / "packages/plstm-golden/src/plstm_golden/notes.txt").unlink()
+    workspace.write("plstm-golden/secret.txt", "stray")
+    assert workspace.run("build", "plstm-golden", "--out", str(tmp_path / "sdist")) == 1
+    assert "plstm_golden-0.2.0.tar.gz: expected nothing beside" in capsys.readouterr().err
     (wheel,) = out.glob("*.whl")
     with pytest.raises(ReleaseError, match=r"expected plstm_config/py.typed, got none"):
         check_contents(workspace.package("plstm-config"), wheel)
