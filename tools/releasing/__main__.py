@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from releasing import artifacts, changelog, checks
-from releasing.history import dependents, git, sibling_sets, siblings, versions
+from releasing.history import companions, dependents, git, sibling_sets, versions
 from releasing.tested import run_tests
 from releasing.workspace import Package, ReleaseError, find
 
@@ -46,7 +46,11 @@ def plan(package: Package, root: Path, out: Path) -> None:
     described = {
         "siblings": {which: [str(one.folder) for one in chosen] for which, chosen in sets.items()},
         "dependents": [
-            {"folder": str(one.folder), "siblings": [str(other.folder) for other in siblings(one)]} for one in admitted
+            {
+                "folder": str(one.folder),
+                "siblings": [str(other.folder) for other in companions(root, one, package, out / "sources")],
+            }
+            for one in admitted
         ],
     }
     (out / "plan.json").write_text(json.dumps(described, indent=2), encoding="utf-8")

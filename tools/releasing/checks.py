@@ -127,27 +127,31 @@ def _describe(breakage: griffe.Breakage) -> tuple[str, str]:
     return path, f"{path}{parameter}: {breakage.kind.value.lower()}"
 
 
-def _changed_fields(before: griffe.Object, after: griffe.Object) -> Iterator[tuple[str, str]]:
+def _changed_fields(
+    before: griffe.Object | griffe.Alias, after: griffe.Object | griffe.Alias
+) -> Iterator[tuple[str, str]]:
     """Fields of public dataclasses with another default, or that are new and have none; griffe looks at names only."""
     for name, old in before.members.items():
         new = after.members.get(name)
-        if new is None or name.startswith("_") or old.is_alias or new.is_alias or old.kind is not new.kind:
+        if name.startswith("_"):
             continue
-        if old.is_class and any(str(one.value).split("(")[0] in _DATACLASSES for one in new.decorators):
-            yield from _changed_defaults(old, new)
-        if old.is_class or old.is_module:
+        if isinstance(old, griffe.Class) and isinstance(new, griffe.Class):
+            if any(str(one.value).split("(")[0] in _DATACLASSES for one in new.decorators):
+                yield from _changed_defaults(old, new)
+            yield from _changed_fields(old, new)
+        elif isinstance(old, griffe.Module) and isinstance(new, griffe.Module):
             yield from _changed_fields(old, new)
 
 
-def _changed_defaults(old: griffe.Object, new: griffe.Object) -> Iterator[tuple[str, str]]:
+def _changed_defaults(old: griffe.Class, new: griffe.Class) -> Iterator[tuple[str, str]]:
     for name, field in new.members.items():
-        if field.is_alias or not field.is_attribute or name.startswith("_") or "ClassVar" in str(field.annotation):
+        if not isinstance(field, griffe.Attribute) or name.startswith("_") or "ClassVar" in str(field.annotation):
             continue
-        given, known = field.value, old.members.get(name)
-        if known is None and given is None and field.annotation is not None and "class-attribute" not in field.labels:
+        known = old.members.get(name)
+        if known is None and field.value is None and field.annotation is not None:
             yield field.path, f"{field.path}: a field without a default was added"
-        elif known is not None and known.is_attribute and str(known.value) != str(given):
-            yield field.path, f"{field.path}: the default {known.value} became {given}"
+        elif isinstance(known, griffe.Attribute) and str(known.value) != str(field.value):
+            yield field.path, f"{field.path}: the default {known.value} became {field.value}"
 
 
 def _is_named(path: str, named: set[str]) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from releasing.workspace import Package, ReleaseError, packages
@@ -83,18 +86,60 @@ def sibling_sets(root: Path, package: Package, into: Path) -> dict[str, list[Pac
         "newest", and "oldest" where it is another set.
     """
     newest = siblings(package)
-    names = {one.name for one in newest}
-    oldest = []
+    known = {one.name for one in newest}
+    choices: list[list[Version]] = []
     for one in newest:
-        ranges = [other.siblings(names).get(one.name) for other in [package, *newest]]
+        allowed = package.siblings(known).get(one.name)
+        admitted = [version for version in versions(root, one.name) if allowed is None or _admits(allowed, version)]
+        choices.append(sorted({*admitted, one.version}))
+    for chosen in itertools.product(*choices):
+        oldest = [
+            one if version == one.version else export(root, one.name, version, into)
+            for one, version in zip(newest, chosen, strict=True)
+        ]
+        if _go_together([package, *oldest]):
+            return {"newest": newest} if oldest == newest else {"oldest": oldest, "newest": newest}
+    return {"newest": newest}
+
+
+def companions(root: Path, dependent: Package, package: Package, into: Path) -> list[Package]:
+    """What a resolver would install with a tagged dependent and the new version of a package that it stands on.
+
+    Args:
+        root: the workspace.
+        dependent: a package in the sources of its tag.
+        package: the package that is about to be released.
+        into: where the sources of tags may be laid.
+
+    Returns:
+        The dependent's other siblings, each in the newest tagged version that both admit.
+    """
+    found = []
+    for own in siblings(dependent):
+        if own.name == package.name:
+            continue
+        ranges = [one.siblings({own.name}).get(own.name) for one in (dependent, package)]
         admitted = [
             version
-            for version in versions(root, one.name)
-            if all(allowed is None or allowed.contains(version, prereleases=True) for allowed in ranges)
+            for version in versions(root, own.name)
+            if all(allowed is None or _admits(allowed, version) for allowed in ranges)
         ]
-        first = min([*admitted, one.version])
-        oldest.append(one if first == one.version else export(root, one.name, first, into))
-    return {"newest": newest} if oldest == newest else {"oldest": oldest, "newest": newest}
+        found.append(export(root, own.name, admitted[-1], into) if admitted else own)
+    return found
+
+
+def _admits(allowed: SpecifierSet, version: Version) -> bool:
+    return allowed.contains(version, prereleases=True)
+
+
+def _go_together(chosen: Sequence[Package]) -> bool:
+    """Whether the range of each on every other admits it."""
+    by_name = {one.name: one for one in chosen}
+    return all(
+        _admits(allowed, by_name[name].version)
+        for one in chosen
+        for name, allowed in one.siblings(set(by_name)).items()
+    )
 
 
 def dependents(root: Path, package: Package, into: Path) -> tuple[list[Package], list[str]]:
@@ -119,7 +164,7 @@ def dependents(root: Path, package: Package, into: Path) -> tuple[list[Package],
         allowed = last.siblings(set(known)).get(package.name)
         if allowed is None:
             continue
-        if allowed.contains(package.version, prereleases=True):
+        if _admits(allowed, package.version):
             admitted.append(last)
         else:
             left_out.append(f"{name} {last.version} wants {package.name}{allowed}, and keeps the version it has")

@@ -171,6 +171,34 @@ def test_oldest_and_newest_siblings(workspace, tmp_path):
     assert str(workspace.root / "packages" / "plstm-config") in sets["newest"]
 
 
+def test_the_oldest_siblings_go_together(workspace, tmp_path):
+    workspace.release_all()
+    workspace.edit("plstm-torch/pyproject.toml", "plstm-config>=0.2,<0.3", "plstm-config>=0.2,<0.4")
+    workspace.edit("plstm-torch/pyproject.toml", "plstm-testing>=0.2,<0.3", "plstm-testing>=0.2,<0.4")
+    workspace.edit("plstm-testing/pyproject.toml", "plstm-config>=0.2,<0.3", "plstm-config>=0.3,<0.4")
+    for name in ("plstm-config", "plstm-testing"):
+        workspace.raise_version(name, "0.3.0")
+    workspace.commit()
+    assert workspace.run("plan", "plstm-torch", "--out", str(tmp_path)) == 0
+    oldest = json.loads((tmp_path / "plan.json").read_text())["siblings"]["oldest"]
+    assert {"plstm-config-v0.2.0", "plstm-testing-v0.2.0"} <= {folder.split("/")[-3] for folder in oldest}
+
+
+def test_tagged_dependents_get_siblings_that_the_new_version_admits(workspace, tmp_path):
+    workspace.release_all()
+    workspace.raise_version("plstm-config", "0.2.1")
+    workspace.commit()
+    workspace.git("tag", "plstm-config-v0.2.1")
+    workspace.edit("plstm-testing/pyproject.toml", "plstm-config>=0.2,<0.3", "plstm-config>=0.2.1,<0.3")
+    workspace.raise_version("plstm-testing", "0.2.1")
+    workspace.commit()
+    assert workspace.run("plan", "plstm-testing", "--out", str(tmp_path)) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (torch,) = [one for one in plan["dependents"] if one["folder"].endswith("plstm-torch")]
+    assert "plstm-torch-v0.2.0" in torch["folder"]
+    assert "plstm-config-v0.2.1" in {folder.split("/")[-3] for folder in torch["siblings"]}
+
+
 def test_a_release_gathers_the_changelog_and_tags(workspace, capsys):
     workspace.release_all()
     workspace.raise_version("plstm-golden", "0.2.1")
