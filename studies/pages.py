@@ -47,4 +47,6 @@ def draw_seeds(axes: Any, places: Sequence[float], curves: Sequence[Sequence[flo
     for curve in curves:
         axes.plot(places, curve, color=color, alpha=0.25, linewidth=0.8)
     if curves:
-        axes.plot(places, np.mean(curves, axis=0), color=color, label=f"{label}, {len(curves)} seeds")
+        axes.plot(
+            places, np.mean(curves, axis=0), color=color, label=f"{label}, {len(curves)} seed{'s' * (len(curves) > 1)}"
+        )

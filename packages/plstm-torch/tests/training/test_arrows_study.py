@@ -30,7 +30,7 @@ def test_models_of_one_size_their_files_and_their_table(tiny, tmp_path) -> None:
     first = tiny.wanted(tmp_path, list(tiny.TITLES), [0])
     run_missing = partial(tiny.run_missing, tmp_path, run=tiny.run, minutes=5, measure="test_accuracy")
     run_missing(wanted=first)
-    assert sorted(first) == ["D_0", "PD_0", "P_0", "vit_0.0005_0", "vit_0.001_0", "vit_0.002_0"]
+    assert sorted(first) == ["D_0", "PD_0", "P_0", "vit_0.00025_0", "vit_0.0005_0", "vit_0.001_0", "vit_0.002_0"]
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(first)
     second = tiny.wanted(tmp_path, ["vit"], [1])
     assert list(second) == [f"vit_{tiny.vit_rate(tmp_path)}_1"]
@@ -49,3 +49,7 @@ def test_images_are_others_than_those_that_settled_the_preset(study) -> None:
     recipe, (data, _) = study.recipe("PD", 0), study.ARROW_PRESETS["quick"]
     assert recipe["data"]["data_seed"] != data.data_seed
     assert recipe["data"]["validation_images"] > 0
+
+
+def test_the_page_shows_the_table_of_the_files(study) -> None:
+    assert study.table(study.results(study.RESULTS)) in study.PAGE.read_text(encoding="utf-8")
