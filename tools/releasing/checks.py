@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from releasing import changelog
 from releasing.history import export, git, siblings, versions
-from releasing.workspace import Package, ReleaseError, packages
+from releasing.workspace import Package, ReleaseError, admits, packages
 
 _DATACLASSES = ("dataclass", "dataclasses.dataclass", "frozen")
 
@@ -55,7 +55,7 @@ def check_ranges(root: Path, package: Package) -> None:
     for other in known.values():
         for name, allowed in other.siblings(set(known)).items():
             concerned = package.name in (other.name, name)
-            if concerned and not allowed.contains(known[name].version, prereleases=True):
+            if concerned and not admits(allowed, known[name].version):
                 raise ReleaseError(
                     f"{other.name}/pyproject.toml: expected a range of {name} that admits {known[name].version}, "
                     f"which it is tested with here, got {name}{allowed}"

@@ -9,10 +9,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from releasing.workspace import Package, ReleaseError, packages
+from releasing.workspace import Package, ReleaseError, admits, packages
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -90,7 +89,7 @@ def sibling_sets(root: Path, package: Package, into: Path) -> dict[str, list[Pac
     choices: list[list[Version]] = []
     for one in newest:
         allowed = package.siblings(known).get(one.name)
-        admitted = [version for version in versions(root, one.name) if allowed is None or _admits(allowed, version)]
+        admitted = [version for version in versions(root, one.name) if allowed is None or admits(allowed, version)]
         choices.append(sorted({*admitted, one.version}))
     for chosen in itertools.product(*choices):
         oldest = [
@@ -122,23 +121,17 @@ def companions(root: Path, dependent: Package, package: Package, into: Path) -> 
         admitted = [
             version
             for version in versions(root, own.name)
-            if all(allowed is None or _admits(allowed, version) for allowed in ranges)
+            if all(allowed is None or admits(allowed, version) for allowed in ranges)
         ]
         found.append(export(root, own.name, admitted[-1], into) if admitted else own)
     return found
-
-
-def _admits(allowed: SpecifierSet, version: Version) -> bool:
-    return allowed.contains(version, prereleases=True)
 
 
 def _go_together(chosen: Sequence[Package]) -> bool:
     """Whether the range of each on every other admits it."""
     by_name = {one.name: one for one in chosen}
     return all(
-        _admits(allowed, by_name[name].version)
-        for one in chosen
-        for name, allowed in one.siblings(set(by_name)).items()
+        admits(allowed, by_name[name].version) for one in chosen for name, allowed in one.siblings(set(by_name)).items()
     )
 
 
@@ -164,7 +157,7 @@ def dependents(root: Path, package: Package, into: Path) -> tuple[list[Package],
         allowed = last.siblings(set(known)).get(package.name)
         if allowed is None:
             continue
-        if _admits(allowed, package.version):
+        if admits(allowed, package.version):
             admitted.append(last)
         else:
             left_out.append(f"{name} {last.version} wants {package.name}{allowed}, and keeps the version it has")

@@ -87,6 +87,11 @@ class Package:
         return ranges
 
 
+def admits(allowed: SpecifierSet, version: Version) -> bool:
+    """Whether a range takes a version; one that is only announced counts like any other."""
+    return allowed.contains(version, prereleases=True)
+
+
 def packages(root: Path) -> dict[str, Package]:
     """The packages in a workspace, or in the sources of a tag.
 

@@ -52,6 +52,12 @@ class Workspace:
         one = self.package(package)
         self.edit(f"{package}/src/{one.module}/version.py", f'"{one.version}"', f'"{version}"')
 
+    def commit_as(self, package, version, kind, text):
+        """Commit what was edited as a version of a package that waits for its release."""
+        self.raise_version(package, version)
+        self.announce(package, kind, text)
+        self.commit()
+
     def release_all(self):
         """Tags of every package as it stands, as if a maintainer had released them."""
         for one in packages(self.root).values():

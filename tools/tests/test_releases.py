@@ -57,9 +57,7 @@ def test_a_change_without_an_entry_in_the_changelog(workspace, capsys):
 
 def test_a_fragment_of_an_unknown_kind(workspace, capsys):
     workspace.release_all()
-    workspace.raise_version("plstm-torch", "0.2.1")
-    workspace.announce("plstm-torch", "improved", "Faster.")
-    workspace.commit()
+    workspace.commit_as("plstm-torch", "0.2.1", "improved", "Faster.")
     assert workspace.run("check", "plstm-torch") == 1
     assert "got '+entry.improved.md'" in capsys.readouterr().err
 
@@ -69,9 +67,7 @@ def renamed(workspace):
     """A field of a config is renamed after everything was tagged."""
     workspace.release_all()
     workspace.edit("plstm-config/src/plstm_config/norms.py", "    eps: float", "    epsilon: float")
-    workspace.raise_version("plstm-config", "0.2.1")
-    workspace.announce("plstm-config", "changed", "Better names.")
-    workspace.commit()
+    workspace.commit_as("plstm-config", "0.2.1", "changed", "Better names.")
     return workspace
 
 
@@ -99,9 +95,7 @@ def test_a_renamed_field_needs_an_entry_and_a_version(renamed, capsys):
 def test_a_removed_function_is_told(workspace, capsys):
     workspace.release_all()
     workspace.edit("plstm-config/src/plstm_config/sampling.py", "def check_", "def _check_")
-    workspace.raise_version("plstm-config", "0.2.1")
-    workspace.announce("plstm-config", "fixed", "Something.")
-    workspace.commit()
+    workspace.commit_as("plstm-config", "0.2.1", "fixed", "Something.")
     assert workspace.run("check", "plstm-config") == 1
     message = capsys.readouterr().err
     assert "public API of plstm-config against 0.2.0: expected an entry under Breaking" in message
@@ -201,9 +195,7 @@ def test_tagged_dependents_get_siblings_that_the_new_version_admits(workspace, t
 
 def test_a_release_gathers_the_changelog_and_tags(workspace, capsys):
     workspace.release_all()
-    workspace.raise_version("plstm-golden", "0.2.1")
-    workspace.announce("plstm-golden", "added", "Recordings of something new.")
-    workspace.commit()
+    workspace.commit_as("plstm-golden", "0.2.1", "added", "Recordings of something new.")
     for setting in ("user.name=a", "user.email=a@b.c"):
         workspace.git("config", *setting.split("="))
     assert workspace.run("check", "plstm-golden") == 0
@@ -233,9 +225,7 @@ def test_what_changed_since_the_checks_is_not_released(workspace, capsys):
 def test_a_sibling_that_is_not_what_was_tagged(workspace, capsys):
     workspace.release_all()
     workspace.edit("plstm-config/src/plstm_config/sampling.py", "import", "# more to come\nimport")
-    workspace.raise_version("plstm-testing", "0.2.1")
-    workspace.announce("plstm-testing", "added", "Something.")
-    workspace.commit()
+    workspace.commit_as("plstm-testing", "0.2.1", "added", "Something.")
     assert workspace.run("check", "plstm-testing") == 1
     message = capsys.readouterr().err
     assert "plstm-config: expected the sources that are tagged as 0.2.0, or a version above it" in message
@@ -252,9 +242,7 @@ def test_a_sibling_that_is_not_what_was_tagged(workspace, capsys):
 def test_other_defaults_and_new_fields_are_told(workspace, capsys, before, after, said):
     workspace.release_all()
     workspace.edit("plstm-config/src/plstm_config/norms.py", before, after)
-    workspace.raise_version("plstm-config", "0.2.1")
-    workspace.announce("plstm-config", "changed", "Something.")
-    workspace.commit()
+    workspace.commit_as("plstm-config", "0.2.1", "changed", "Something.")
     assert workspace.run("check", "plstm-config") == 1
     assert said in capsys.readouterr().err
 

@@ -52,4 +52,7 @@ def test_images_are_others_than_those_that_settled_the_preset(study) -> None:
 
 
 def test_the_page_shows_the_table_of_the_files(study) -> None:
-    assert study.table(study.results(study.RESULTS)) in study.PAGE.read_text(encoding="utf-8")
+    page, written = study.PAGE.read_text(encoding="utf-8"), study.table(study.results(study.RESULTS))
+    assert study.pages.with_table(page, written) == page
+    with pytest.raises(ValueError, match="expected one table with the header"):
+        study.pages.with_table(page, written.replace("model", "none"))

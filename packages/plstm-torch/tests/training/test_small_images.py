@@ -60,4 +60,7 @@ def test_one_epoch_its_file_and_its_table(study, tmp_path, monkeypatch) -> None:
 
 
 def test_the_page_shows_the_table_of_the_files(study) -> None:
-    assert study.table(study.results(study.RESULTS)) in (ROOT / "docs/small_images.md").read_text(encoding="utf-8")
+    page, written = study.PAGE.read_text(encoding="utf-8"), study.table(study.results(study.RESULTS))
+    assert study.pages.with_table(page, written) == page
+    with pytest.raises(ValueError, match="expected one table with the header"):
+        study.pages.with_table(page, written.replace("model", "none"))

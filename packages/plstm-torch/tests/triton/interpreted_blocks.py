@@ -5,10 +5,7 @@ The conformance suite's grids with states are of one block; here are several, an
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import interpreted
 import pytest
 import torch
 from torch.func import grad, jvp, vmap
@@ -26,15 +23,6 @@ from plstm_torch.ops._triton.tuning import Row
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
 
 
-def load(name):
-    """A file of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # the compiler asks for it there
-    spec.loader.exec_module(module)
-    return module
-
-
-interpreted = load("interpreted")
 assert_same, loss_of = interpreted.assert_same, interpreted.loss_of
 MODES = ("full", "L", "R", "apart", "P")
 

@@ -6,11 +6,9 @@ asks for values, gradients, states and isolation of the one that is chosen.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from itertools import pairwise
-from pathlib import Path
 
+import interpreted
 import pytest
 import torch
 from torch.func import grad, jvp, vmap
@@ -31,15 +29,7 @@ pytestmark = [
 ]
 
 
-def load(name):
-    """A file of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-assert_same = load("interpreted").assert_same
+assert_same = interpreted.assert_same
 J = pytest.mark.parametrize("j", [None, (2, 1, 2, 3, 1)], ids=["scalar", "matrices"])  # JQ, JK, JV, JT, JO
 
 

@@ -5,10 +5,7 @@ Values, gradients, states, packing and isolation are the conformance suite's; he
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import interpreted
 import pytest
 import torch
 from torch.func import grad, jvp, vmap
@@ -22,15 +19,6 @@ from plstm_torch.ops._triton.tuning import Row
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
 
 
-def load(name):
-    """A file of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # the compiler asks for it there
-    spec.loader.exec_module(module)
-    return module
-
-
-interpreted = load("interpreted")
 assert_same, loss_of, run_sequence = interpreted.assert_same, interpreted.loss_of, interpreted.run_sequence
 KERNELS, LOOP = interpreted.KERNELS, interpreted.LOOP
 SMALL = (1, 1, 2, 2, 1)  # JQ, JK, JV, JT, JO
