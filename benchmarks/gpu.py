@@ -1,11 +1,13 @@
 """Time the Triton kernels on a GPU beside what others offer: one call, JSON out.
 
     python benchmarks/gpu.py --json gpu.json
+    python benchmarks/gpu.py --only plstm_2d --warm 8   # one op; programs are compiled in eight processes before
 
 1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 1D with
 state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention; graphs,
-in float32, against the forms in torch. Medians of CUDA events, else bfloat16. Beside each time stands the share of the
-floor that reads and writes every tensor once, at the copy rate that this device reaches.
+in float32, against the forms in torch; training steps of pLSTM-Vis-tiny against a ViT-tiny. Medians of CUDA events, all
+but graphs in bfloat16. Beside each time of an op stands the share of the floor that reads and writes every tensor once,
+at the copy rate that this device reaches, and for kernels the time that was predicted before any GPU had run them.
 """
 
 from __future__ import annotations
@@ -14,32 +16,70 @@ import argparse
 import itertools
 import json
 import math
+import multiprocessing
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
+import plstm_config
 from plstm_config.topology import DagTopology
+from plstm_torch import build
 from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 
 LENGTHS = (2_048, 8_192, 32_768, 65_536)
 HEAD_DIMENSIONS = (64, 128)
 TOKENS = 1 << 19  # batch times heads times length of the 1D measurements
-GRIDS = ((14, 384), (28, 96), (64, 12), (128, 12))  # side, batch times heads
+GRIDS = {14: 384, 28: 96, 64: 12, 128: 12}  # side: batch times heads
 GRAPHS = ("small", "large", "chain")
+IMAGES = 128  # in a training step
+# Milliseconds forward, and forward with backward where it was predicted: from bytes moved at 3 TB/s and the work of the
+# tensor cores; at a side of 14 from the dependent steps of a walk, at larger ones from products and mask.
+PREDICTED: dict[tuple[str, int], tuple[float, float | None]] = {
+    ("plstm_1d", 64): (0.23, 0.80),
+    ("plstm_1d", 128): (0.63, 2.21),
+    ("plstm_2d L", 28): (0.092, None),
+    ("plstm_2d L", 64): (0.241, None),
+    ("plstm_2d P", 14): (0.1, None),
+    ("plstm_2d P", 28): (0.088, None),
+    ("plstm_2d P", 128): (2.15, None),
+}
 Row = dict[str, Any]
+Made = tuple[list[torch.Tensor], Callable[[], torch.Tensor]]
 
 
-def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
-    """Median over calls by the clock of the device, after three to warm up."""
-    for _ in range(3):
-        function()
-    times = []
-    for _ in range(repeats):
+@dataclass(frozen=True)
+class Case:
+    """One line of the report.
+
+    Attributes:
+        op: what is timed.
+        form: ours, or the name of a peer.
+        size: sizes by name.
+        make: leaves of a call and the call, on the GPU; of a training step no leaves.
+        predicted: see `PREDICTED`.
+    """
+
+    op: str
+    form: str
+    size: dict[str, Any]
+    make: Callable[[], Made]
+    predicted: tuple[float, float | None] | None = None
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 20, budget: float = 1.0) -> float:
+    """Median over calls by the clock of the device, after one to warm up; fewer calls where they take seconds."""
+    function()
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - begun < budget):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         function()
@@ -60,54 +100,80 @@ def draw(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     return torch.randn(*shape, device="cuda", dtype=dtype)
 
 
-def measured(name: str, function: Callable[[], torch.Tensor], leaves: list[torch.Tensor], rate: float) -> Row:
-    """Forward, and forward with backward, and the shares of the floor: every tensor once, twice as often backward."""
-    with torch.no_grad():
-        forward = milliseconds(function)
+def both_passes(leaves: list[torch.Tensor], call: Callable[[], torch.Tensor]) -> tuple[Callable[[], Any], torch.Tensor]:
+    """A function that runs forward and backward, and the weight of its outputs; leaves get gradients from now on."""
     for leaf in leaves:
         leaf.requires_grad_()
-    weight = torch.randn_like(function())
-    both = milliseconds(lambda: torch.autograd.grad(function(), leaves, weight))
+    weight = torch.randn_like(call())
+    return lambda: torch.autograd.grad(call(), leaves, weight), weight
+
+
+def measured(case: Case, rate: float) -> Row:
+    """Forward, and forward with backward, and the shares of the floor: every tensor once, twice as often backward."""
+    leaves, call = case.make()
+    row: Row = {"op": case.op, "form": case.form, **case.size}
+    if not leaves:
+        return row | {"both_ms": (step := milliseconds(call, 10)), "images_per_second": 1000 * IMAGES / step}
+    with torch.no_grad():
+        forward = milliseconds(call)
+    both, weight = both_passes(leaves, call)
+    row |= {"forward_ms": forward, "both_ms": (together := milliseconds(both))}
     floor = (sum(leaf.nbytes for leaf in leaves) + weight.nbytes) / rate
-    for leaf in leaves:
-        leaf.requires_grad_(False)
-    shares = {"share_of_floor": floor / forward, "share_of_floor_both": 3 * floor / both}
-    return {"form": name, "forward_ms": forward, "both_ms": both, **shares}
+    row |= {"share_of_floor": floor / forward, "share_of_floor_both": 3 * floor / together}
+    return row | ({"predicted_ms": case.predicted} if case.predicted else {})
 
 
-def attention(batch: int, length: int, dim: int, rate: float, causal: bool) -> Row:
+def attention(batch: int, length: int, dim: int, causal: bool) -> Made:
     tensors = [draw(batch, 1, length, dim) for _ in range(3)]
-    return measured("sdpa", lambda: scaled_dot_product_attention(*tensors, is_causal=causal), tensors, rate)
+    return tensors, lambda: scaled_dot_product_attention(*tensors, is_causal=causal)
 
 
-def sequences(rate: float) -> list[Row]:
+def gated_linear_attention(batch: int, length: int, dim: int) -> Made:
+    from fla.ops.simple_gla import chunk_simple_gla
+
+    leaves = [draw(1, length, batch, dim) for _ in range(3)] + [-torch.rand(1, length, batch, device="cuda")]
+    return leaves, lambda: chunk_simple_gla(*leaves)[0]
+
+
+def draw_sequence(batch: int, length: int, dim: int, dtype: torch.dtype = torch.bfloat16) -> Made:
+    """Arguments of a call with gates that remember some hundred steps, and the call."""
+    vectors = [draw(batch, length, dim, 1, dtype=dtype) for _ in range(3)]
+    source, mark, direct = (draw(batch, length, *(1,) * count, dtype=dtype) for count in (3, 3, 4))
+    leaves = [*vectors, source, torch.sigmoid(draw(batch, length, 1, 1, dtype=dtype) + 4), mark, direct]
+    return leaves, lambda: plstm_1d(*leaves, implementation="triton")
+
+
+def sequences() -> list[Case]:
     """The 1D op and its peers."""
-    rows = []
-    for dim in HEAD_DIMENSIONS:
-        for length in LENGTHS:
-            batch = TOKENS // length
-            vectors = [draw(batch, length, dim, 1) for _ in range(3)]
-            source, mark, direct = (draw(batch, length, *(1,) * count) for count in (3, 3, 4))
-            transition = torch.sigmoid(draw(batch, length, 1, 1) + 4)
-            leaves = [*vectors, source, transition, mark, direct]
-            found = [measured("triton", lambda x=leaves: plstm_1d(*x, implementation="triton"), leaves, rate)]
-            found.append(attention(batch, length, dim, rate, causal=True))
-            if find_spec("fla"):
-                found.append(gated_linear_attention(batch, length, dim, rate))
-            rows += [{"op": "plstm_1d", "length": length, "batch": batch, "dim": dim, **row} for row in found]
-    return rows
+    cases = []
+    for dim, length in itertools.product(HEAD_DIMENSIONS, LENGTHS):
+        sizes = {"batch": TOKENS // length, "length": length, "dim": dim}
+        forms: dict[str, Callable[..., Made]] = {"triton": draw_sequence, "sdpa": attention_of_all_before}
+        if find_spec("fla"):
+            forms["fla chunk_simple_gla"] = gated_linear_attention
+        for form, make in forms.items():
+            predicted = PREDICTED["plstm_1d", dim] if form == "triton" else None
+            cases.append(Case("plstm_1d", form, sizes, lambda make=make, sizes=sizes: make(**sizes), predicted))
+    return cases
 
 
-def matrices(rate: float) -> list[Row]:
+def attention_of_all_before(batch: int, length: int, dim: int) -> Made:
+    return attention(batch, length, dim, causal=True)
+
+
+def matrices() -> list[Case]:
     """The 1D op with state-tracking matrices, and its torch form."""
-    rows = []
+    cases = []
     for length in LENGTHS:
-        batch = TOKENS // length
-        leaves = draw_matrices(batch, length, 64, 4)
-        for name in ("triton", "chunkwise"):
-            row = measured(name, lambda x=leaves, form=name: plstm_1d(*x, implementation=form), leaves, rate)
-            rows.append({"op": "plstm_1d JT=4", "length": length, "batch": batch, "dim": 64, **row})
-    return rows
+        sizes = {"batch": TOKENS // length, "length": length, "dim": 64}
+        for form in ("triton", "chunkwise"):
+
+            def make(sizes: dict[str, int] = sizes, form: str = form) -> Made:
+                leaves = draw_matrices(**sizes, size=4)
+                return leaves, lambda: plstm_1d(*leaves, implementation=form)
+
+            cases.append(Case("plstm_1d JT=4", form, sizes, make))
+    return cases
 
 
 def draw_matrices(batch: int, length: int, dim: int, size: int) -> list[torch.Tensor]:
@@ -121,27 +187,21 @@ def draw_matrices(batch: int, length: int, dim: int, size: int) -> list[torch.Te
     return [*vectors, source, transition.to(source.dtype), mark, direct]
 
 
-def gated_linear_attention(batch: int, length: int, dim: int, rate: float) -> Row:
-    from fla.ops.simple_gla import chunk_simple_gla
-
-    leaves = [draw(1, length, batch, dim) for _ in range(3)] + [-torch.rand(1, length, batch, device="cuda")]
-    return measured("fla chunk_simple_gla", lambda: chunk_simple_gla(*leaves)[0], leaves, rate)
-
-
-def grids(rate: float) -> list[Row]:
+def grids() -> list[Case]:
     """The 2D op with four orientations, and attention over all nodes."""
-    rows = []
-    for side, batch in GRIDS:
+    cases = []
+    for side, batch in GRIDS.items():
+        sizes = {"batch": batch, "side": side, "dim": 64}
         for mode in ("L", "P"):
-            leaves, call = draw_grid(side, batch, mode)
-            row = measured(f"triton {mode}", call, leaves, rate)
-            rows.append({"op": "plstm_2d_oriented", "side": side, "batch": batch, "dim": 64, **row})
-        row = attention(batch, side * side, 64, rate, causal=False)
-        rows.append({"op": "plstm_2d_oriented", "side": side, "batch": batch, "dim": 64, **row})
-    return rows
+            predicted = PREDICTED.get((f"plstm_2d {mode}", side))
+            make = lambda side=side, batch=batch, mode=mode: draw_grid(side, batch, mode)  # noqa: E731
+            cases.append(Case("plstm_2d_oriented", f"triton {mode}", sizes, make, predicted))
+        peer = lambda side=side, batch=batch: attention(batch, side * side, 64, causal=False)  # noqa: E731
+        cases.append(Case("plstm_2d_oriented", "sdpa", sizes, peer))
+    return cases
 
 
-def draw_grid(side: int, batch: int, mode: str) -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
+def draw_grid(side: int, batch: int, mode: str) -> Made:
     """Arguments of a call, and the call."""
     gates = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}
     gates |= {} if mode == "P" else {"transition_ru": 2, "mark_u": 3}
@@ -155,20 +215,19 @@ def draw_grid(side: int, batch: int, mode: str) -> tuple[list[torch.Tensor], Cal
     return list(tensors.values()), lambda: plstm_2d_oriented(**tensors, **keywords)
 
 
-def graphs(rate: float) -> list[Row]:
+def graphs() -> list[Case]:
     """The graph op, and its torch forms."""
-    rows = []
+    cases = []
     for kind in GRAPHS:
-        for name in ("triton", "recurrent", "parallel"):
-            if name == "parallel" and kind != "small":
+        for form in ("triton", "recurrent", "parallel"):
+            if form == "parallel" and kind != "small":
                 continue  # memory goes with the square of the edges
-            leaves, call = draw_graph(kind, 64, name)
-            row = measured(name, call, leaves, rate)
-            rows.append({"op": "plstm_graph", "graph": kind, "edges": leaves[3].shape[1], "dim": 64, **row})
-    return rows
+            make = lambda kind=kind, form=form: draw_graph(kind, 64, form)  # noqa: E731
+            cases.append(Case("plstm_graph", form, {"graph": kind, "dim": 64}, make))
+    return cases
 
 
-def draw_graph(kind: str, dim: int, name: str = "triton") -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
+def draw_graph(kind: str, dim: int, name: str = "triton") -> Made:
     """Arguments of a call with four heads, and the call; the graphs are those of `plstm_graph.py`, on the CPU."""
     topology = {
         "small": lambda: DagTopology.batch([random_graph(20, 22, seed) for seed in range(64)]),
@@ -190,18 +249,63 @@ def random_graph(nodes: int, edges: int, seed: int) -> DagTopology:
     return DagTopology.from_edges(nodes, list(pairs)[:edges])
 
 
+def vision() -> list[Case]:
+    """A training step on images of 224 x 224 pixels, under autocast to bfloat16."""
+    sizes = {"batch": IMAGES, "side": 224}
+    make = lambda name: lambda: ([], training_step(name))  # noqa: E731
+    return [Case("training", name, sizes, make(name)) for name in ("plstm_vis_tiny", "vit_tiny")]
+
+
+def training_step(name: str) -> Callable[[], torch.Tensor]:
+    """Loss, gradients and AdamW of a preset, on images that stay the same."""
+    model = build(plstm_config.preset(name)).cuda().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    images, labels = torch.randn(IMAGES, 224, 224, 3, device="cuda"), torch.randint(1000, (IMAGES,), device="cuda")
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def all_cases(only: Sequence[str] = ()) -> list[Case]:
+    """The cases of the named ops, or all."""
+    cases = sequences() + matrices() + grids() + graphs() + vision()
+    return [case for case in cases if not only or any(case.op.startswith(name) for name in only)]
+
+
+def run_once(number: int, only: Sequence[str]) -> None:
+    """Compile what a case needs."""
+    leaves, call = all_cases(only)[number].make()
+    (both_passes(leaves, call)[0] if leaves else call)()
+    torch.cuda.synchronize()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--only", nargs="+", default=(), metavar="OP", help="ops whose names begin so")
+    parser.add_argument("--warm", type=int, default=0, metavar="N", help="compile in N processes before")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch finds no CUDA device")
+    cases = all_cases(options.only)
+    if options.warm:
+        with multiprocessing.get_context("spawn").Pool(options.warm, maxtasksperchild=1) as pool:
+            pool.starmap(run_once, [(number, options.only) for number in range(len(cases))], chunksize=1)
     torch.manual_seed(0)
     rate = copy_rate()
-    about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_TB_per_s": rate / 1e9}
+    about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "date": str(date.today())}
+    about["copy_TB_per_s"] = rate / 1e9
     print(about)
-    rows = sequences(rate) + matrices(rate) + grids(rate) + graphs(rate)
-    for row in rows:
+    rows = []
+    for case in cases:
+        rows.append(row := measured(case, rate))
         numbers = {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
         print("  ".join(f"{name}={value}" for name, value in numbers.items()), flush=True)
     if options.json:

@@ -127,6 +127,30 @@ def run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tensor
     return gradients
 
 
+def kinds(outputs: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:
+    """What `with_zeros` has to know of the outputs, so that none of them is kept."""
+    return [(output.shape, output.dtype) for output in outputs]
+
+
+def with_zeros(
+    grads: Sequence[Tensor | None], kinds: Sequence[tuple[torch.Size, torch.dtype]], near: Tensor
+) -> list[Tensor]:
+    """The cotangents of the outputs: zeros for those that nobody asked for, in the dtype of the output.
+
+    Args:
+        grads: those of the outputs, None where there is none; further ones are of what was saved.
+        kinds: shapes and dtypes of the outputs.
+        near: a tensor on their device.
+
+    Returns:
+        One for each output.
+    """
+    return [
+        near.new_zeros(shape, dtype=dtype) if grad is None else grad
+        for (shape, dtype), grad in zip(kinds, grads, strict=False)
+    ]
+
+
 def _where_not_finite(fast: Tensor, careful: Tensor) -> Tensor:
     """What is finite is right as it is, and stays the same number whatever its neighbours hold."""
     return torch.where(fast.isfinite(), fast, careful)
@@ -212,7 +236,7 @@ class _Forward(torch.autograd.Function):
         form, *tensors = inputs
         outputs, saved = output[: form.num_outputs], output[form.num_outputs :]
         ctx.form, ctx.num_inputs, ctx.num_saved = form, len(tensors), len(saved)
-        ctx.output_shapes = [result.shape for result in outputs]
+        ctx.kinds = kinds(outputs)
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)  # would fill zeros as large as everything saved
         ctx.save_for_backward(*tensors, *saved)
@@ -221,10 +245,7 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
-        cotangents = [
-            tensors[0].new_zeros(shape) if grad is None else grad
-            for shape, grad in zip(ctx.output_shapes, grads, strict=False)
-        ]
+        cotangents = with_zeros(grads, ctx.kinds, tensors[0])
         return (None, *_Gradients.apply(ctx.form, ctx.num_inputs, ctx.num_saved, *tensors, *cotangents))
 
     @staticmethod

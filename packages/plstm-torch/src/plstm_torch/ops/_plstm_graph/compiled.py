@@ -20,7 +20,7 @@ from plstm_config.topology.edges import as_pairs
 from plstm_config.topology.indices import check_indices
 from plstm_torch.arrays import index_array
 from plstm_torch.ops._exporting import is_exporting
-from plstm_torch.ops._fast_form import Tensors, fold, run_forward, run_gradients, unfold
+from plstm_torch.ops._fast_form import Tensors, fold, kinds, run_forward, run_gradients, unfold, with_zeros
 from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
 from plstm_torch.ops._plstm_graph.forms import dense_form, resolve_implementation, states_form
 from plstm_torch.ops._plstm_graph.levels import LevelForm, LevelReadForm, edge_factors
@@ -273,15 +273,13 @@ def _operator(name: str, passes: _Passes) -> Callable[..., list[Tensor]]:
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
         tensors, *graph, ctx.implementation, ctx.states = inputs
         size = _num_outputs(name, ctx.implementation, ctx.states)
-        ctx.shapes, ctx.num_inputs = [result.shape for result in output[:size]], len(tensors)
+        ctx.kinds, ctx.num_inputs = kinds(output[:size]), len(tensors)
         ctx.save_for_backward(*graph, *tensors, *output[size:])
 
     def backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
         tensors = list(ctx.saved_tensors)  # once, since a checkpoint hands them out once
         graph, inputs, saved = tensors[:3], tensors[3 : 3 + ctx.num_inputs], tensors[3 + ctx.num_inputs :]
-        cotangents = [
-            inputs[0].new_zeros(shape) if grad is None else grad for shape, grad in zip(ctx.shapes, grads, strict=False)
-        ]
+        cotangents = with_zeros(grads, ctx.kinds, inputs[0])
         found = gradients(inputs, *graph, ctx.implementation, ctx.states, saved, cotangents)
         return found, None, None, None, None, None
 
