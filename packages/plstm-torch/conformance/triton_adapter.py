@@ -26,6 +26,7 @@ def _load(name: str) -> Any:
 
 if INTERPRETED:
     _load("emulated_dots")
+    _load("guarded_memory")
 torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
 
 

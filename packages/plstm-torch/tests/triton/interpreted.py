@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch.func import grad, jvp, vmap
 
 from plstm_testing.tolerances import assert_close
@@ -30,7 +32,23 @@ def load(path):
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-load(Path(__file__).parents[2] / "conformance" / "emulated_dots.py")
+for helper in ("emulated_dots", "guarded_memory"):
+    load(Path(__file__).parents[2] / "conformance" / f"{helper}.py")
+
+
+@triton.jit
+def copy(source, target, COUNT: tl.constexpr):
+    i = tl.arange(0, COUNT)
+    tl.store(target + i, tl.load(source + i))
+
+
+@pytest.mark.parametrize(("source", "target", "what"), [(3, 4, "load"), (4, 3, "store")])
+def test_kernels_stay_within_their_arguments(source, target, what):
+    """All tests of this folder, and the suite, run with this guard."""
+    copy[(1,)](torch.ones(4), result := torch.zeros(4), COUNT=4)
+    assert result.eq(1).all()
+    with pytest.raises(Exception, match=f"a {what} of 4 bytes at .*: expected an address in the storage"):
+        copy[(1,)](torch.ones(source), torch.zeros(target), COUNT=4)
 
 
 def draw_sequence(length=19, dim_k=3, dim_v=2, batch=2, dtype=torch.float64):
