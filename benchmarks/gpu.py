@@ -279,11 +279,25 @@ def all_cases(only: Sequence[str] = ()) -> list[Case]:
     return [case for case in cases if not only or any(case.op.startswith(name) for name in only)]
 
 
-def run_once(number: int, only: Sequence[str]) -> None:
-    """Compile what a case needs."""
-    leaves, call = all_cases(only)[number].make()
-    (both_passes(leaves, call)[0] if leaves else call)()
-    torch.cuda.synchronize()
+def run_once(number: int, only: Sequence[str]) -> str:
+    """Compile what a case needs; a sentence if it fails."""
+    case = all_cases(only)[number]
+    try:
+        leaves, call = case.make()
+        (both_passes(leaves, call)[0] if leaves else call)()
+        torch.cuda.synchronize()
+    except Exception as error:  # of any library; that of the case itself tells more
+        return f"{case.op} {case.form} {case.size}: {error!r}"
+    return ""
+
+
+def warm(processes: int, cases: Sequence[Case], only: Sequence[str]) -> None:
+    """Compile kernels in several processes; what has none may take long, and waits for its turn."""
+    numbers = [number for number, case in enumerate(cases) if case.form.startswith(("triton", "fla", "plstm"))]
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for message in pool.starmap(run_once, [(number, only) for number in numbers], chunksize=1):
+            if message:
+                print(message, flush=True)
 
 
 def main() -> None:
@@ -296,8 +310,7 @@ def main() -> None:
         parser.error("torch finds no CUDA device")
     cases = all_cases(options.only)
     if options.warm:
-        with multiprocessing.get_context("spawn").Pool(options.warm, maxtasksperchild=1) as pool:
-            pool.starmap(run_once, [(number, options.only) for number in range(len(cases))], chunksize=1)
+        warm(options.warm, cases, options.only)
     torch.manual_seed(0)
     rate = copy_rate()
     about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "date": str(date.today())}

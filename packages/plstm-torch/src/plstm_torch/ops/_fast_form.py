@@ -97,13 +97,23 @@ def apply_form(form: Any, *inputs: Tensor) -> Tensors:
     return tuple(_Forward.apply(form, *inputs)[: form.num_outputs])
 
 
-def run_forward(form: Any, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
-    """Outputs and saved of a form; the last of saved says which rows were left to its careful form, if it has one."""
+def run_forward(form: Any, inputs: Sequence[Tensor], device: torch.device | None = None) -> tuple[Tensors, Tensors]:
+    """Outputs and saved of a form; the last of saved says which rows were left to its careful form, if it has one.
+
+    Args:
+        form: see `apply_form`.
+        inputs: as its functions take them.
+        device: where the last of saved lies; that of the outputs if None. On the CPU it costs the backward pass no wait
+            for a GPU.
+
+    Returns:
+        Both.
+    """
     with without_autocast(inputs[0]):
         outputs, saved = form.forward(*inputs)
         if form.careful is None:
             return outputs, saved
-        spoilt = rows_that_are_not_finite(outputs)
+        spoilt = rows_that_are_not_finite(outputs, device)
         for rows in _pieces(form.careful, spoilt, inputs):
             found = form.careful.function(*(tensor[rows] for tensor in inputs))
             for output, right in zip(outputs, found, strict=True):
@@ -119,7 +129,7 @@ def run_gradients(form: Any, inputs: Tensors, saved: Tensors, cotangents: Tensor
         *saved_by_form, spoilt = saved
         gradients = tuple(form.gradients(inputs, tuple(saved_by_form), cotangents))
         if form.careful.shares_rows(*inputs):
-            spoilt = spoilt | rows_that_are_not_finite(gradients)
+            spoilt = spoilt | rows_that_are_not_finite(gradients, spoilt.device)
         for rows in _pieces(form.careful, spoilt, inputs):
             _, pull = vjp(form.careful.function, *(tensor[rows] for tensor in inputs))
             for gradient, right in zip(gradients, pull(tuple(tensor[rows] for tensor in cotangents)), strict=True):
@@ -156,12 +166,21 @@ def _where_not_finite(fast: Tensor, careful: Tensor) -> Tensor:
     return torch.where(fast.isfinite(), fast, careful)
 
 
-def rows_that_are_not_finite(outputs: Tensors) -> Tensor:
-    """Whether a row of any output holds something else than finite numbers, [B]."""
-    if has_numbers(outputs[0]) and not math.isfinite(sum(float(output.sum()) for output in outputs)):
+def rows_that_are_not_finite(outputs: Tensors, device: torch.device | None = None) -> Tensor:
+    """Whether a row of any output holds something else than finite numbers, [B], on a device or that of the outputs."""
+    device = device or outputs[0].device
+    if has_numbers(outputs[0]) and not math.isfinite(_total(outputs)):
         finite = [output.isfinite().flatten(1).all(1) for output in outputs]
-        return ~torch.stack(finite).all(0)
-    return torch.zeros(outputs[0].shape[0], dtype=torch.bool, device=outputs[0].device)
+        return ~torch.stack(finite).all(0).to(device)
+    return torch.zeros(outputs[0].shape[0], dtype=torch.bool, device=device)
+
+
+def _total(outputs: Tensors) -> float:
+    """The sum of everything: on a GPU in one look at the numbers, which waits for it."""
+    if not outputs[0].is_cuda:
+        return sum(float(output.sum()) for output in outputs)
+    wide = (torch.float64 if output.dtype == torch.float64 else torch.float32 for output in outputs)
+    return float(sum(output.sum(dtype=dtype) for output, dtype in zip(outputs, wide, strict=True)))
 
 
 def has_numbers(tensor: Tensor) -> bool:
@@ -228,7 +247,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(form: FastForm, *inputs: Tensor) -> Tensors:
-        outputs, saved = run_forward(form, inputs)
+        outputs, saved = run_forward(form, inputs, torch.device("cpu"))
         return (*outputs, *saved)
 
     @staticmethod
