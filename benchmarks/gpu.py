@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --json gpu.json
     python benchmarks/gpu.py --only plstm_2d --warm 8   # one op; programs are compiled in eight processes before
+    python benchmarks/gpu.py --report gpu.json          # its table in docs/benchmarks.md, nothing is measured
 
 1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 1D with
 state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention; graphs,
@@ -17,6 +18,7 @@ import itertools
 import json
 import math
 import multiprocessing
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +36,8 @@ from plstm_config.topology import DagTopology
 from plstm_torch import build
 from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 
+PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
+OURS = ("triton", "plstm")
 LENGTHS = (2_048, 8_192, 32_768, 65_536)
 HEAD_DIMENSIONS = (64, 128)
 TOKENS = 1 << 19  # batch times heads times length of the 1D measurements
@@ -293,11 +297,40 @@ def run_once(number: int, only: Sequence[str]) -> str:
 
 def warm(processes: int, cases: Sequence[Case], only: Sequence[str]) -> None:
     """Compile kernels in several processes; what has none may take long, and waits for its turn."""
-    numbers = [number for number, case in enumerate(cases) if case.form.startswith(("triton", "fla", "plstm"))]
+    numbers = [number for number, case in enumerate(cases) if case.form.startswith((*OURS, "fla"))]
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
         for message in pool.starmap(run_once, [(number, only) for number in numbers], chunksize=1):
             if message:
                 print(message, flush=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each of ours and each peer that was measured at the same size."""
+    lines = [
+        "| on a GPU | size | ours, forward / with backward | peer | peer's | ratio | share of the floor |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for ours, peer in itertools.product(rows, rows):
+        same = all(ours.get(name) == peer.get(name) for name in ("op", "batch", "length", "side", "dim", "graph"))
+        if not same or not ours["form"].startswith(OURS) or peer["form"].startswith(OURS):
+            continue
+        named = [f"{name} {ours[name]}" for name in ("graph", "batch", "length", "side", "dim") if name in ours]
+        passes = [name for name in ("forward_ms", "both_ms") if name in ours]
+        times = [" / ".join(f"{row[name]:.2f}" for name in passes) + " ms" for row in (ours, peer)]
+        ratio = " / ".join(f"{ours[name] / peer[name]:.2f}" for name in passes)
+        shares = [ours[name] for name in ("share_of_floor", "share_of_floor_both") if name in ours]
+        share = " / ".join(f"{100 * value:.0f} %" for value in shares)
+        form = ours["form"].removeprefix("triton").strip()
+        title = f"`{ours['op']}` {form}".strip()
+        lines.append(f"| {title} | {', '.join(named)} | {times[0]} | {peer['form']} | {times[1]} | {ratio} | {share} |")
+    return "\n".join(lines)
+
+
+def report(found: dict[str, Any]) -> None:
+    """Write the table of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    pattern = re.compile(r"^\| on a GPU \|.*?(?=\n\n)", re.M | re.S)
+    PAGE.write_text(pattern.sub(lambda _: table(found["rows"]), page), encoding="utf-8")
 
 
 def main() -> None:
@@ -305,7 +338,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--only", nargs="+", default=(), metavar="OP", help="ops whose names begin so")
     parser.add_argument("--warm", type=int, default=0, metavar="N", help="compile in N processes before")
+    parser.add_argument("--report", type=Path, help="earlier results: write their table, measure nothing")
     options = parser.parse_args()
+    if options.report:
+        report(json.loads(options.report.read_text(encoding="utf-8")))
+        return
     if not torch.cuda.is_available():
         parser.error("torch finds no CUDA device")
     cases = all_cases(options.only)
