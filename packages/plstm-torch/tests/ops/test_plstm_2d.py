@@ -15,7 +15,7 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
-from plstm_torch.ops._plstm_2d import attention, op, separable
+from plstm_torch.ops._plstm_2d import attention, block_chain, op, separable
 from plstm_torch.ops._plstm_2d.problem import Gates, Problem, exchange_axes, map_gates
 
 IMPLEMENTATIONS = ("recurrent", "chunkwise", "parallel")
@@ -388,19 +388,44 @@ def test_inputs_are_left_alone(size, implementation):
 @pytest.mark.parametrize("mode", ["P", "L"])
 @KINDS
 def test_memory_for_backward_is_linear_in_the_grid(mode, j):
-    def saved_bytes(x, y):
+    def kept(x, y):
         arguments = draw(x, y, mode, j, batch=1, dtype=torch.float32, states=False)
-        saved = {}
+        return saved_bytes(lambda: plstm_2d(**arguments, implementation="chunkwise", block_size=4))[1]
 
-        def pack(tensor):
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+    assert kept(32, 32) <= 4.2 * kept(16, 16)
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            plstm_2d(**arguments, implementation="chunkwise", block_size=4)
-        return sum(saved.values())
 
-    assert saved_bytes(32, 32) <= 4.2 * saved_bytes(16, 16)
+def saved_bytes(run):
+    """What a function returns, and the bytes of all that is kept for its backward pass."""
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return run(), sum(saved.values())
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "general"])
+@KINDS
+def test_strips_keep_less_and_change_nothing(mode, j, monkeypatch):
+    """Outputs, states, first and second derivatives of a grid whose columns of blocks are walked in three strips."""
+    arguments = draw(22, 10, mode, j, oriented=True, dim_k=24, dim_v=20)
+    inputs = leaves(arguments)
+    found = []
+    for columns in (8, 2):
+        monkeypatch.setattr(block_chain, "STRIP", columns * 2 * 4 * 3 * 8 * 24 * 20 * j[3])
+        run = lambda: plstm_2d_oriented(  # noqa: E731
+            **arguments, implementation="chunkwise", block_size=4, return_last_state=True
+        )
+        (output, states), kept = saved_bytes(run)
+        first = torch.autograd.grad((output.sin().sum(), *map(torch.sum, states)), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(one.square().sum() for one in first), inputs)
+        found.append(((output, *states, *first, *second), kept))
+    (whole, all_kept), (strips, kept) = found
+    assert kept < 0.75 * all_kept
+    assert_same(strips, whole)
 
 
 @pytest.mark.parametrize("oriented", [False, True])
