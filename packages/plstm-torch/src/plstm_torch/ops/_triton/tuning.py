@@ -62,6 +62,9 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    # products of transitions, one program a chunk, in the dtype of the gates
+    ("sequence_levels", "float32"): (Row(64, 64, 1, 1, 1_024),),
+    ("sequence_levels", "float64"): (Row(16, 16, 1, 1, 1_024),),
     # scans of small matrices and the recurrence between chunks run in the dtype of the gates, without tensor cores
     ("sequence_responses", "float32"): (Row(16, 64, 2, 1, 2_048),),
     ("sequence_responses", "float64"): (Row(16, 32, 2, 1, 4_096),),
