@@ -186,7 +186,7 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     if kernel.startswith("grid_blocks"):
         return {"WAYS": 4, **blocks_form.tile_sizes(kernel, row)}
     if side == 0:
-        return {"C": row.tile, "LEVELS": row.tile.bit_length() - 1, "BLOCK": row.block}
+        return {"C": row.tile, "LEVELS": row.tile.bit_length() - 1, "BLOCK": row.block, "DK": 64, "DV": 64}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
 
 

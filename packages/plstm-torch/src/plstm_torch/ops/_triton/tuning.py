@@ -28,6 +28,7 @@ class Row:
         shared: bytes of shared memory it may need; checked against the device before a launch.
         spill: bytes of registers a thread may spill; more where three passes of tf32 or float64 meet a side of 64.
         other: nodes of the other side of a tile, where it is not square.
+        registers: most registers of a thread, so that more programs fit on a processor; zero for the compiler's choice.
     """
 
     tile: int
@@ -37,11 +38,13 @@ class Row:
     shared: int
     spill: int = 64
     other: int = 0
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, int]:
         """What the compiler is told."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options | ({"maxnreg": self.registers} if self.registers else {})
 
 
 # kernel, dtype -> rows, the best one first; the last ones need least shared memory

@@ -10,29 +10,17 @@ taken out of V before, and NaN set where it would have reached.
 import triton
 import triton.language as tl
 
+from plstm_torch.ops._plstm_1d.triton.gating import factors, grouped, reached
 from plstm_torch.ops._plstm_1d.triton.places import chunk
-from plstm_torch.ops._triton.decay import of_level, prefix, suffix
+from plstm_torch.ops._triton.decay import prefix
 from plstm_torch.ops._triton.dots import mm, mm_wide, read_tile
-
-
-@triton.jit
-def _weights(scores, mark, source, direct, levels, C: tl.constexpr, LEVELS: tl.constexpr):
-    """Scores ⊙ G, zero above the diagonal; gates and levels are those of the chunk."""
-    k = tl.arange(0, C)
-    i, j = k[:, None], k[None, :]
-    gating = tl.where(i == j, direct[:, None], 0.0)
-    for level in tl.static_range(LEVELS):
-        reading = mark * prefix(levels, k, level, LEVELS, C)
-        writing = source * suffix(levels, k, level, LEVELS, C)
-        gating = tl.where(of_level(i, j, level), reading[:, None] * writing[None, :], gating)
-    return tl.where(i >= j, scores * gating, 0.0)
 
 
 @triton.jit(do_not_specialize=["T", "N"])
 def chunk_output(
     query, key, value, source, mark, direct, levels, states, low, output, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, T, N, DK, DV,
+    value_batch, value_step, value_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
@@ -49,23 +37,27 @@ def chunk_output(
     levels += (b * N + n) * 2 * LEVELS * C
     states += (b * N + n) * DK * DV
     low += (b * N + n) * DK * DV
-    scores, read = tl.zeros([C, C], ACC), tl.zeros([C, BLOCK], ACC)
+    scores = tl.zeros([C, C], ACC)
     for d in range(0, DK, BLOCK):
         ik = d + tl.arange(0, BLOCK)
         queries = read_tile(query, i, query_step, ik, query_channel, steps, ik < DK, OPERAND)
         keys = read_tile(key, ik, key_channel, i, key_step, ik < DK, steps, OPERAND)
         scores = mm(queries, keys, scores, VALUES)
+    rows, columns = factors(levels, mark + line, source + line, direct + line, valid, C, LEVELS, True)
+    weights = reached(grouped(scores, C) * (rows * columns), C, True)
+    values = read_tile(value, i, value_step, iv, value_channel, steps, iv < DV, OPERAND)
+    finite = tl.abs(values.to(ACC)) < float("inf")
+    values = tl.where(finite, values, 0.0).to(OPERAND)
+    result = mm_wide(weights, values, tl.zeros([C, BLOCK], ACC), OPERAND, VALUES, SPLIT)
+    read = tl.zeros([C, BLOCK], ACC)
+    for d in range(0, DK, BLOCK):
+        ik = d + tl.arange(0, BLOCK)
+        queries = read_tile(query, i, query_step, ik, query_channel, steps, ik < DK, OPERAND)
         read = mm(queries, read_tile(states, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
         if SPLIT:
             read = mm(queries, read_tile(low, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
     marks = tl.load(mark + line + i, mask=steps, other=0.0)
-    sources = tl.load(source + line + i, mask=steps, other=0.0)
-    own = tl.load(direct + line + i, mask=steps, other=0.0)
-    weights = _weights(scores, marks, sources, own, levels, C, LEVELS)
-    values = read_tile(value, i, value_step, iv, value_channel, steps, iv < DV, OPERAND)
-    finite = tl.abs(values.to(ACC)) < float("inf")
-    result = (marks * prefix(levels, i, LEVELS, LEVELS, C))[:, None] * read
-    result = mm_wide(weights, tl.where(finite, values, 0.0).to(OPERAND), result, OPERAND, VALUES, SPLIT)
+    result += (marks * prefix(levels, i, LEVELS, LEVELS, C))[:, None] * read
     if tl.max(tl.max(tl.where(finite, 0, 1), 1), 0) > 0:
         values = read_tile(value, i, value_step, iv, value_channel, steps, iv < DV, OPERAND)
         spoilt = tl.min(tl.where(tl.abs(values.to(ACC)) < float("inf"), C, i[:, None]), 0)

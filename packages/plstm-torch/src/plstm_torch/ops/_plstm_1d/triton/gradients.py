@@ -16,14 +16,15 @@ The second kernel forms every tile as [j, i] by products of its own: no accumula
 import triton
 import triton.language as tl
 
+from plstm_torch.ops._plstm_1d.triton.gating import factors, grouped, reached, store_level_sums
 from plstm_torch.ops._plstm_1d.triton.places import chunk
-from plstm_torch.ops._triton.decay import of_level, prefix, suffix
+from plstm_torch.ops._triton.decay import prefix, suffix
 from plstm_torch.ops._triton.dots import mm, read_tile
 
 
 @triton.jit
 def _product(
-    left, left_step, left_channel, right, right_step, right_channel, steps, D,
+    left, left_step, left_channel, right, right_step, right_channel, steps, D: tl.constexpr,
     C: tl.constexpr, BLOCK: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
     """[C, C]: the product of every step of one tensor with every step of another, over D channels."""
@@ -40,7 +41,7 @@ def _product(
 def gradients_read(
     query, key, value, grad, source, mark, direct, levels, states, d_query, d_direct, reading, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK, DV,
+    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
@@ -65,26 +66,13 @@ def gradients_read(
     d_weights = _product(
         grad, grad_step, grad_channel, value, value_step, value_channel, steps, DV, C, BLOCK, ACC, OPERAND, VALUES
     )
-    m = tl.load(mark + line + i, mask=steps, other=0.0)
-    s = tl.load(source + line + i, mask=steps, other=0.0)
-    own = tl.load(direct + line + i, mask=steps, other=0.0)
-    below, diagonal = i[:, None] > i[None, :], i[:, None] == i[None, :]
-    gates = tl.where(diagonal, own[:, None], 0.0)
-    columns = tl.zeros([C, C], ACC)
-    for level in tl.static_range(LEVELS):
-        here = of_level(i[:, None], i[None, :], level)
-        gates = tl.where(here, (m * prefix(levels, i, level, LEVELS, C))[:, None], gates)
-        columns = tl.where(here, (s * suffix(levels, i, level, LEVELS, C))[None, :], columns)
-    d_gating = scores * d_weights
-    tl.store(d_direct + line + i, tl.sum(tl.where(diagonal, d_gating, 0.0), 1), mask=steps)
-    d_gating *= columns
-    for level in tl.static_range(LEVELS):
-        here = of_level(i[:, None], i[None, :], level)
-        tl.store(reading + level * C + i, tl.sum(tl.where(here, d_gating, 0.0), 1))
-    gates *= tl.where(diagonal, 1.0, columns)
-    d_scores = tl.where(below | diagonal, d_weights * gates, 0.0).to(OPERAND)
+    scores, d_weights = grouped(scores, C), grouped(d_weights, C)
+    rows, columns = factors(levels, mark + line, source + line, direct + line, valid, C, LEVELS, True)
+    diagonal = store_level_sums(scores * d_weights * columns, reading, C, LEVELS, True)
+    tl.store(d_direct + line + i, diagonal, mask=steps)
+    d_scores = reached(d_weights * (rows * columns), C, True).to(OPERAND)
     # dQ, and how much each step has read of the state that enters
-    read_all = m * prefix(levels, i, LEVELS, LEVELS, C)
+    read_all = tl.load(mark + line + i, mask=steps, other=0.0) * prefix(levels, i, LEVELS, LEVELS, C)
     d_reading = tl.zeros([C], ACC)
     for d in range(0, DK, BLOCK):
         ik = d + tl.arange(0, BLOCK)
@@ -108,7 +96,7 @@ def gradients_write(
     query, key, value, grad, source, mark, direct, levels, states, d_states,
     d_key, d_value, writing, d_total, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK, DV,
+    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
@@ -135,29 +123,30 @@ def gradients_write(
     d_weights = _product(
         value, value_step, value_channel, grad, grad_step, grad_channel, steps, DV, C, BLOCK, ACC, OPERAND, VALUES
     )
-    m = tl.load(mark + line + j, mask=steps, other=0.0)
-    s = tl.load(source + line + j, mask=steps, other=0.0)
-    own = tl.load(direct + line + j, mask=steps, other=0.0)
-    above, diagonal = j[:, None] < j[None, :], j[:, None] == j[None, :]
-    gates = tl.where(diagonal, own[:, None], 0.0)
-    columns = tl.zeros([C, C], ACC)
-    for level in tl.static_range(LEVELS):
-        here = of_level(j[None, :], j[:, None], level)
-        gates = tl.where(here, (s * suffix(levels, j, level, LEVELS, C))[:, None], gates)
-        columns = tl.where(here, (m * prefix(levels, j, level, LEVELS, C))[None, :], columns)
-    d_gating = scores * d_weights * columns
-    for level in tl.static_range(LEVELS):
-        here = of_level(j[None, :], j[:, None], level)
-        tl.store(writing + level * C + j, tl.sum(tl.where(here, d_gating, 0.0), 1))
-    gates *= tl.where(diagonal, 1.0, columns)
-    weights = tl.where(above | diagonal, scores * gates, 0.0).to(OPERAND)
-    d_scores = tl.where(above | diagonal, d_weights * gates, 0.0).to(OPERAND)
+    scores, d_weights = grouped(scores, C), grouped(d_weights, C)
+    rows, columns = factors(levels, source + line, mark + line, direct + line, valid, C, LEVELS, False)
+    store_level_sums(scores * d_weights * columns, writing, C, LEVELS, False)
+    weights = reached(scores * (rows * columns), C, False).to(OPERAND)
+    write_all = tl.load(source + line + j, mask=steps, other=0.0) * suffix(levels, j, LEVELS, LEVELS, C)
+    for e in range(0, DV, BLOCK):
+        iv = e + tl.arange(0, BLOCK)
+        grads = read_tile(grad, j, grad_step, iv, grad_channel, steps, iv < DV, OPERAND)
+        result, written = mm(weights, grads, tl.zeros([C, BLOCK], ACC), VALUES), tl.zeros([C, BLOCK], ACC)
+        for d in range(0, DK, BLOCK):
+            ik = d + tl.arange(0, BLOCK)
+            keys = read_tile(key, j, key_step, ik, key_channel, steps, ik < DK, OPERAND)
+            d_state = read_tile(d_states, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND)
+            written = mm(keys, d_state, written, VALUES)
+        result += write_all[:, None] * written
+        places = d_value + j[:, None] * DV + iv[None, :]
+        tl.store(places, result.to(d_value.dtype.element_ty), mask=steps[:, None] & (iv < DV)[None, :])
+    d_scores = reached(d_weights * (rows * columns), C, False).to(OPERAND)
     # dK, and how much of the state that leaves each step has written
-    write_all = s * suffix(levels, j, LEVELS, LEVELS, C)
     d_writing, product = tl.zeros([C], ACC), tl.zeros([BLOCK], ACC)
     for d in range(0, DK, BLOCK):
         ik = d + tl.arange(0, BLOCK)
-        written = tl.zeros([C, BLOCK], ACC)
+        queries = read_tile(query, j, query_step, ik, query_channel, steps, ik < DK, OPERAND)
+        result, written = mm(d_scores, queries, tl.zeros([C, BLOCK], ACC), VALUES), tl.zeros([C, BLOCK], ACC)
         for e in range(0, DV, BLOCK):
             iv = e + tl.arange(0, BLOCK)
             d_state = read_tile(d_states, iv, 1, ik, DV, iv < DV, ik < DK, OPERAND)
@@ -165,23 +154,10 @@ def gradients_write(
             product += tl.sum(state.to(ACC) * d_state.to(ACC), 0)
             values = read_tile(value, j, value_step, iv, value_channel, steps, iv < DV, OPERAND)
             written = mm(values, d_state, written, VALUES)
-        queries = read_tile(query, j, query_step, ik, query_channel, steps, ik < DK, OPERAND)
         keys = read_tile(key, j, key_step, ik, key_channel, steps, ik < DK, OPERAND)
         d_writing += tl.sum(written * keys.to(ACC), 1)
-        result = mm(d_scores, queries, write_all[:, None] * written, VALUES)
+        result += write_all[:, None] * written
         places = d_key + j[:, None] * DK + ik[None, :]
         tl.store(places, result.to(d_key.dtype.element_ty), mask=steps[:, None] & (ik < DK)[None, :])
     tl.store(writing + LEVELS * C + j, d_writing)
     tl.store(d_total + b * N + n, tl.sum(product, 0))
-    for e in range(0, DV, BLOCK):
-        iv = e + tl.arange(0, BLOCK)
-        written = tl.zeros([C, BLOCK], ACC)
-        for d in range(0, DK, BLOCK):
-            ik = d + tl.arange(0, BLOCK)
-            keys = read_tile(key, j, key_step, ik, key_channel, steps, ik < DK, OPERAND)
-            d_state = read_tile(d_states, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND)
-            written = mm(keys, d_state, written, VALUES)
-        grads = read_tile(grad, j, grad_step, iv, grad_channel, steps, iv < DV, OPERAND)
-        result = mm(weights, grads, write_all[:, None] * written, VALUES)
-        places = d_value + j[:, None] * DV + iv[None, :]
-        tl.store(places, result.to(d_value.dtype.element_ty), mask=steps[:, None] & (iv < DV)[None, :])

@@ -18,7 +18,7 @@ from plstm_torch.ops._triton.dots import mm_wide, read_tile
 
 
 @triton.jit
-def _tile(pk, pv, DK, DV, BLOCK: tl.constexpr):
+def _tile(pk, pv, DK: tl.constexpr, DV: tl.constexpr, BLOCK: tl.constexpr):
     """Channels of key and value, places in a state, and which of them exist, of one tile of a state."""
     ik, iv = pk * BLOCK + tl.arange(0, BLOCK), pv * BLOCK + tl.arange(0, BLOCK)
     return ik, iv, ik[:, None] * DV + iv[None, :], (ik < DK)[:, None] & (iv < DV)[None, :]
@@ -38,7 +38,7 @@ def _segment(bounds, S, G, C: tl.constexpr):
 @triton.jit
 def _pass_chunk(
     state, vector, other, gate, levels, total, valid, ik, iv,
-    vector_step, vector_channel, other_step, other_channel, DK, DV,
+    vector_step, vector_channel, other_step, other_channel, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +55,7 @@ def _pass_chunk(
 @triton.jit(do_not_specialize=["T", "N", "S", "G"])
 def walk_states(
     vector, other, gate, levels, totals, first_state, states, low, last_state, written, products, bounds,
-    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK, DV,
+    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr,
     BACK: tl.constexpr, LOW: tl.constexpr,
@@ -95,7 +95,7 @@ def walk_states(
 @triton.jit(do_not_specialize=["T", "N", "S", "G"])
 def segment_states(
     vector, other, gate, levels, totals, written, products, bounds,
-    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK, DV,
+    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK: tl.constexpr, DV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
