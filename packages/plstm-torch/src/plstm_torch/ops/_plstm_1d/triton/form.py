@@ -112,7 +112,7 @@ def _chunk_gradients(
     source, _, mark, direct = call.gates
     d_query, d_key, d_value = d_vectors
     d_source, d_transition, d_mark, d_direct = d_gates
-    reading, writing = (call.initial.new_empty(call.batch, call.slots, call.depth + 1, call.chunk) for _ in range(2))
+    reading, writing = (call.initial.new_empty(call.batch, call.slots, call.chunk, 8) for _ in range(2))
     d_total = torch.empty_like(call.totals)
     given = (*call.vectors, grad, source, mark, direct, call.levels, states)
     sizes = {**call.sizes, **call.chunks, **call.numbers("ACC", "OPERAND", "VALUES")}

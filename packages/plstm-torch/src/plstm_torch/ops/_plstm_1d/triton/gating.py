@@ -76,15 +76,23 @@ def factors(
 
 
 @triton.jit
-def store_level_sums(tile, sums, C: tl.constexpr, LEVELS: tl.constexpr, LATER: tl.constexpr):
-    """Stores the sums of the rows of a tile in groups over each level, [LEVELS, C]; returns its diagonal, [C]."""
+def level_sums(tile, C: tl.constexpr, LEVELS: tl.constexpr, LATER: tl.constexpr):
+    """The sums of the rows of a tile in groups over each level, in the columns of [C, 8], and its diagonal, [C]."""
     k, u = tl.arange(0, C), tl.arange(0, 8)[None, :]
     row, group = _rows(C) // 8, _groups(C)
     near = tl.sum(tl.where(row == group, tile, 0.0), 1)
+    sums = tl.zeros([C, 8], tile.dtype)
     for level in tl.static_range(3):
         here = _couples((k % 8)[:, None], u, level, LATER)
-        tl.store(sums + level * C + k, tl.sum(tl.where(here, near, 0.0), 1))
+        sums = tl.where(u == level, tl.sum(tl.where(here, near, 0.0), 1)[:, None], sums)
     for level in tl.static_range(3, LEVELS):
         here = _couples(row, group, level - 3, LATER)
-        tl.store(sums + level * C + k, tl.sum(tl.sum(tl.where(here, tile, 0.0), 1), 1))
-    return tl.sum(tl.where((k % 8)[:, None] == u, near, 0.0), 1)
+        sums = tl.where(u == level, tl.sum(tl.sum(tl.where(here, tile, 0.0), 1), 1)[:, None], sums)
+    return sums, tl.sum(tl.where((k % 8)[:, None] == u, near, 0.0), 1)
+
+
+@triton.jit
+def store_sums(places, sums, of_state, C: tl.constexpr, LEVELS: tl.constexpr):
+    """Stores `level_sums`, with that of the state behind them."""
+    k, u = tl.arange(0, C)[:, None], tl.arange(0, 8)[None, :]
+    tl.store(places + k * 8 + u, tl.where(u == LEVELS, of_state[:, None], sums))

@@ -16,7 +16,7 @@ The second kernel forms every tile as [j, i] by products of its own: no accumula
 import triton
 import triton.language as tl
 
-from plstm_torch.ops._plstm_1d.triton.gating import factors, grouped, reached, store_level_sums
+from plstm_torch.ops._plstm_1d.triton.gating import factors, grouped, level_sums, reached, store_sums
 from plstm_torch.ops._plstm_1d.triton.places import chunk
 from plstm_torch.ops._triton.decay import prefix, suffix
 from plstm_torch.ops._triton.dots import mm, read_tile
@@ -45,7 +45,7 @@ def gradients_read(
     C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of query and direct, and the sums A, `reading` [B,N,LEVELS + 1,C]. Tiles are [i, j]."""
+    """Gradients of query and direct, and the sums A, `reading` [B,N,C,8]. Tiles are [i, j]."""
     b, n = tl.program_id(0).to(tl.int64) // N, tl.program_id(0).to(tl.int64) % N
     first, valid = chunk(bounds, owners, n, C)
     if valid == 0:
@@ -59,7 +59,7 @@ def gradients_read(
     d_query += line * DK
     levels += (b * N + n) * 2 * LEVELS * C
     states += (b * N + n) * DK * DV
-    reading += (b * N + n) * (LEVELS + 1) * C
+    reading += (b * N + n) * C * 8
     scores = _product(
         query, query_step, query_channel, key, key_step, key_channel, steps, DK, C, BLOCK, ACC, OPERAND, VALUES
     )
@@ -68,7 +68,7 @@ def gradients_read(
     )
     scores, d_weights = grouped(scores, C), grouped(d_weights, C)
     rows, columns = factors(levels, mark + line, source + line, direct + line, valid, C, LEVELS, True)
-    diagonal = store_level_sums(scores * d_weights * columns, reading, C, LEVELS, True)
+    sums, diagonal = level_sums(scores * d_weights * columns, C, LEVELS, True)
     tl.store(d_direct + line + i, diagonal, mask=steps)
     d_scores = reached(d_weights * (rows * columns), C, True).to(OPERAND)
     # dQ, and how much each step has read of the state that enters
@@ -88,7 +88,7 @@ def gradients_read(
         result = mm(d_scores, keys, read_all[:, None] * read, VALUES)
         places = d_query + i[:, None] * DK + ik[None, :]
         tl.store(places, result.to(d_query.dtype.element_ty), mask=steps[:, None] & (ik < DK)[None, :])
-    tl.store(reading + LEVELS * C + i, d_reading)
+    store_sums(reading, sums, d_reading, C, LEVELS)
 
 
 @triton.jit(do_not_specialize=["T", "N"])
@@ -116,7 +116,7 @@ def gradients_write(
     levels += (b * N + n) * 2 * LEVELS * C
     states += (b * N + n) * DK * DV
     d_states += (b * N + n) * DK * DV
-    writing += (b * N + n) * (LEVELS + 1) * C
+    writing += (b * N + n) * C * 8
     scores = _product(
         key, key_step, key_channel, query, query_step, query_channel, steps, DK, C, BLOCK, ACC, OPERAND, VALUES
     )
@@ -125,7 +125,7 @@ def gradients_write(
     )
     scores, d_weights = grouped(scores, C), grouped(d_weights, C)
     rows, columns = factors(levels, source + line, mark + line, direct + line, valid, C, LEVELS, False)
-    store_level_sums(scores * d_weights * columns, writing, C, LEVELS, False)
+    sums, _ = level_sums(scores * d_weights * columns, C, LEVELS, False)
     weights = reached(scores * (rows * columns), C, False).to(OPERAND)
     write_all = tl.load(source + line + j, mask=steps, other=0.0) * suffix(levels, j, LEVELS, LEVELS, C)
     for e in range(0, DV, BLOCK):
@@ -159,5 +159,5 @@ def gradients_write(
         result += write_all[:, None] * written
         places = d_key + j[:, None] * DK + ik[None, :]
         tl.store(places, result.to(d_key.dtype.element_ty), mask=steps[:, None] & (ik < DK)[None, :])
-    tl.store(writing + LEVELS * C + j, d_writing)
+    store_sums(writing, sums, d_writing, C, LEVELS)
     tl.store(d_total + b * N + n, tl.sum(product, 0))

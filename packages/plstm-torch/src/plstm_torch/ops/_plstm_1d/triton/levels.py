@@ -48,7 +48,7 @@ def gate_gradients(
     source, mark, levels, reading, writing, d_total, d_source, d_transition, d_mark, bounds, owners, T, N,
     C: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of source, transition and mark from the sums A and B, [B,N,LEVELS + 1,C], and that of `totals`."""
+    """Gradients of source, transition and mark from the sums A and B, [B,N,C,8], and that of `totals`."""
     b, n = tl.program_id(0).to(tl.int64) // N, tl.program_id(0).to(tl.int64) % N
     first, valid = chunk(bounds, owners, n, C)
     if valid == 0:
@@ -56,12 +56,12 @@ def gate_gradients(
     k, line = tl.arange(0, C), b * T + first
     steps = k < valid
     levels += (b * N + n) * 2 * LEVELS * C
-    reading += (b * N + n) * (LEVELS + 1) * C
-    writing += (b * N + n) * (LEVELS + 1) * C
+    reading += (b * N + n) * C * 8
+    writing += (b * N + n) * C * 8
     m = tl.load(mark + line + k, mask=steps, other=0.0)
     s = tl.load(source + line + k, mask=steps, other=0.0)
-    read = tl.load(reading + LEVELS * C + k, mask=steps, other=0.0)
-    written = tl.load(writing + LEVELS * C + k, mask=steps, other=0.0)
+    read = tl.load(reading + k * 8 + LEVELS, mask=steps, other=0.0)
+    written = tl.load(writing + k * 8 + LEVELS, mask=steps, other=0.0)
     d_prefix, d_suffix = m * read, s * written
     dm, ds = read * prefix(levels, k, LEVELS, LEVELS, C), written * suffix(levels, k, LEVELS, LEVELS, C)
     d_blocks = tl.load(d_total + b * N + n + tl.arange(0, 1))
@@ -76,8 +76,8 @@ def gate_gradients(
         d_blocks = tl.join(d_blocks * of_right + to_left, d_blocks * of_left + to_right)
         d_blocks = tl.reshape(d_blocks, [C >> level])
         of_left, of_right = _halves(levels, (k >> (level + 1)) << (level + 1), level, LEVELS, C)
-        read = tl.load(reading + level * C + k, mask=steps, other=0.0)
-        written = tl.load(writing + level * C + k, mask=steps, other=0.0)
+        read = tl.load(reading + k * 8 + level, mask=steps, other=0.0)
+        written = tl.load(writing + k * 8 + level, mask=steps, other=0.0)
         dm += read * before
         ds += written * after
         d_prefix = tl.where(right, d_prefix * of_left, d_prefix) + m * read
