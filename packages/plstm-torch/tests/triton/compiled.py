@@ -66,12 +66,15 @@ FUNCTIONS = {
     "grid_blocks_step": (blocks.block_step,),
     "grid_blocks_rows": (blocks.block_rows,),
 }
+# one block of channels, which leaves no loop, and several
+HEADS = ({"DK": 64, "DV": 64}, {"DK": 128, "DV": 136})
 # what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
 VARIANTS = {
     "sequence_states": (
-        {"BACK": False, "LOW": True},
-        {"BACK": True, "LOW": False},
+        {"BACK": False, "LOW": True, **HEADS[0]},
+        {"BACK": True, "LOW": False, **HEADS[1]},
     ),
+    **dict.fromkeys(("sequence_output", "sequence_gradients_read", "sequence_gradients_write"), HEADS),
     "grid_blocks_step": (
         {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
         {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
@@ -186,7 +189,7 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
     if kernel.startswith("grid_blocks"):
         return {"WAYS": 4, **blocks_form.tile_sizes(kernel, row)}
     if side == 0:
-        return {"C": row.tile, "LEVELS": row.tile.bit_length() - 1, "BLOCK": row.block, "DK": 64, "DV": 64}
+        return {"C": row.tile, "LEVELS": row.tile.bit_length() - 1, "BLOCK": row.block}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
 
 

@@ -1,4 +1,4 @@
-"""Decay along a line of C = 2^LEVELS steps: products of neighbouring transitions; nothing is divided, no logarithm taken.
+"""Decay along a line of C = 2^LEVELS steps: products of neighbouring transitions, no division and no logarithm.
 
 R[i, j] is the product of the transitions between step j and a later step i. If l is the highest bit in which i and j
 differ, j lies in the left and i in the right one of two neighbouring blocks of 2^l steps, so that
@@ -6,9 +6,9 @@ differ, j lies in the left and i in the right one of two neighbouring blocks of 
     R[i, j] = P_l[i] S_l[j]
 
 with P_l[i] the product from the start of the block of i to the step before i, S_l[j] the product from the step after j
-to the end of the block of j. `levels` holds P_1 ... P_LEVELS and S_1 ... S_LEVELS, [2 LEVELS, C]; P_0 = S_0 = 1. The last
-of each are prefix and suffix of the whole line. A tile of R thus takes no scan, which would pass through many threads,
-but one product and some selections a number. None of another step or line gets in.
+to the end of the block of j. `levels` holds P_1 ... P_LEVELS and S_1 ... S_LEVELS, [2 LEVELS, C]; P_0 = S_0 = 1. The
+last of each are prefix and suffix of the whole line. A tile of R thus takes no scan, which would pass through many
+threads, but one product and some selections a number. No number of another step or line gets in.
 """
 
 import triton

@@ -20,8 +20,8 @@ from plstm_torch.ops._triton.dots import mm, mm_wide, read_tile
 def chunk_output(
     query, key, value, source, mark, direct, levels, states, low, output, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    value_batch, value_step, value_channel, T, N,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """One chunk and one block of the channels of the output, [B,T,DV]; states that enter are `states` + `low`."""

@@ -1,8 +1,8 @@
 """The gating of a chunk as a tile, and sums over it by level (`decay.py`), in registers alone.
 
-Tiles have their columns in groups of eight, [C, C / 8, 8]. The levels below three couple a step with its own group only:
-they are worked out on [C, 8] and put into the tile at once. LATER says that rows are the later steps, the columns the
-earlier ones; otherwise it is the other way round.
+Tiles have their columns in groups of eight, [C, C / 8, 8]. The levels below three couple a step with its own group
+only: they are worked out on [C, 8] and put into the tile at once. LATER says that rows are the later steps, the columns
+the earlier ones; otherwise it is the other way round.
 """
 
 import triton

@@ -7,8 +7,9 @@ gradient of the one that leaves:
     dK = (dP ⊙ G)ᵀ Q + s f ⊙ (V dCᵀ)       B_l[j] = sum of Y[i, j] m_i P_l[i] over the i of level l above j
     dV = (S ⊙ G)ᵀ dH + s f ⊙ (K dC)        dD = diag Y, and d_total = <C, dC>
 
-with l the highest bit in which i and j differ, so that G[i, j] = m_i P_l[i] S_l[j] s_j (`decay.py`), and, for the state
-as level LEVELS, A[i] = Q_i · (dH Cᵀ)_i and B[j] = K_j · (V dCᵀ)_j. `levels.py` makes of A and B the gradients of the gates.
+with l the highest bit in which i and j differ, so that G[i, j] = m_i P_l[i] S_l[j] s_j (`decay.py`), and, for the
+state as level LEVELS, A[i] = Q_i · (dH Cᵀ)_i and B[j] = K_j · (V dCᵀ)_j. `levels.py` makes of A and B the gradients of
+the gates. States are read as rounded operands: C and dC are sums, and lose less by it than their factors have.
 
 The second kernel forms every tile as [j, i] by products of its own: no accumulator is transposed.
 """
@@ -41,8 +42,8 @@ def _product(
 def gradients_read(
     query, key, value, grad, source, mark, direct, levels, states, d_query, d_direct, reading, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of query and direct, and the sums A, `reading` [B,N,C,8]. Tiles are [i, j]."""
@@ -96,8 +97,8 @@ def gradients_write(
     query, key, value, grad, source, mark, direct, levels, states, d_states,
     d_key, d_value, writing, d_total, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N, DK: tl.constexpr, DV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    value_batch, value_step, value_channel, grad_batch, grad_step, grad_channel, T, N,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of key, value and the product over the chunk, and the sums B, `writing`. Tiles are [j, i]."""

@@ -26,7 +26,11 @@ def _tile(pk, pv, DK: tl.constexpr, DV: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _segment(bounds, S, G, C: tl.constexpr):
-    """Row of the batch, sequence and segment of a program; first step, last one and slot of the sequence; its chunks."""
+    """Where a program walks.
+
+    Row of the batch, sequence and segment; first step of the sequence, the step after its last one, its slot and number
+    of chunks; first chunk of the segment and the one after its last, counted in the direction of the walk.
+    """
     p = tl.program_id(0).to(tl.int64)
     b, s, g = p // (S * G), p // G % S, p % G
     begin, end, slot = sequence(bounds, s, C)
@@ -55,8 +59,8 @@ def _pass_chunk(
 @triton.jit(do_not_specialize=["T", "N", "S", "G"])
 def walk_states(
     vector, other, gate, levels, totals, first_state, states, low, last_state, written, products, bounds,
-    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK: tl.constexpr, DV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr,
     BACK: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
@@ -95,11 +99,11 @@ def walk_states(
 @triton.jit(do_not_specialize=["T", "N", "S", "G"])
 def segment_states(
     vector, other, gate, levels, totals, written, products, bounds,
-    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G, DK: tl.constexpr, DV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+    vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
-    """What a segment makes of a state of zeros, [B,S,G,DK,DV], and the product over it, [B,S,G]; not of the last one."""
+    """What segments make of a state of zeros, [B,S,G,DK,DV], and the products over them, [B,S,G]; not of the last."""
     b, s, g, begin, end, slot, count, start, stop = _segment(bounds, S, G, C)
     if g == G - 1:
         return
