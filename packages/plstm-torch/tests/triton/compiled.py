@@ -35,7 +35,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
-OPERANDS = ("states", "low", "d_states")  # states in the dtype of operands
+OPERANDS = ("states", "rest", "d_states")  # states in the dtype of operands
 INTEGERS = (
     *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
     *("graph_ptr", "of_graph", "node_ptr", "of_node"),
@@ -71,8 +71,8 @@ HEADS = ({"DK": 64, "DV": 64}, {"DK": 128, "DV": 136})
 # what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
 VARIANTS = {
     "sequence_states": (
-        {"BACK": False, "LOW": True, **HEADS[0]},
-        {"BACK": True, "LOW": False, **HEADS[1]},
+        {"BACK": False, "REST": True, **HEADS[0]},
+        {"BACK": True, "REST": False, **HEADS[1]},
     ),
     **dict.fromkeys(("sequence_output", "sequence_gradients_read", "sequence_gradients_write"), HEADS),
     "grid_blocks_step": (
@@ -164,8 +164,8 @@ def rows() -> list[tuple[str, torch.dtype, Row, int]]:
 def _type(name: str, dtype: torch.dtype) -> str:
     if name in VECTORS:
         return f"*{NAMES[dtype]}"
-    if name in OPERANDS and dtype != torch.float16:
-        return f"*{NAMES[dtype]}"
+    if name in OPERANDS and dtype == torch.bfloat16:
+        return "*bf16"
     if name in INTEGERS:
         return "*i64"
     if len(name) <= 2 or name in NUMBERS or name.endswith(("_batch", "_step", "_x", "_y")):

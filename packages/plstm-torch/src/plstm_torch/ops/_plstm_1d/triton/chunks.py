@@ -18,13 +18,13 @@ from plstm_torch.ops._triton.dots import mm, mm_wide, read_tile
 
 @triton.jit(do_not_specialize=["T", "N"])
 def chunk_output(
-    query, key, value, source, mark, direct, levels, states, low, output, bounds, owners,
+    query, key, value, source, mark, direct, levels, states, rest, output, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
     value_batch, value_step, value_channel, T, N,
     DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One chunk and one block of the channels of the output, [B,T,DV]; states that enter are `states` + `low`."""
+    """One chunk and one block of the channels of the output, [B,T,DV]; states that enter are `states` + `rest`."""
     b, n = tl.program_id(0).to(tl.int64) // N, tl.program_id(0).to(tl.int64) % N
     first, valid = chunk(bounds, owners, n, C)
     if valid == 0:
@@ -36,7 +36,7 @@ def chunk_output(
     value += b * value_batch + first * value_step
     levels += (b * N + n) * 2 * LEVELS * C
     states += (b * N + n) * DK * DV
-    low += (b * N + n) * DK * DV
+    rest += (b * N + n) * DK * DV
     scores = tl.zeros([C, C], ACC)
     for d in range(0, DK, BLOCK):
         ik = d + tl.arange(0, BLOCK)
@@ -55,7 +55,7 @@ def chunk_output(
         queries = read_tile(query, i, query_step, ik, query_channel, steps, ik < DK, OPERAND)
         read = mm(queries, read_tile(states, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
         if SPLIT:
-            read = mm(queries, read_tile(low, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
+            read = mm(queries, read_tile(rest, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
     marks = tl.load(mark + line + i, mask=steps, other=0.0)
     result += (marks * prefix(levels, i, LEVELS, LEVELS, C))[:, None] * read
     if tl.max(tl.max(tl.where(finite, 0, 1), 1), 0) > 0:

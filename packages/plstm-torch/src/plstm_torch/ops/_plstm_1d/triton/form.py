@@ -79,9 +79,9 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     source, _, mark, direct = call.gates
     with call.on_device():
         call.write_levels()
-        states, low = call.entering_states(last, low=call.numbers("SPLIT")["SPLIT"])
+        states, rest = call.entering_states(last, rest=call.numbers("SPLIT")["SPLIT"])
         chunks.chunk_output[call.grid(row.block, call.sizes["DV"])](
-            *call.vectors, source, mark, direct, call.levels, states, low, output, call.bounds, call.owners,
+            *call.vectors, source, mark, direct, call.levels, states, rest, output, call.bounds, call.owners,
             *call.strides, **call.sizes, **call.chunks, BLOCK=row.block,
             **call.numbers("ACC", "OPERAND", "VALUES", "SPLIT"), **row.options,
         )  # fmt: skip
@@ -96,9 +96,9 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     d_query, d_key, d_value, *d_gates, d_initial = results
     with call.on_device():
         call.write_levels()
-        states, _ = call.entering_states(torch.empty_like(call.initial), low=False)
+        states, _ = call.entering_states(torch.empty_like(call.initial), rest=False)
         query, mark = call.vectors[0], call.gates[2]
-        d_states, _ = call.walk(query, grad, mark, d_last, d_initial, back=True, low=False)
+        d_states, _ = call.walk(query, grad, mark, d_last, d_initial, back=True, rest=False)
         _chunk_gradients(call, grad, states, d_states, (d_query, d_key, d_value), d_gates)
     return (*results, torch.zeros_like(inputs[8], memory_format=torch.contiguous_format))
 
@@ -179,15 +179,15 @@ class _Call:
             **self.chunks, **row.options,
         )  # fmt: skip
 
-    def entering_states(self, last: Tensor, *, low: bool) -> tuple[Tensor, Tensor]:
+    def entering_states(self, last: Tensor, *, rest: bool) -> tuple[Tensor, Tensor]:
         """The states that enter the chunks, as `walk` gives them; writes the last states."""
         _, key, value = self.vectors
-        return self.walk(key, value, self.gates[0], self.initial, last, back=False, low=low)
+        return self.walk(key, value, self.gates[0], self.initial, last, back=False, rest=rest)
 
     def walk(
-        self, vector: Tensor, other: Tensor, gate: Tensor, first: Tensor, last: Tensor, *, back: bool, low: bool
+        self, vector: Tensor, other: Tensor, gate: Tensor, first: Tensor, last: Tensor, *, back: bool, rest: bool
     ) -> tuple[Tensor, Tensor]:
-        """The states of all chunks [B,N,DK,DV], rounded to operands, and if `low` what rounding leaves."""
+        """The states of all chunks [B,N,DK,DV], rounded to operands, and if `rest` what rounding leaves."""
         from plstm_torch.ops._plstm_1d.triton import states
 
         row = tuning.choose("sequence_states", self.dtype, last.device)
@@ -195,7 +195,7 @@ class _Call:
         tiles = [-(-size // row.block) for size in sizes]
         segments = count_segments(batch * sequences * tiles[0] * tiles[1], self.slots, last.device)
         dtype = self.dtype if self.numbers("SPLIT")["SPLIT"] else last.dtype
-        found = torch.empty(2 if low else 1, batch, self.slots, *sizes, dtype=dtype, device=last.device)
+        found = torch.empty(2 if rest else 1, batch, self.slots, *sizes, dtype=dtype, device=last.device)
         written = last.new_empty(batch, sequences, segments if segments > 1 else 0, *sizes)
         products = last.new_empty(written.shape[:3])
         given = (vector, other, gate, self.levels, self.totals)
@@ -208,7 +208,7 @@ class _Call:
         if segments > 1:
             states.segment_states[grid](*given, written, products, self.bounds, *strides, **options)
         states.walk_states[grid](
-            *given, first, found[0], found[-1], last, written, products, self.bounds, *strides, **options, LOW=low
+            *given, first, found[0], found[-1], last, written, products, self.bounds, *strides, **options, REST=rest
         )
         return found[0], found[-1]
 

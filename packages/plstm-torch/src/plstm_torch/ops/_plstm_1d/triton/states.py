@@ -58,16 +58,16 @@ def _pass_chunk(
 
 @triton.jit(do_not_specialize=["T", "N", "S", "G"])
 def walk_states(
-    vector, other, gate, levels, totals, first_state, states, low, last_state, written, products, bounds,
+    vector, other, gate, levels, totals, first_state, states, rest, last_state, written, products, bounds,
     vector_batch, vector_step, vector_channel, other_batch, other_step, other_channel, T, N, S, G,
     DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, EXACT: tl.constexpr, SPLIT: tl.constexpr,
-    BACK: tl.constexpr, LOW: tl.constexpr,
+    BACK: tl.constexpr, REST: tl.constexpr,
 ):  # fmt: skip
     """Stores the state at the start (BACK: at the end) of every chunk, and behind the last one.
 
     `vector`, `other` and `gate` are key, value and source (BACK: query, gradient of the output and mark), `first_state`
-    and `last_state` [B,S,DK,DV]. `states` [B,N,DK,DV] are rounded to operands, `low` is what this leaves if LOW.
+    and `last_state` [B,S,DK,DV]. `states` [B,N,DK,DV] are rounded to operands, `rest` is what this leaves if REST.
     `written` and `products` of the segments are `segment_states`'; G of them are counted in the direction of the walk.
     """
     b, s, g, begin, end, slot, count, start, stop = _segment(bounds, S, G, C)
@@ -84,8 +84,8 @@ def walk_states(
         first, place = begin + n * C, b * N + slot + n
         high = state.to(OPERAND)
         tl.store(states + place * DK * DV + tile, high, mask=inside)
-        if LOW:
-            tl.store(low + place * DK * DV + tile, (state - high.to(ACC)).to(OPERAND), mask=inside)
+        if REST:
+            tl.store(rest + place * DK * DV + tile, (state - high.to(ACC)).to(OPERAND), mask=inside)
         state = _pass_chunk(
             state, vector + first * vector_step, other + first * other_step, gate + b * T + first,
             levels + place * 2 * LEVELS * C, tl.load(totals + place), tl.minimum(end - first, C), ik, iv,
