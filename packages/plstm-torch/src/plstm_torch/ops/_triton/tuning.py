@@ -61,7 +61,7 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("sequence_gradients_read", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_read", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_read", "float64"): (Row(16, 16, 4, 1, 8_192),),
-    ("sequence_gradients_write", "bfloat16"): (Row(64, 64, 4, 2, 53_248, spill=448, registers=168),),
+    ("sequence_gradients_write", "bfloat16"): (Row(64, 64, 4, 2, 53_248, spill=512, registers=168),),
     ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
