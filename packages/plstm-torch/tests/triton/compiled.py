@@ -22,7 +22,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
+from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, levels, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
 from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable
 from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
@@ -35,6 +35,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
+OPERANDS = ("states", "rest", "d_states")  # states in the dtype of operands
 INTEGERS = (
     *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
     *("graph_ptr", "of_graph", "node_ptr", "of_node"),
@@ -46,7 +47,8 @@ NUMBERS = (
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 FUNCTIONS = {
-    "sequence_states": (states.states_forward, states.states_backward),
+    "sequence_levels": (levels.write_levels, levels.gate_gradients),
+    "sequence_states": (states.walk_states, states.segment_states),
     "sequence_output": (chunks.chunk_output,),
     "sequence_gradients_read": (gradients.gradients_read,),
     "sequence_gradients_write": (gradients.gradients_write,),
@@ -64,8 +66,15 @@ FUNCTIONS = {
     "grid_blocks_step": (blocks.block_step,),
     "grid_blocks_rows": (blocks.block_rows,),
 }
+# one block of channels, which leaves no loop, and several
+HEADS = ({"DK": 64, "DV": 64}, {"DK": 128, "DV": 136})
 # what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
 VARIANTS = {
+    "sequence_states": (
+        {"BACK": False, "REST": True, **HEADS[0]},
+        {"BACK": True, "REST": False, **HEADS[1]},
+    ),
+    **dict.fromkeys(("sequence_output", "sequence_gradients_read", "sequence_gradients_write"), HEADS),
     "grid_blocks_step": (
         {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
         {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
@@ -74,7 +83,11 @@ VARIANTS = {
     ),
 }
 # scans of small matrices, and sums over edges, multiply in registers
-WITHOUT_TENSOR_CORES = ("sequence_responses", "sequence_chain", "graph_states", "graph_sums", "graph_gradients")
+WITHOUT_TENSOR_CORES = (
+    *("sequence_levels", "sequence_responses", "sequence_chain"),
+    *("graph_states", "graph_sums", "graph_gradients"),
+)
+MATRICES = ("sequence_responses", "sequence_chain")
 # sides of grids; float16 and float64 have rows of their own but no larger tiles than float32; JT of sequences
 SIDES = {
     "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
@@ -151,6 +164,8 @@ def rows() -> list[tuple[str, torch.dtype, Row, int]]:
 def _type(name: str, dtype: torch.dtype) -> str:
     if name in VECTORS:
         return f"*{NAMES[dtype]}"
+    if name in OPERANDS and dtype == torch.bfloat16:
+        return "*bf16"
     if name in INTEGERS:
         return "*i64"
     if len(name) <= 2 or name in NUMBERS or name.endswith(("_batch", "_step", "_x", "_y")):
@@ -168,13 +183,13 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
         entries = dict.fromkeys(("JT", "JA", "JB", "JQ", "JK", "JV", "JO"), side)
         steps = {"GA": side, "GB": side * side, "GT": 1}
         return {"BK": row.tile, "BV": row.block, "INITIAL": True, "GIVEN": True, **entries, **steps}
-    if kernel in WITHOUT_TENSOR_CORES:
+    if kernel in MATRICES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}
     if kernel.startswith("grid_blocks"):
         return {"WAYS": 4, **blocks_form.tile_sizes(kernel, row)}
     if side == 0:
-        return {"C": row.tile, "BLOCK": row.block}
+        return {"C": row.tile, "LEVELS": row.tile.bit_length() - 1, "BLOCK": row.block}
     return {"WAYS": 4, **tile_sizes(kernel, row, side, side)}
 
 

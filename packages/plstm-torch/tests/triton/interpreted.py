@@ -18,6 +18,7 @@ from plstm_testing.tolerances import assert_close
 from plstm_torch import check
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_2d_oriented
 from plstm_torch.ops._plstm_1d.op import resolve_implementation
+from plstm_torch.ops._plstm_1d.triton import form
 from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_kernels
 from plstm_torch.ops._plstm_1d.triton.slots import slot_owners
 from plstm_torch.ops._triton import support, tuning
@@ -156,6 +157,27 @@ def test_tiles_of_the_table(tile, monkeypatch):
     results = [function(*tensors) for function in (KERNELS, LOOP)]
     assert_same(*results, "output")
     assert_same(*(torch.autograd.grad(loss_of(lambda *_, r=result: r)(), tensors) for result in results))
+
+
+@pytest.mark.parametrize("segments", [1, 3, 7])
+def test_sequences_in_segments(segments, monkeypatch):
+    """Of several chunks, of fewer chunks than segments, of one step and of none, with states and their gradients."""
+    monkeypatch.setattr(form, "count_segments", lambda *_: segments)
+    *inputs, _ = draw_sequence(120)
+    tensors = [tensor.requires_grad_() for tensor in (*inputs, torch.randn(2, 4, 3, 2, 1, dtype=torch.float64))]
+    bounds = torch.tensor([0, 101, 101, 102, 120])
+    functions = [run_sequence(name, cu_seqlens=bounds) for name in ("triton", "recurrent")]
+    results = [function(*tensors) for function in functions]
+    assert_same(*results, "state")
+    assert_same(*(torch.autograd.grad(loss_of(lambda *_, r=result: r)(), tensors) for result in results))
+
+
+def test_a_segment_may_overflow_where_nothing_is_written(monkeypatch):
+    monkeypatch.setattr(form, "count_segments", lambda *_: 3)
+    tensors = list(draw_sequence(90))
+    tensors[3][:, :64], tensors[7] = 0.0, torch.zeros_like(tensors[7])
+    tensors[4][:, :64] = 1e15
+    assert_same(*(function(*tensors) for function in (KERNELS, LOOP)), "output")
 
 
 NAMES = {"source_r": 3, "source_d": 3, "transition_rl": 2, "transition_du": 2, "mark_l": 3}

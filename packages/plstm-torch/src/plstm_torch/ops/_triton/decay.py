@@ -1,7 +1,14 @@
-"""Decay along a line of steps: products of neighbouring transitions, by scans; nothing is divided, no logarithm taken.
+"""Decay along a line of C = 2^LEVELS steps: products of neighbouring transitions, no division and no logarithm.
 
-The masked-out transitions are one before the scan multiplies them, and what a scan gives outside its triangle is
-dropped by selection, so that no number of another step or line gets in. A line is shifted by loading it at an offset.
+R[i, j] is the product of the transitions between step j and a later step i. If l is the highest bit in which i and j
+differ, j lies in the left and i in the right one of two neighbouring blocks of 2^l steps, so that
+
+    R[i, j] = P_l[i] S_l[j]
+
+with P_l[i] the product from the start of the block of i to the step before i, S_l[j] the product from the step after j
+to the end of the block of j. `levels` holds P_1 ... P_LEVELS and S_1 ... S_LEVELS, [2 LEVELS, C]; P_0 = S_0 = 1. The
+last of each are prefix and suffix of the whole line. A tile of R thus takes no scan, which would pass through many
+threads, but one product and some selections a number. No number of another step or line gets in.
 """
 
 import triton
@@ -16,36 +23,36 @@ def neighbour(transition, valid, SHIFT: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def decay(transition, valid, C: tl.constexpr):
-    """R[i, j] = product of T_k over j < k < i, zero unless i > j: a scan of products along i."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    before = neighbour(transition, valid, -1, C)
-    steps = tl.where(i - 1 > j, before[:, None], 1.0)
-    return tl.where(i > j, tl.cumprod(steps, 0), 0.0)
+def prefix_of_blocks(transition, valid, WIDTH: tl.constexpr, C: tl.constexpr):
+    """[C]: product of the transitions from the start of each step's block of WIDTH steps to the step before it."""
+    before = tl.where(tl.arange(0, C) % WIDTH > 0, neighbour(transition, valid, -1, C), 1.0)
+    return tl.reshape(tl.cumprod(tl.reshape(before, [C // WIDTH, WIDTH]), 1), [C])
 
 
 @triton.jit
-def decay_transposed(transition, valid, C: tl.constexpr):
-    """R as [j, i], by a scan of its own: nothing is transposed."""
-    j, i = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    before = neighbour(transition, valid, -1, C)
-    steps = tl.where(i - 1 > j, before[None, :], 1.0)
-    return tl.where(i > j, tl.cumprod(steps, 1), 0.0)
+def suffix_of_blocks(transition, valid, WIDTH: tl.constexpr, C: tl.constexpr):
+    """[C]: product of the transitions from the step after each one to the end of its block of WIDTH steps."""
+    after = tl.where((tl.arange(0, C) + 1) % WIDTH > 0, neighbour(transition, valid, 1, C), 1.0)
+    return tl.reshape(tl.cumprod(tl.reshape(after, [C // WIDTH, WIDTH]), 1, reverse=True), [C])
 
 
 @triton.jit
-def prefix(transition, valid, C: tl.constexpr):
-    """[C]: product of the transitions before each step."""
-    return tl.cumprod(neighbour(transition, valid, -1, C), 0)
+def prefix(levels, steps, LEVEL: tl.constexpr, LEVELS: tl.constexpr, C: tl.constexpr):
+    """P_LEVEL at some steps, from `levels`."""
+    if LEVEL == 0:
+        return tl.full(steps.shape, 1.0, levels.dtype.element_ty)
+    return tl.load(levels + (LEVEL - 1) * C + steps)
 
 
 @triton.jit
-def suffix(transition, valid, C: tl.constexpr):
-    """[C]: product of the transitions after each step."""
-    return tl.cumprod(neighbour(transition, valid, 1, C), 0, reverse=True)
+def suffix(levels, steps, LEVEL: tl.constexpr, LEVELS: tl.constexpr, C: tl.constexpr):
+    """S_LEVEL at some steps, from `levels`."""
+    if LEVEL == 0:
+        return tl.full(steps.shape, 1.0, levels.dtype.element_ty)
+    return tl.load(levels + (LEVELS + LEVEL - 1) * C + steps)
 
 
 @triton.jit
-def total(transition, after, C: tl.constexpr):
-    """The product over the whole line of at least one step, from its `suffix`."""
-    return tl.load(transition) * tl.sum(tl.where(tl.arange(0, C) == 0, after, 0.0), 0)
+def of_level(i, j, LEVEL: tl.constexpr):
+    """Where step i is later than j and LEVEL the highest bit in which they differ; a compiler knows half of it."""
+    return ((i >> LEVEL) == (j >> LEVEL) + 1) & ((i >> LEVEL) % 2 == 1) & ((j >> LEVEL) % 2 == 0)

@@ -28,6 +28,7 @@ class Row:
         shared: bytes of shared memory it may need; checked against the device before a launch.
         spill: bytes of registers a thread may spill; more where three passes of tf32 or float64 meet a side of 64.
         other: nodes of the other side of a tile, where it is not square.
+        registers: most registers of a thread, so that more programs fit on a processor; zero for the compiler's choice.
     """
 
     tile: int
@@ -37,31 +38,36 @@ class Row:
     shared: int
     spill: int = 64
     other: int = 0
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, int]:
         """What the compiler is told."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options | ({"maxnreg": self.registers} if self.registers else {})
 
 
 # kernel, dtype -> rows, the best one first; the last ones need least shared memory
 TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
-    ("sequence_states", "bfloat16"): (Row(64, 64, 4, 3, 18_432),),
+    ("sequence_states", "bfloat16"): (Row(64, 64, 4, 3, 53_248, registers=168),),
     ("sequence_states", "float16"): (Row(32, 32, 4, 1, 8_192),),
     ("sequence_states", "float32"): (Row(32, 32, 4, 1, 8_192),),
     ("sequence_states", "float64"): (Row(16, 16, 4, 1, 4_096),),
-    ("sequence_output", "bfloat16"): (Row(64, 64, 8, 2, 40_960),),
+    ("sequence_output", "bfloat16"): (Row(64, 64, 4, 2, 53_248, spill=192, registers=168),),
     ("sequence_output", "float16"): (Row(32, 32, 4, 1, 8_192),),
     ("sequence_output", "float32"): (Row(32, 32, 4, 1, 8_192),),
     ("sequence_output", "float64"): (Row(16, 16, 4, 1, 8_192),),
-    ("sequence_gradients_read", "bfloat16"): (Row(64, 64, 8, 1, 40_960),),
+    ("sequence_gradients_read", "bfloat16"): (Row(64, 64, 4, 2, 53_248, spill=256, registers=168),),
     ("sequence_gradients_read", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_read", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_read", "float64"): (Row(16, 16, 4, 1, 8_192),),
-    ("sequence_gradients_write", "bfloat16"): (Row(64, 64, 8, 1, 32_768),),
+    ("sequence_gradients_write", "bfloat16"): (Row(64, 64, 4, 2, 53_248, spill=512, registers=168),),
     ("sequence_gradients_write", "float16"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float32"): (Row(32, 32, 4, 1, 16_384),),
     ("sequence_gradients_write", "float64"): (Row(16, 16, 4, 1, 8_192),),
+    # products of transitions, one program a chunk, in the dtype of the gates
+    ("sequence_levels", "float32"): (Row(64, 64, 1, 1, 1_024),),
+    ("sequence_levels", "float64"): (Row(16, 16, 1, 1, 1_024),),
     # scans of small matrices and the recurrence between chunks run in the dtype of the gates, without tensor cores
     ("sequence_responses", "float32"): (Row(16, 64, 2, 1, 2_048),),
     ("sequence_responses", "float64"): (Row(16, 32, 2, 1, 4_096),),

@@ -10,28 +10,21 @@ taken out of V before, and NaN set where it would have reached.
 import triton
 import triton.language as tl
 
+from plstm_torch.ops._plstm_1d.triton.gating import factors, grouped, reached
 from plstm_torch.ops._plstm_1d.triton.places import chunk
-from plstm_torch.ops._triton.decay import decay, prefix
-from plstm_torch.ops._triton.dots import mm, mm_by_wide, mm_wide, read_tile
+from plstm_torch.ops._triton.decay import prefix
+from plstm_torch.ops._triton.dots import mm, mm_wide, read_tile
 
 
-@triton.jit
-def _weights(scores, mark, source, direct, transition, valid, C: tl.constexpr):
-    """Scores ⊙ G, zero above the diagonal; gates are those of the chunk, transition a pointer to its first step."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    between = scores * (mark[:, None] * decay(transition, valid, C) * source[None, :])
-    return tl.where(i > j, between, tl.where(i == j, scores * direct[:, None], 0.0))
-
-
-@triton.jit(do_not_specialize=["T", "N", "query_batch", "key_batch", "value_batch"])
+@triton.jit(do_not_specialize=["T", "N"])
 def chunk_output(
-    query, key, value, source, transition, mark, direct, entering, output, bounds, owners,
+    query, key, value, source, mark, direct, levels, states, rest, output, bounds, owners,
     query_batch, query_step, query_channel, key_batch, key_step, key_channel,
-    value_batch, value_step, value_channel, T, N, DK, DV,
-    C: tl.constexpr, BLOCK: tl.constexpr,
+    value_batch, value_step, value_channel, T, N,
+    DK: tl.constexpr, DV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One chunk and one block of the channels of the output, [B,T,DV]."""
+    """One chunk and one block of the channels of the output, [B,T,DV]; states that enter are `states` + `rest`."""
     b, n = tl.program_id(0).to(tl.int64) // N, tl.program_id(0).to(tl.int64) % N
     first, valid = chunk(bounds, owners, n, C)
     if valid == 0:
@@ -41,25 +34,33 @@ def chunk_output(
     query += b * query_batch + first * query_step
     key += b * key_batch + first * key_step
     value += b * value_batch + first * value_step
-    entering += (b * N + n) * DK * DV
-    scores, read = tl.zeros([C, C], ACC), tl.zeros([C, BLOCK], ACC)
+    levels += (b * N + n) * 2 * LEVELS * C
+    states += (b * N + n) * DK * DV
+    rest += (b * N + n) * DK * DV
+    scores = tl.zeros([C, C], ACC)
     for d in range(0, DK, BLOCK):
         ik = d + tl.arange(0, BLOCK)
         queries = read_tile(query, i, query_step, ik, query_channel, steps, ik < DK, OPERAND)
         keys = read_tile(key, ik, key_channel, i, key_step, ik < DK, steps, OPERAND)
-        state = read_tile(entering, ik, DV, iv, 1, ik < DK, iv < DV, ACC)
         scores = mm(queries, keys, scores, VALUES)
-        read = mm_by_wide(queries, state, read, OPERAND, VALUES, SPLIT)
-    marks = tl.load(mark + line + i, mask=steps, other=0.0)
-    sources = tl.load(source + line + i, mask=steps, other=0.0)
-    own = tl.load(direct + line + i, mask=steps, other=0.0)
-    weights = _weights(scores, marks, sources, own, transition + line, valid, C)
+    rows, columns = factors(levels, mark + line, source + line, direct + line, valid, C, LEVELS, True)
+    weights = reached(grouped(scores, C) * (rows * columns), C, True)
     values = read_tile(value, i, value_step, iv, value_channel, steps, iv < DV, OPERAND)
     finite = tl.abs(values.to(ACC)) < float("inf")
-    result = (marks * prefix(transition + line, valid, C))[:, None] * read
-    result = mm_wide(weights, tl.where(finite, values, 0.0).to(OPERAND), result, OPERAND, VALUES, SPLIT)
-    spoilt = tl.where(finite, 0, 1)
-    if tl.max(tl.max(spoilt, 1), 0) > 0:
-        result = tl.where(tl.cumsum(spoilt, 0) > 0, float("nan"), result)
+    values = tl.where(finite, values, 0.0).to(OPERAND)
+    result = mm_wide(weights, values, tl.zeros([C, BLOCK], ACC), OPERAND, VALUES, SPLIT)
+    read = tl.zeros([C, BLOCK], ACC)
+    for d in range(0, DK, BLOCK):
+        ik = d + tl.arange(0, BLOCK)
+        queries = read_tile(query, i, query_step, ik, query_channel, steps, ik < DK, OPERAND)
+        read = mm(queries, read_tile(states, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
+        if SPLIT:
+            read = mm(queries, read_tile(rest, ik, DV, iv, 1, ik < DK, iv < DV, OPERAND), read, VALUES)
+    marks = tl.load(mark + line + i, mask=steps, other=0.0)
+    result += (marks * prefix(levels, i, LEVELS, LEVELS, C))[:, None] * read
+    if tl.max(tl.max(tl.where(finite, 0, 1), 1), 0) > 0:
+        values = read_tile(value, i, value_step, iv, value_channel, steps, iv < DV, OPERAND)
+        spoilt = tl.min(tl.where(tl.abs(values.to(ACC)) < float("inf"), C, i[:, None]), 0)
+        result = tl.where(i[:, None] >= spoilt[None, :], float("nan"), result)
     places = output + (line + i)[:, None] * DV + iv[None, :]
     tl.store(places, result.to(output.dtype.element_ty), mask=steps[:, None] & (iv < DV)[None, :])
