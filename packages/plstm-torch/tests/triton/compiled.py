@@ -60,6 +60,7 @@ FUNCTIONS = {
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),
+    "grid_directed_table": (directed.decay_table,),
     "grid_directed_output": (directed.directed_output,),
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
@@ -69,7 +70,11 @@ FUNCTIONS = {
 # what one kernel is compiled for: all channels or some of them; a forward pass, with several strips, one of them again,
 # its adjoint
 VARIANTS = {
-    **{f"grid_separable_{kernel}": ({"HELD": True}, {"HELD": False}) for kernel in ("output", "targets", "sources")},
+    **{
+        f"grid_{mode}_{kernel}": ({"HELD": True}, {"HELD": False})
+        for mode in ("separable", "directed")
+        for kernel in ("output", "targets", "sources")
+    },
     "grid_blocks_step": (
         {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
         {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
@@ -80,10 +85,10 @@ VARIANTS = {
 # scans of small matrices and of lines of a grid, and sums over edges, multiply in registers
 WITHOUT_TENSOR_CORES = (
     *("sequence_responses", "sequence_chain", "graph_states", "graph_sums", "graph_gradients"),
-    "grid_separable_tables",
+    *("grid_separable_tables", "grid_directed_table"),
 )
 # over whole lines of a grid
-LINES = ("grid_separable_tables", "grid_separable_gates")
+LINES = ("grid_separable_tables", "grid_separable_gates", "grid_directed_table")
 # sides of grids; float16 and float64 have rows of their own but no larger tiles than float32; JT of sequences
 SIDES = {
     "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
@@ -178,7 +183,7 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
         steps = {"GA": side, "GB": side * side, "GT": 1}
         return {"BK": row.tile, "BV": row.block, "INITIAL": True, "GIVEN": True, **entries, **steps}
     if kernel in LINES:
-        return {"WAYS": 4, "XP": side, "YP": side}
+        return {"WAYS": 4, "XP": side, "YP": side, "TURNED": False}
     if kernel in WITHOUT_TENSOR_CORES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}

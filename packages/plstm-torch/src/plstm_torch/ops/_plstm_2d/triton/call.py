@@ -39,8 +39,7 @@ class GridCall:
         row = tuning.choose(kernel, self.dtype, self.gates[0].device)
         sizes = tile_sizes(kernel, row, self.x, self.y)
         tiles = number_of_tiles(kernel, sizes, self.x, self.y)
-        if kernel.startswith("grid_separable"):
-            sizes["HELD"] = max(self.channels) <= row.block
+        sizes["HELD"] = max(self.channels) <= row.block
         return {"WAYS": self.ways, "tiles": tiles, **sizes, **row.options}
 
     def options(self, kernel: str, side: int) -> dict[str, int]:
