@@ -27,7 +27,7 @@ class Row:
         stages: stages of software pipelining.
         shared: bytes of shared memory it may need; checked against the device before a launch.
         spill: bytes of registers a thread may spill; more where three passes of tf32 or float64 meet a side of 64.
-        other: nodes of the other side of a tile, where it is not square.
+        other: nodes of the other side of a tile, or channels of keys in a tile of states, where it is not square.
     """
 
     tile: int
@@ -115,10 +115,10 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_sources", "float32"): (Row(32, 32, 4, 1, 24_576, spill=128),),
     ("grid_directed_sources", "float64"): (Row(16, 16, 4, 1, 24_576),),
     # blocks always have 64 nodes, since their 16 borders are the rows of a product
-    ("grid_blocks_step", "bfloat16"): (Row(64, 32, 4, 1, 18_432),),
-    ("grid_blocks_step", "float16"): (Row(64, 32, 4, 1, 28_672),),
-    ("grid_blocks_step", "float32"): (Row(64, 32, 4, 1, 28_672),),
-    ("grid_blocks_step", "float64"): (Row(64, 16, 4, 1, 34_816),),
+    ("grid_blocks_step", "bfloat16"): (Row(64, 16, 4, 1, 20_480, other=64),),
+    ("grid_blocks_step", "float16"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
+    ("grid_blocks_step", "float32"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
+    ("grid_blocks_step", "float64"): (Row(64, 16, 8, 1, 45_056, spill=448),),
     ("grid_blocks_rows", "bfloat16"): (Row(64, 64, 8, 1, 24_576),),
     ("grid_blocks_rows", "float16"): (Row(64, 32, 4, 1, 8_192),),
     ("grid_blocks_rows", "float32"): (Row(64, 32, 4, 1, 8_192),),

@@ -15,8 +15,8 @@ and those on the targets of a column, from its own sources, from the dual one,
 
     H = (G ⊙ Q Kᵀ) V        dP = dH Vᵀ,  dG = Q Kᵀ ⊙ dP,  dQ = (dP ⊙ G) K,  dK = (dP ⊙ G)ᵀ Q,  dV = (G ⊙ Q Kᵀ)ᵀ dH
 
-Orientation o walks X backwards where o & 1 and Y backwards where o & 2; the two that walk X alike are walked together, so
-that scores are formed once for each direction along X. R and Rᵀ of every column are tables [B,O,X,YP,YP], since all
+Orientation o walks X backwards where o & 1 and Y backwards where o & 2. The two that walk X alike are walked together,
+so that scores are formed once for each direction along X. R and Rᵀ of every column are tables [B,O,X,YP,YP], since all
 programs read them. With HELD all channels of the nodes that stay are in registers.
 """
 
@@ -279,7 +279,8 @@ def directed_targets(
                     of_other_mark += tl.sum(tl.where(here, d_state, 0.0), 1)
                     _add(
                         d_gates + (into + 2 * X + u) * Y, part, limit,
-                        d_gating * other_carry, d_gating * other_moved, d_state * other_carry, d_state * other_moved, YP,
+                        d_gating * other_carry, d_gating * other_moved, d_state * other_carry, d_state * other_moved,
+                        YP,
                     )  # fmt: skip
             tl.store(d_mark + of_way * Y + x * Y + y, of_mark, mask=real & (y < limit))
             if WAYS == 4:

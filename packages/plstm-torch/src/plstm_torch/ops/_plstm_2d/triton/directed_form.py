@@ -102,8 +102,7 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
         directed.directed_sources[call.grid(launch, max(call.channels))](
             *arguments, decays, d_key, d_value, *strides, *call.sizes, **launch, **numbers
         )
-        source_r, source_d, across, down = of_gates.sum(1)
-    of_lines = (gradient.clone() for gradient in (source_r, source_d, across, down))  # no two may share memory
+        of_lines = [shared.sum(0) for shared in of_gates]  # each by itself, since no two may share memory
     return (d_query, d_key, d_value, *of_lines, d_mark, d_direct)
 
 
