@@ -94,10 +94,8 @@ SIDES = {
     "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "sequence_chain": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "graph": {"float32": (1, 3), "float64": (1, 3)},
-    **dict.fromkeys(
-        ("grid_separable_tables", "grid_separable_gates"),
-        {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16, 64)},
-    ),
+    "grid_separable_tables": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16, 64)},
+    "grid_separable_gates": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16, 64)},
     "grid_separable": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
     "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
 }

@@ -82,7 +82,7 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_separable_gates", "bfloat16"): (Row(64, 64, 8, 1, 40_960),),
     ("grid_separable_gates", "float16"): (Row(64, 64, 8, 1, 40_960, spill=128),),
     ("grid_separable_gates", "float32"): (Row(64, 64, 8, 1, 40_960, spill=128),),
-    ("grid_separable_gates", "float64"): (Row(64, 64, 8, 1, 81_920),),
+    ("grid_separable_gates", "float64"): (Row(64, 64, 8, 1, 81_920, spill=320),),
     ("grid_separable_output", "bfloat16"): (Row(64, 64, 4, 2, 73_728, other=32), Row(64, 64, 4, 1, 32_768, other=32)),
     ("grid_separable_output", "float16"): (Row(32, 32, 4, 1, 49_152),),
     ("grid_separable_output", "float32"): (Row(32, 32, 4, 1, 49_152),),

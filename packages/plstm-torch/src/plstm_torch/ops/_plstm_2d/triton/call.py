@@ -65,7 +65,7 @@ def padded(side: int) -> int:
 
 def line_row(row: tuning.Row, side: int) -> tuning.Row:
     """The row of a kernel that holds a square of a padded side, from that of the largest one: fewer warps."""
-    return replace(row, warps=max(1, row.warps * side * side // (row.tile * row.tile)))
+    return replace(row, warps=max(1, row.warps * side // row.tile))
 
 
 def tile_sizes(kernel: str, row: tuning.Row, x: int, y: int) -> dict[str, int]:

@@ -107,11 +107,12 @@ def gate_gradients(call: GridCall, d_reading: Tensor, d_turning: Tensor) -> Tens
     results = [torch.empty_like(gate) for gate in call.gates]
     d_source_r, d_source_d, d_across, d_down, d_turn, d_mark_l, d_mark_u, d_direct = results
     sizes, numbers = (call.x, call.y, call.ways), call.numbers("ACC", "EXACT")
-    separable_lines.reading_gates[(call.batch * call.y,)](
+    directions = 2 if call.ways == 4 else 1
+    separable_lines.reading_gates[(call.batch * call.y, directions)](
         across, mark_l, d_reading, d_across, d_mark_l, *sizes, xp, **numbers,
         **call.options("grid_separable_gates", xp),
     )  # fmt: skip
-    separable_lines.turning_gates[(call.batch * call.x,)](
+    separable_lines.turning_gates[(call.batch * call.x, directions)](
         source_d, down, turn, mark_u, d_turning, d_source_r, d_source_d, d_down, d_turn, d_mark_u, d_direct,
         *sizes, yp, **numbers, **call.options("grid_separable_gates", yp),
     )  # fmt: skip

@@ -67,18 +67,19 @@ def reading_gates(
     across, mark, d_reading, d_across, d_mark, X, Y, WAYS: tl.constexpr, XP: tl.constexpr,
     ACC: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the gates of a row from that of A."""
+    """Gradients of the gates of a row from that of A; one program has the orientations of one direction along Y."""
     b, y = tl.program_id(0).to(tl.int64) // Y, tl.program_id(0) % Y
     x, u = tl.arange(0, XP)[:, None], tl.arange(0, XP)[None, :]
     d_reading += (b * Y + y) * X * XP * WAYS
-    for o in tl.static_range(WAYS):
+    for back in tl.static_range(2 if WAYS == 4 else 1):
+        o = back + 2 * tl.program_id(1)
         line = (b * WAYS + o) * X * Y + y
-        decay = between(across + line, X, Y, XP, o % 2 == 1)
+        decay = between(across + line, X, Y, XP, back == 1)
         grad = tl.load(d_reading + (x * XP + u) * WAYS + o, mask=(x < X) & (u < X), other=0.0)
         put_on_line(d_mark + line, tl.sum(grad * decay, 1), X, Y, XP)
         d_decay = grad * on_line(mark + line, X, Y, XP)[:, None]
-        d_decay = tl.where(x < u if o % 2 == 1 else x > u, d_decay, 0.0)
-        other_way = between(across + line, X, Y, XP, o % 2 == 0)
+        d_decay = tl.where(x < u if back == 1 else x > u, d_decay, 0.0)
+        other_way = between(across + line, X, Y, XP, back == 0)
         put_on_line(d_across + line, of_transition(decay, other_way, d_decay, ACC, EXACT), X, Y, XP)
 
 
@@ -87,15 +88,17 @@ def turning_gates(
     source_d, down, turn, mark_u, d_turning, d_source_r, d_source_d, d_down, d_turn, d_mark_u, d_direct, X, Y,
     WAYS: tl.constexpr, YP: tl.constexpr, ACC: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the gates of a column from those of B and E."""
+    """Gradients of the gates of a column from those of B and E; one program has those of one direction along X."""
     b, u = tl.program_id(0).to(tl.int64) // X, tl.program_id(0) % X
     y, v = tl.arange(0, YP)[:, None], tl.arange(0, YP)[None, :]
     places, real = (b * X + u) * Y * ((WAYS + 1) * YP) + y * ((WAYS + 1) * YP) + v, (y < Y) & (v < Y)
     d_staying = tl.load(d_turning + places + WAYS * YP, mask=real, other=0.0)
-    put_on_line(d_direct + (b * X + u) * Y, tl.sum(tl.where(y == v, d_staying, 0.0), 1), Y, 1, YP)
-    for o in tl.static_range(WAYS):
+    own = tl.where(tl.program_id(1) == 0, Y, 0)  # one of them stores what they have in common
+    put_on_line(d_direct + (b * X + u) * Y, tl.sum(tl.where(y == v, d_staying, 0.0), 1), own, 1, YP)
+    for back in tl.static_range(2 if WAYS == 4 else 1):
+        o = 2 * back + tl.program_id(1)
         line = ((b * WAYS + o) * X + u) * Y
-        decay = between(down + line, Y, 1, YP, o // 2 == 1)
+        decay = between(down + line, Y, 1, YP, back == 1)
         sources = on_line(source_d + line, Y, 1, YP)[None, :]
         grad = tl.load(d_turning + places + o * YP, mask=real, other=0.0)
         put_on_line(d_source_r + line, tl.sum(tl.where(y == v, grad, 0.0), 1), Y, 1, YP)
@@ -104,6 +107,6 @@ def turning_gates(
         d_arriving = grad * on_line(turn + line, Y, 1, YP)[:, None]
         d_arriving += d_staying * on_line(mark_u + line, Y, 1, YP)[:, None]
         put_on_line(d_source_d + line, tl.sum(d_arriving * decay, 0), Y, 1, YP)
-        d_decay = tl.where(y < v if o // 2 == 1 else y > v, d_arriving * sources, 0.0)
-        other_way = between(down + line, Y, 1, YP, o // 2 == 0)
+        d_decay = tl.where(y < v if back == 1 else y > v, d_arriving * sources, 0.0)
+        other_way = between(down + line, Y, 1, YP, back == 0)
         put_on_line(d_down + line, of_transition(decay, other_way, d_decay, ACC, EXACT), Y, 1, YP)
