@@ -168,7 +168,7 @@ def directed_targets(
     """Gradients of query, mark and direct, and this program's share of d_gates [4,shares,B,O,X,Y] of the other gates.
 
     A program takes every `shares`-th tile of a grid. For each direction along X it walks away from the targets and
-    keeps E of every column in memory of its own, then walks back:
+    keeps E of every step in memory of its own, then walks back:
 
         d_moved = dG S_d + b dE,   d_state = dE + d_moved Rᵀ,   dE <- d_state a + dG S_r
         dS_r = sum dG E,   dS_d = sum dG moved,   da = sum d_state E,   db = sum d_state moved,   dm = own d_state
@@ -205,14 +205,14 @@ def directed_targets(
             for step in range(0, count):
                 u = tl.where(flip == 0, count - 1 - step, x0 + step)
                 here = (x == u)[:, None] & (y[:, None] == v[None, :])
-                tl.store(kept + u * (2 * NODES * YP), carry)
+                tl.store(kept + step * (2 * NODES * YP), carry)
                 c = of_way + u
                 _, _, carry = _against(
                     carry, tl.where(here, marks[:, None], 0.0), source_r + c * Y, source_d + c * Y, across + c * Y,
                     down + c * Y, turned + c * (YP * YP), Y, YP, EXACT,
                 )  # fmt: skip
                 if WAYS == 4:
-                    tl.store(kept + u * (2 * NODES * YP) + NODES * YP, other_carry)
+                    tl.store(kept + step * (2 * NODES * YP) + NODES * YP, other_carry)
                     c = other_way + u
                     _, _, other_carry = _against(
                         other_carry, tl.where(here, other_marks[:, None], 0.0), source_r + c * Y, source_d + c * Y,
@@ -225,14 +225,14 @@ def directed_targets(
             for step in range(0, count):
                 u = tl.where(flip == 0, step, X - 1 - step)
                 here = (x == u)[:, None] & (y[:, None] == v[None, :])
-                carry = tl.load(kept + u * (2 * NODES * YP))
+                carry = tl.load(kept + (count - 1 - step) * (2 * NODES * YP))
                 c = of_way + u
                 moved, gating, _ = _against(
                     carry, tl.where(here, marks[:, None], 0.0), source_r + c * Y, source_d + c * Y, across + c * Y,
                     down + c * Y, turned + c * (YP * YP), Y, YP, EXACT,
                 )  # fmt: skip
                 if WAYS == 4:
-                    other_carry = tl.load(kept + u * (2 * NODES * YP) + NODES * YP)
+                    other_carry = tl.load(kept + (count - 1 - step) * (2 * NODES * YP) + NODES * YP)
                     c = other_way + u
                     other_moved, other_gating, _ = _against(
                         other_carry, tl.where(here, other_marks[:, None], 0.0), source_r + c * Y, source_d + c * Y,

@@ -17,8 +17,9 @@ from plstm_torch.ops._plstm_2d.triton.call import (
 )
 
 GATES = ("source_r", "source_d", "transition_rl", "transition_du", "mark_l")
-# Programs for each multiprocessor in the kernel that keeps its walks in memory: enough to fill it, and to bound that.
-_PROGRAMS = 2
+# Programs for each multiprocessor in the kernel that keeps its walks in memory, twice as many as run at once: the last
+# ones to end leave less of the device idle, and the memory is bounded.
+_PROGRAMS = 4
 _MULTIPROCESSORS_IN_TESTS = 1
 
 
