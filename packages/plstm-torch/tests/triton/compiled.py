@@ -24,7 +24,7 @@ from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
-from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable, separable_lines
+from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable, separable_mask
 from plstm_torch.ops._plstm_2d.triton.call import line_row, tile_sizes
 from plstm_torch.ops._plstm_graph.triton import nodes
 from plstm_torch.ops._plstm_graph.triton import states as edges
@@ -55,8 +55,8 @@ FUNCTIONS = {
     "graph_states": (edges.level_forward, edges.level_backward, edges.walk_forward, edges.walk_backward),
     "graph_sums": (nodes.sums,),
     "graph_gradients": (nodes.gradients,),
-    "grid_separable_tables": (separable_lines.reading_table, separable_lines.turning_table),
-    "grid_separable_gates": (separable_lines.reading_gates, separable_lines.turning_gates),
+    "grid_separable_tables": (separable_mask.reading_table, separable_mask.turning_table),
+    "grid_separable_gates": (separable_mask.reading_gates, separable_mask.turning_gates),
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),

@@ -23,8 +23,7 @@ programs read them. With HELD all channels of the nodes that stay are in registe
 import triton
 import triton.language as tl
 
-from plstm_torch.ops._plstm_2d.triton.lines import between
-from plstm_torch.ops._plstm_2d.triton.nodes import columns_of, product_of, rows_of
+from plstm_torch.ops._plstm_2d.triton.nodes import between, columns_of, product_of, rows_of
 from plstm_torch.ops._triton.dots import mm, mm_wide
 
 

@@ -71,18 +71,18 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
 
 
 def mask_tables(call: GridCall) -> Tensors:
-    """The tables A [B,Y,X,XP,O] and B, E [B,X,Y,O+1,YP] of `separable_lines.py`."""
-    from plstm_torch.ops._plstm_2d.triton import separable_lines
+    """The tables A [B,Y,X,XP,O] and B, E [B,X,Y,O+1,YP] of `separable_mask.py`."""
+    from plstm_torch.ops._plstm_2d.triton import separable_mask
 
     source_r, source_d, across, down, turn, mark_l, mark_u, direct = call.gates
     xp, yp = padded(call.x), padded(call.y)
     reading = direct.new_empty(call.batch, call.y, call.x, xp, call.ways)
     turning = direct.new_empty(call.batch, call.x, call.y, call.ways + 1, yp)
     sizes = (call.x, call.y, call.ways)
-    separable_lines.reading_table[(call.batch * call.y,)](
+    separable_mask.reading_table[(call.batch * call.y,)](
         across, mark_l, reading, *sizes, xp, **call.options("grid_separable_tables", xp)
     )
-    separable_lines.turning_table[(call.batch * call.x,)](
+    separable_mask.turning_table[(call.batch * call.x,)](
         source_r, source_d, down, turn, mark_u, direct, turning, *sizes, yp,
         **call.options("grid_separable_tables", yp),
     )  # fmt: skip
@@ -100,7 +100,7 @@ def gate_gradients(call: GridCall, d_reading: Tensor, d_turning: Tensor) -> Tens
     Returns:
         Those of `GATES`, each [B,O,X,Y], and that of direct [B,X,Y].
     """
-    from plstm_torch.ops._plstm_2d.triton import separable_lines
+    from plstm_torch.ops._plstm_2d.triton import separable_mask
 
     _, source_d, across, down, turn, mark_l, mark_u, _ = call.gates
     xp, yp = d_reading.shape[3], d_turning.shape[4]
@@ -108,11 +108,11 @@ def gate_gradients(call: GridCall, d_reading: Tensor, d_turning: Tensor) -> Tens
     d_source_r, d_source_d, d_across, d_down, d_turn, d_mark_l, d_mark_u, d_direct = results
     sizes, numbers = (call.x, call.y, call.ways), call.numbers("ACC", "EXACT")
     directions = 2 if call.ways == 4 else 1
-    separable_lines.reading_gates[(call.batch * call.y, directions)](
+    separable_mask.reading_gates[(call.batch * call.y, directions)](
         across, mark_l, d_reading, d_across, d_mark_l, *sizes, xp, **numbers,
         **call.options("grid_separable_gates", xp),
     )  # fmt: skip
-    separable_lines.turning_gates[(call.batch * call.x, directions)](
+    separable_mask.turning_gates[(call.batch * call.x, directions)](
         source_d, down, turn, mark_u, d_turning, d_source_r, d_source_d, d_down, d_turn, d_mark_u, d_direct,
         *sizes, yp, **numbers, **call.options("grid_separable_gates", yp),
     )  # fmt: skip

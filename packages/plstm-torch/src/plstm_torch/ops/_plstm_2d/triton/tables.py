@@ -1,4 +1,4 @@
-"""D-mode's mask (`separable_lines.py`) in torch, by differentiable operations."""
+"""D-mode's mask (`separable_mask.py`) in torch, by differentiable operations."""
 
 from __future__ import annotations
 
