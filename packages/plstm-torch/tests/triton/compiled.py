@@ -24,8 +24,8 @@ from triton.compiler import ASTSource
 
 from plstm_torch.ops._plstm_1d.triton import chain, chunks, gradients, levels, responses, states
 from plstm_torch.ops._plstm_1d.triton.matrix_call import power_of_two
-from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable
-from plstm_torch.ops._plstm_2d.triton.call import tile_sizes
+from plstm_torch.ops._plstm_2d.triton import blocks, blocks_form, directed, separable, separable_mask
+from plstm_torch.ops._plstm_2d.triton.call import line_row, tile_sizes
 from plstm_torch.ops._plstm_graph.triton import nodes
 from plstm_torch.ops._plstm_graph.triton import states as edges
 from plstm_torch.ops._triton.precision import numbers
@@ -57,9 +57,12 @@ FUNCTIONS = {
     "graph_states": (edges.level_forward, edges.level_backward, edges.walk_forward, edges.walk_backward),
     "graph_sums": (nodes.sums,),
     "graph_gradients": (nodes.gradients,),
+    "grid_separable_tables": (separable_mask.reading_table, separable_mask.turning_table),
+    "grid_separable_gates": (separable_mask.reading_gates, separable_mask.turning_gates),
     "grid_separable_output": (separable.separable_output,),
     "grid_separable_targets": (separable.separable_targets,),
     "grid_separable_sources": (separable.separable_sources,),
+    "grid_directed_table": (directed.decay_table,),
     "grid_directed_output": (directed.directed_output,),
     "grid_directed_targets": (directed.directed_targets,),
     "grid_directed_sources": (directed.directed_sources,),
@@ -68,13 +71,19 @@ FUNCTIONS = {
 }
 # one block of channels, which leaves no loop, and several
 HEADS = ({"DK": 64, "DV": 64}, {"DK": 128, "DV": 136})
-# what one kernel is compiled for: a forward pass, with several strips, one of them again, its adjoint
+# what one kernel is compiled for: all channels or some of them; a forward pass, with several strips, one of them again,
+# its adjoint
 VARIANTS = {
     "sequence_states": (
         {"BACK": False, "REST": True, **HEADS[0]},
         {"BACK": True, "REST": False, **HEADS[1]},
     ),
     **dict.fromkeys(("sequence_output", "sequence_gradients_read", "sequence_gradients_write"), HEADS),
+    **{
+        f"grid_{mode}_{kernel}": ({"HELD": True}, {"HELD": False})
+        for mode in ("separable", "directed")
+        for kernel in ("output", "targets", "sources")
+    },
     "grid_blocks_step": (
         {"BACK": False, "READ": True, "KEEP": False, "CROSSING": False},
         {"BACK": False, "READ": True, "KEEP": True, "CROSSING": True},
@@ -82,18 +91,23 @@ VARIANTS = {
         {"BACK": True, "READ": True, "KEEP": True, "CROSSING": False},
     ),
 }
-# scans of small matrices, and sums over edges, multiply in registers
+# scans of small matrices and of lines of a grid, and sums over edges, multiply in registers
 WITHOUT_TENSOR_CORES = (
     *("sequence_levels", "sequence_responses", "sequence_chain"),
     *("graph_states", "graph_sums", "graph_gradients"),
+    *("grid_separable_tables", "grid_directed_table"),
 )
 MATRICES = ("sequence_responses", "sequence_chain")
+# over whole lines of a grid
+LINES = ("grid_separable_tables", "grid_separable_gates", "grid_directed_table")
 # sides of grids; float16 and float64 have rows of their own but no larger tiles than float32; JT of sequences
 SIDES = {
     "sequence_responses": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "sequence_chain": {"float32": (1, 2, 3, 8), "float64": (3, 8)},
     "graph": {"float32": (1, 3), "float64": (1, 3)},
-    "grid_separable": {"bfloat16": (16, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
+    "grid_separable_tables": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16, 64)},
+    "grid_separable_gates": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16, 64)},
+    "grid_separable": {"bfloat16": (16, 32, 64), "float32": (16, 64), "float16": (16,), "float64": (16,)},
     "grid_directed": {"bfloat16": (16, 32), "float32": (32,), "float16": (16,), "float64": (16,)},
 }
 
@@ -183,6 +197,8 @@ def tiles(kernel: str, row: Row, side: int) -> dict[str, int]:
         entries = dict.fromkeys(("JT", "JA", "JB", "JQ", "JK", "JV", "JO"), side)
         steps = {"GA": side, "GB": side * side, "GT": 1}
         return {"BK": row.tile, "BV": row.block, "INITIAL": True, "GIVEN": True, **entries, **steps}
+    if kernel in LINES:
+        return {"WAYS": 4, "XP": side, "YP": side, "TURNED": False}
     if kernel in MATRICES:
         matrices = {"JT": side, "JTP": power_of_two(side), "ROWS": 8, "KEEP": True}
         return {"C": row.tile, "BLOCK": row.block, **matrices}
@@ -197,6 +213,10 @@ def test_every_kernel_of_the_table_is_compiled():
     assert {kernel for kernel, _ in TABLE} == FUNCTIONS.keys()
 
 
+def test_the_last_row_fits_every_device():
+    assert all(found[-1].shared <= SHARED_MEMORY[86] for found in TABLE.values())
+
+
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("kernel", "dtype", "row", "side"),
@@ -204,10 +224,11 @@ def test_every_kernel_of_the_table_is_compiled():
     ids=[f"{kernel}-{dtype}-{side}" for kernel, dtype, _, side in rows()],
 )
 def test_row_compiles(kernel, dtype, row, side, capability):
+    row = line_row(row, side) if kernel in LINES else row
     for function, variant in itertools.product(FUNCTIONS[kernel], VARIANTS.get(kernel, ({},))):
         found = compile_kernel(function, dtype, row, tiles(kernel, row, side) | variant, capability)
         assert found.spill <= row.spill, found
-        assert found.shared <= row.shared <= SHARED_MEMORY[86], found
+        assert found.shared <= row.shared <= SHARED_MEMORY[capability], found
         assert (found.tensor_cores > 0) == (kernel not in WITHOUT_TENSOR_CORES), found
 
 

@@ -35,64 +35,106 @@ def _row(a, bx, by, Y, SIDE: tl.constexpr):
 
 
 @triton.jit
-def _read(
-    query, reading, states, entering, kept, bx, by, Y, DK, DV, iv,
-    SIDE: tl.constexpr, BLOCK: tl.constexpr, READ: tl.constexpr, KEEP: tl.constexpr,
-    ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
+def _states(states, a, bx, by, Y, DK, DV, ik, iv, SIDE: tl.constexpr):
+    """Tiles [ik, iv] of border states a and a + 1."""
+    tile, inside = ik[:, None] * DV + iv[None, :], (ik < DK)[:, None] & (iv < DV)[None, :]
+    one = tl.load(states + _row(a, bx, by, Y, SIDE) * DK * DV + tile, mask=inside, other=0.0)
+    return one, tl.load(states + _row(a + 1, bx, by, Y, SIDE) * DK * DV + tile, mask=inside, other=0.0)
+
+
+@triton.jit
+def _keep(entering, a, kept, one, two, ik, iv, DK, DV):
+    """Stores those of border states a and a + 1 that are among the first `kept`."""
+    tile, columns = ik[:, None] * DV + iv[None, :], (iv < DV)[None, :]
+    entering += a * DK * DV
+    # a mask has to come from blocks
+    tl.store(entering + tile, one, mask=columns & (ik < tl.where(a < kept, DK, 0))[:, None])
+    tl.store(entering + DK * DV + tile, two, mask=columns & (ik < tl.where(a + 1 < kept, DK, 0))[:, None])
+
+
+@triton.jit
+def _read_one(
+    queries, state, reading, a, result, SIDE: tl.constexpr,
+    OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """What the nodes read of the states that enter [SIDE*SIDE,BLOCK], if they do; keeps the first `kept` of those."""
-    n = tl.arange(0, SIDE * SIDE)
-    result = tl.zeros([SIDE * SIDE, BLOCK], ACC)
-    for d in range(0, DK, BLOCK):
-        ik = d + tl.arange(0, BLOCK)
-        tile, inside = ik[:, None] * DV + iv[None, :], (ik < DK)[:, None] & (iv < DV)[None, :]
-        queries = rows_of(query, n * DK, n >= 0, ik, 1, DK, OPERAND)
-        for a in range(2 * SIDE):
-            state = tl.load(states + _row(a, bx, by, Y, SIDE) * DK * DV + tile, mask=inside, other=0.0)
-            if KEEP:
-                stored = inside & (ik < tl.where(a < kept, DK, 0))[:, None]  # a mask has to come from blocks
-                tl.store(entering + a * DK * DV + tile, state, mask=stored)
-            if READ:
-                read = mm_by_wide(queries, state, tl.zeros([SIDE * SIDE, BLOCK], ACC), OPERAND, VALUES, SPLIT)
-                result += tl.load(reading + a * SIDE * SIDE + n)[:, None] * read
+    """Adds what the nodes read of border state a."""
+    weights = tl.load(reading + a * SIDE * SIDE + tl.arange(0, SIDE * SIDE))
+    return result + weights[:, None] * mm_by_wide(queries, state, tl.zeros_like(result), OPERAND, VALUES, SPLIT)
+
+
+@triton.jit
+def _written(
+    keys, values, writing, a, state,
+    SIDE: tl.constexpr, OPERAND: tl.constexpr, STATES: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Border state a with what the nodes write to it."""
+    weights = tl.load(writing + a * SIDE * SIDE + tl.arange(0, SIDE * SIDE))
+    return mm_wide(keys * weights[None, :], values, state, OPERAND, STATES, SPLIT)
+
+
+@triton.jit
+def _read(
+    queries, reading, states, entering, kept, bx, by, Y, DK, DV, ik, iv, result,
+    SIDE: tl.constexpr, READ: tl.constexpr, KEEP: tl.constexpr,
+    OPERAND: tl.constexpr, VALUES: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Adds what the nodes read of the states that enter, if they do; keeps the first `kept` of those."""
+    for first in range(0, 2 * SIDE, 4):
+        # four at a time, so that their loads are under way together
+        one, two = _states(states, first, bx, by, Y, DK, DV, ik, iv, SIDE)
+        three, four = _states(states, first + 2, bx, by, Y, DK, DV, ik, iv, SIDE)
+        if KEEP:
+            _keep(entering, first, kept, one, two, ik, iv, DK, DV)
+            _keep(entering, first + 2, kept, three, four, ik, iv, DK, DV)
+        if READ:
+            result = _read_one(queries, one, reading, first, result, SIDE, OPERAND, VALUES, SPLIT)
+            result = _read_one(queries, two, reading, first + 1, result, SIDE, OPERAND, VALUES, SPLIT)
+            result = _read_one(queries, three, reading, first + 2, result, SIDE, OPERAND, VALUES, SPLIT)
+            result = _read_one(queries, four, reading, first + 3, result, SIDE, OPERAND, VALUES, SPLIT)
     return result
 
 
 @triton.jit
 def _pass_on(
-    through, states, bx, by, Y, DK, DV, first,
-    SIDE: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr, BACK: tl.constexpr,
+    through, states, bx, by, Y, DK, DV, start, channel,
+    SIDE: tl.constexpr, KEYS: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr, BACK: tl.constexpr,
     ACC: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """States through the block: all borders at a time, CELLS rows of them after the other, so that in place is safe."""
     a, c, cell = tl.arange(0, 2 * SIDE)[:, None], tl.arange(0, 2 * SIDE)[None, :], tl.arange(0, CELLS * BLOCK)
     passing = tl.load(through + (c * 2 * SIDE + a if BACK else a * 2 * SIDE + c))
-    rows, channel = states + _row(a, bx, by, Y, SIDE) * DK * DV, (first + cell % BLOCK)[None, :]
-    for d in range(0, DK, CELLS):
-        dk = (d + cell // BLOCK)[None, :]
-        inside = (a >= 0) & (dk < DK) & (channel < DV)
-        state = tl.load(rows + (dk * DV + channel), mask=inside, other=0.0)
+    rows, channels = states + _row(a, bx, by, Y, SIDE) * DK * DV, (channel + cell % BLOCK)[None, :]
+    for d in range(0, KEYS, CELLS):
+        dk = (start + d + cell // BLOCK)[None, :]
+        inside = (a >= 0) & (dk < DK) & (channels < DV)
+        state = tl.load(rows + (dk * DV + channels), mask=inside, other=0.0)
         moved = mm(passing, state, tl.zeros([2 * SIDE, CELLS * BLOCK], ACC), STATES)
-        tl.store(rows + (dk * DV + channel), moved, mask=inside)
+        tl.store(rows + (dk * DV + channels), moved, mask=inside)
+
+
+@triton.jit
+def _store(states, a, bx, by, Y, DK, DV, ik, iv, one, two, SIDE: tl.constexpr):
+    """Tiles [ik, iv] of border states a and a + 1."""
+    tile, inside = ik[:, None] * DV + iv[None, :], (ik < DK)[:, None] & (iv < DV)[None, :]
+    tl.store(states + _row(a, bx, by, Y, SIDE) * DK * DV + tile, one, mask=inside)
+    tl.store(states + _row(a + 1, bx, by, Y, SIDE) * DK * DV + tile, two, mask=inside)
 
 
 @triton.jit
 def _write(
-    key, values, writing, states, bx, by, Y, DK, DV, iv,
-    SIDE: tl.constexpr, BLOCK: tl.constexpr,
-    ACC: tl.constexpr, OPERAND: tl.constexpr, STATES: tl.constexpr, SPLIT: tl.constexpr,
+    keys, values, writing, states, bx, by, Y, DK, DV, ik, iv,
+    SIDE: tl.constexpr, OPERAND: tl.constexpr, STATES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Adds what the nodes write to the states."""
-    n = tl.arange(0, SIDE * SIDE)
-    for d in range(0, DK, BLOCK):
-        ik = d + tl.arange(0, BLOCK)
-        tile, inside = ik[:, None] * DV + iv[None, :], (ik < DK)[:, None] & (iv < DV)[None, :]
-        keys = columns_of(key, n * DK, n >= 0, ik, 1, DK, ACC)
-        for a in range(2 * SIDE):
-            at = states + _row(a, bx, by, Y, SIDE) * DK * DV + tile
-            written = keys * tl.load(writing + a * SIDE * SIDE + n)[None, :]
-            state = mm_wide(written, values, tl.load(at, mask=inside, other=0.0), OPERAND, STATES, SPLIT)
-            tl.store(at, state, mask=inside)
+    for first in range(0, 2 * SIDE, 4):
+        one, two = _states(states, first, bx, by, Y, DK, DV, ik, iv, SIDE)
+        three, four = _states(states, first + 2, bx, by, Y, DK, DV, ik, iv, SIDE)
+        one = _written(keys, values, writing, first, one, SIDE, OPERAND, STATES, SPLIT)
+        two = _written(keys, values, writing, first + 1, two, SIDE, OPERAND, STATES, SPLIT)
+        three = _written(keys, values, writing, first + 2, three, SIDE, OPERAND, STATES, SPLIT)
+        four = _written(keys, values, writing, first + 3, four, SIDE, OPERAND, STATES, SPLIT)
+        _store(states, first, bx, by, Y, DK, DV, ik, iv, one, two, SIDE)
+        _store(states, first + 2, bx, by, Y, DK, DV, ik, iv, three, four, SIDE)
 
 
 @triton.jit
@@ -113,8 +155,8 @@ def _kept(
 def block_step(
     query, key, value, reading, writing, through, states, carried, entering,
     NX, NY, DK, DV, low, count, period, diagonal, first, width,
-    WAYS: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr, BACK: tl.constexpr,
-    READ: tl.constexpr, KEEP: tl.constexpr, CROSSING: tl.constexpr,
+    WAYS: tl.constexpr, SIDE: tl.constexpr, KEYS: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
+    BACK: tl.constexpr, READ: tl.constexpr, KEEP: tl.constexpr, CROSSING: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr, STATES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """One block, one orientation and a block of channels of the values.
@@ -135,22 +177,30 @@ def block_step(
     nodes, maps = ((b * NX + bx) * NY + by) * SIDE * SIDE, ((way * NX + bx) * NY + by) * 2 * SIDE
     states += way * (X + Y) * DK * DV
     at, kept = _kept(entering, b, o, i, j, low + i, by, NX, NY, DK, DV, count, period, WAYS, SIDE, CROSSING)
-    result = _read(
-        query + nodes * DK, reading + maps * SIDE * SIDE, states, at, kept, bx, by, Y, DK, DV, iv,
-        SIDE, BLOCK, READ, KEEP, ACC, OPERAND, VALUES, SPLIT,
-    )  # fmt: skip
+    reading, writing = reading + maps * SIDE * SIDE, writing + maps * SIDE * SIDE
+    values = rows_of(value + nodes * DV, n * DV, n >= 0, iv, 1, DV, OPERAND)
+    result = tl.zeros([SIDE * SIDE, BLOCK], ACC)
+    for d in range(0, DK, KEYS):
+        # the three parts meet the same numbers, which are near by then, but with other threads
+        ik = d + tl.arange(0, KEYS)
+        queries = rows_of(query + nodes * DK, n * DK, n >= 0, ik, 1, DK, OPERAND)
+        result = _read(
+            queries, reading, states, at, kept, bx, by, Y, DK, DV, ik, iv, result,
+            SIDE, READ, KEEP, OPERAND, VALUES, SPLIT,
+        )  # fmt: skip
+        tl.debug_barrier()
+        _pass_on(
+            through + maps * 2 * SIDE, states, bx, by, Y, DK, DV, d, channel,
+            SIDE, KEYS, BLOCK, CELLS, BACK, ACC, STATES,
+        )  # fmt: skip
+        tl.debug_barrier()
+        keys = columns_of(key + nodes * DK, n * DK, n >= 0, ik, 1, DK, ACC)
+        _write(
+            keys, values, writing, states, bx, by, Y, DK, DV, ik, iv, SIDE, OPERAND, STATES, SPLIT
+        )  # fmt: skip
     if READ:
         places = carried + ((way * NX + bx) * NY + by) * SIDE * SIDE * DV + n[:, None] * DV + iv[None, :]
         tl.store(places, result, mask=(n >= 0)[:, None] & (iv < DV)[None, :])
-    # a number of a state is with another thread in each of the three parts
-    tl.debug_barrier()
-    _pass_on(through + maps * 2 * SIDE, states, bx, by, Y, DK, DV, channel, SIDE, BLOCK, CELLS, BACK, ACC, STATES)
-    tl.debug_barrier()
-    values = rows_of(value + nodes * DV, n * DV, n >= 0, iv, 1, DV, OPERAND)
-    _write(
-        key + nodes * DK, values, writing + maps * SIDE * SIDE, states, bx, by, Y, DK, DV, iv,
-        SIDE, BLOCK, ACC, OPERAND, STATES, SPLIT,
-    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["NX", "NY", "low", "count"])

@@ -20,7 +20,7 @@ from plstm_torch.ops._triton import tuning
 
 SIDE = 8  # nodes along a side of a block: the borders of a block are the 16 rows that the smallest product has
 # Numbers in the states that enter the blocks of a strip; the backward pass holds them twice.
-_STRIP = 1 << 27
+_STRIP = 1 << 28
 _PASSING = 256  # numbers of every border state that go through a block at once
 
 
@@ -35,7 +35,10 @@ def tile_sizes(kernel: str, row: tuning.Row) -> dict[str, int]:
         Arguments by name.
     """
     sizes = {"SIDE": SIDE, "BLOCK": row.block}
-    return sizes | {"CELLS": max(1, _PASSING // row.block)} if kernel == "grid_blocks_step" else sizes
+    if kernel == "grid_blocks_rows":
+        return sizes
+    keys = row.other or row.block
+    return sizes | {"KEYS": keys, "CELLS": min(keys, max(1, _PASSING // row.block))}
 
 
 def formula(*inputs: Tensor) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,7 +38,13 @@ class GridCall:
         """Sizes of the tiles, their number, warps and stages of a kernel."""
         row = tuning.choose(kernel, self.dtype, self.gates[0].device)
         sizes = tile_sizes(kernel, row, self.x, self.y)
-        return {"WAYS": self.ways, "tiles": number_of_tiles(kernel, sizes, self.x, self.y), **sizes, **row.options}
+        tiles = number_of_tiles(kernel, sizes, self.x, self.y)
+        sizes["HELD"] = max(self.channels) <= row.block
+        return {"WAYS": self.ways, "tiles": tiles, **sizes, **row.options}
+
+    def options(self, kernel: str, side: int) -> dict[str, int]:
+        """Warps and stages of a kernel over whole lines of a padded side."""
+        return line_row(tuning.choose(kernel, self.dtype, self.gates[0].device), side).options
 
     def grid(self, launch: dict[str, Any], channels: int) -> tuple[int, int]:
         """Programs for tiles of the whole batch, and blocks of channels; only the first axis may be long."""
@@ -49,6 +56,16 @@ class GridCall:
 
         known = numbers(self.dtype)
         return {name: known[name] for name in names}
+
+
+def padded(side: int) -> int:
+    """Nodes of a line in kernels: a power of two that products take."""
+    return max(16, 1 << (side - 1).bit_length())
+
+
+def line_row(row: tuning.Row, side: int) -> tuning.Row:
+    """The row of a kernel that holds a square of a padded side, from that of the largest one: fewer warps."""
+    return replace(row, warps=max(1, row.warps * side // row.tile))
 
 
 def tile_sizes(kernel: str, row: tuning.Row, x: int, y: int) -> dict[str, int]:
@@ -63,7 +80,7 @@ def tile_sizes(kernel: str, row: tuning.Row, x: int, y: int) -> dict[str, int]:
     Returns:
         Compile-time arguments by name: sides of the padded grid, of the tiles, and the block of channels.
     """
-    xp, yp = (max(16, 1 << (side - 1).bit_length()) for side in (x, y))
+    xp, yp = padded(x), padded(y)
     if kernel.startswith("grid_directed"):
         return {"YP": yp, "XB": max(1, row.tile // yp), "BLOCK": row.block}
     other = row.other or row.tile

@@ -7,11 +7,19 @@ from torch import Tensor
 
 from plstm_torch.ops._fast_form import CarefulForm, FastForm, Tensors
 from plstm_torch.ops._plstm_1d.decay import line_decay
-from plstm_torch.ops._plstm_2d.triton.call import GridCall, allocate, masked_attention, rows_of_walk, walk
+from plstm_torch.ops._plstm_2d.triton.call import (
+    GridCall,
+    allocate,
+    masked_attention,
+    padded,
+    rows_of_walk,
+    walk,
+)
 
 GATES = ("source_r", "source_d", "transition_rl", "transition_du", "mark_l")
-# Programs for each multiprocessor in the kernel that keeps its walks in memory: enough to fill it, and to bound that.
-_PROGRAMS = 2
+# Programs for each multiprocessor in the kernel that keeps its walks in memory, twice as many as run at once: the last
+# ones to end leave less of the device idle, and the memory is bounded.
+_PROGRAMS = 4
 _MULTIPROCESSORS_IN_TESTS = 1
 
 
@@ -63,8 +71,9 @@ def forward(*inputs: Tensor) -> tuple[Tensors, Tensors]:
     launch = call.launch("grid_directed_output")
     numbers = call.numbers("ACC", "OPERAND", "VALUES", "EXACT", "SPLIT")
     with call.on_device():
+        turned = decay_table(call, turned=True)
         directed.directed_output[call.grid(launch, call.channels[1])](
-            *call.vectors, *call.gates, output, *call.strides, *call.sizes, **launch, **numbers
+            *call.vectors, *call.gates, turned, output, *call.strides, *call.sizes, **launch, **numbers
         )
     return (output,), ()
 
@@ -76,26 +85,38 @@ def gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
     call, grad = GridCall(inputs), cotangents[0]
     d_query, d_key, d_value = (tensor.new_empty(tensor.shape) for tensor in inputs[:3])
     d_mark, d_direct = (tensor.new_empty(tensor.shape) for tensor in inputs[7:])
-    arguments, strides = (*call.vectors, grad, *call.gates), (*call.strides, *grad.stride())
-    numbers = call.numbers("ACC", "OPERAND", "VALUES", "EXACT")
+    strides, numbers = (*call.strides, *grad.stride()), call.numbers("ACC", "OPERAND", "VALUES", "EXACT")
     with call.on_device():
+        arguments = (*call.vectors, grad, *call.gates)
+        turned, decays = decay_table(call, turned=True), decay_table(call, turned=False)
         launch = call.launch("grid_directed_targets")
         shares = min(launch["tiles"], -(-_PROGRAMS * _multiprocessors(grad.device) // call.batch))
         grid = (call.batch * shares, -(-call.channels[0] // launch["BLOCK"]))
         of_gates = call.gates[0].new_zeros(4, shares, *call.gates[0].shape)
         nodes = launch["XB"] * launch["YP"]
-        carries = call.gates[0].new_empty(grid[0] * grid[1], call.x, nodes, launch["YP"])
+        carries = call.gates[0].new_empty(grid[0] * grid[1], call.x, 2, nodes, launch["YP"])
         directed.directed_targets[grid](
-            *arguments, d_query, *of_gates, d_mark, d_direct, carries, *strides, *call.sizes,
+            *arguments, turned, decays, d_query, of_gates, d_mark, d_direct, carries, *strides, *call.sizes,
             shares=shares, **launch, **numbers,
         )  # fmt: skip
         launch = call.launch("grid_directed_sources")
         directed.directed_sources[call.grid(launch, max(call.channels))](
-            *arguments, d_key, d_value, *strides, *call.sizes, **launch, **numbers
+            *arguments, decays, d_key, d_value, *strides, *call.sizes, **launch, **numbers
         )
-        source_r, source_d, across, down = of_gates.sum(1)
-    of_lines = (gradient.clone() for gradient in (source_r, source_d, across, down))  # no two may share memory
+        of_lines = [shared.sum(0) for shared in of_gates]  # each by itself, since no two may share memory
     return (d_query, d_key, d_value, *of_lines, d_mark, d_direct)
+
+
+def decay_table(call: GridCall, *, turned: bool) -> Tensor:
+    """R of every column [B,O,X,YP,YP], or its transpose."""
+    from plstm_torch.ops._plstm_2d.triton import directed
+
+    down, yp = call.gates[3], padded(call.y)
+    decays = down.new_empty(*down.shape[:3], yp, yp)
+    directed.decay_table[(call.batch * call.x,)](
+        down, decays, call.x, call.y, call.ways, yp, turned, **call.options("grid_directed_table", yp)
+    )
+    return decays
 
 
 def _multiprocessors(device: torch.device) -> int:
