@@ -35,7 +35,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # the shared memory that a block can have, by the compute capability of the smallest device of a generation
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448}
 VECTORS = ("query", "key", "value", "grad", "output", "d_query", "d_key", "d_value", "vector", "other")
-OPERANDS = ("states", "rest", "d_states")  # states in the dtype of operands
+OPERANDS = ("states", "rest", "d_states")  # of sequences: states in the dtype of operands
 INTEGERS = (
     *("bounds", "owners", "tail", "head", "incoming", "outgoing", "by_incoming", "lines_into", "lines_out_of"),
     *("graph_ptr", "of_graph", "node_ptr", "of_node"),
@@ -144,7 +144,8 @@ def compile_kernel(function: Any, dtype: torch.dtype, row: Row, sizes: Mapping[s
     known = {**numbers(dtype), **sizes}
     constants = {name: known[name] for name in function.arg_names if name in known}
     constants |= {name: 1 for name in function.arg_names if name.endswith("_channel")}
-    signature = {name: _type(name, dtype) for name in function.arg_names if name not in constants}
+    of_sequence = "_plstm_1d" in function.__module__
+    signature = {name: _type(name, dtype, of_sequence) for name in function.arg_names if name not in constants}
     signature |= dict.fromkeys(constants, "constexpr")
     free = {argument.name for argument in function.params if argument.do_not_specialize}
     aligned = {
@@ -175,10 +176,10 @@ def rows() -> list[tuple[str, torch.dtype, Row, int]]:
     ]
 
 
-def _type(name: str, dtype: torch.dtype) -> str:
+def _type(name: str, dtype: torch.dtype, of_sequence: bool) -> str:
     if name in VECTORS:
         return f"*{NAMES[dtype]}"
-    if name in OPERANDS and dtype == torch.bfloat16:
+    if of_sequence and name in OPERANDS and dtype == torch.bfloat16:
         return "*bf16"
     if name in INTEGERS:
         return "*i64"

@@ -112,7 +112,7 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_table", "float16"): (Row(32, 32, 2, 1, 4_096),),
     ("grid_directed_table", "float32"): (Row(32, 32, 2, 1, 4_096),),
     ("grid_directed_table", "float64"): (Row(32, 32, 2, 1, 8_192),),
-    ("grid_directed_output", "bfloat16"): (Row(64, 64, 4, 2, 43_008),),
+    ("grid_directed_output", "bfloat16"): (Row(64, 64, 4, 3, 59_392), Row(64, 64, 4, 2, 43_008)),
     ("grid_directed_output", "float16"): (Row(32, 32, 4, 1, 24_576),),
     ("grid_directed_output", "float32"): (Row(32, 32, 4, 1, 24_576, spill=96),),
     ("grid_directed_output", "float64"): (Row(16, 16, 4, 1, 24_576),),
@@ -125,7 +125,7 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_sources", "float32"): (Row(32, 32, 4, 1, 24_576, spill=128),),
     ("grid_directed_sources", "float64"): (Row(16, 16, 4, 1, 24_576),),
     # blocks always have 64 nodes, since their 16 borders are the rows of a product
-    ("grid_blocks_step", "bfloat16"): (Row(64, 16, 4, 1, 20_480, spill=96, other=64),),
+    ("grid_blocks_step", "bfloat16"): (Row(64, 32, 4, 1, 22_528, spill=384, other=64),),
     ("grid_blocks_step", "float16"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
     ("grid_blocks_step", "float32"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
     ("grid_blocks_step", "float64"): (Row(64, 16, 8, 1, 45_056, spill=448),),
