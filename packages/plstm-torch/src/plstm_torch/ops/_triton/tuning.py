@@ -114,7 +114,7 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_table", "float64"): (Row(32, 32, 2, 1, 8_192),),
     ("grid_directed_output", "bfloat16"): (Row(64, 64, 4, 3, 59_392), Row(64, 64, 4, 2, 43_008)),
     ("grid_directed_output", "float16"): (Row(32, 32, 4, 1, 24_576),),
-    ("grid_directed_output", "float32"): (Row(32, 32, 4, 1, 24_576, spill=96),),
+    ("grid_directed_output", "float32"): (Row(32, 32, 4, 1, 24_576, spill=128),),
     ("grid_directed_output", "float64"): (Row(16, 16, 4, 1, 24_576),),
     ("grid_directed_targets", "bfloat16"): (Row(64, 64, 4, 2, 100_352, spill=1_152),),
     ("grid_directed_targets", "float16"): (Row(32, 32, 4, 1, 32_768, spill=768),),
