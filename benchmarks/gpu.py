@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import multiprocessing
 import re
 import statistics
@@ -389,15 +388,19 @@ def main() -> None:
     about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "date": str(date.today())}
     about["copy_TB_per_s"] = rate / 1e9
     print(about)
-    rows = []
+    rows, failed = [], []
     for case in cases:
-        rows.append(row := measured(case, rate))
+        try:
+            rows.append(row := measured(case, rate))
+        except Exception as error:  # the others are worth their time
+            failed.append(f"{case.op} {case.form} {case.size}: {error!r}")
+            continue
         numbers = {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
         print("  ".join(f"{name}={value}" for name, value in numbers.items()), flush=True)
         if options.json:  # after each, so that whoever stops it has what was measured
             options.json.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    if not all(math.isfinite(row["both_ms"]) for row in rows):
-        raise SystemExit("a time is not finite")
+    if failed:
+        raise SystemExit("\n".join(["not measured:", *failed]))
 
 
 if __name__ == "__main__":
