@@ -33,7 +33,7 @@ TITLES = {"PD": "pLSTM-Vis, P and D in turns", "P": "pLSTM-Vis, P only", "D": "p
 COLORS = {"PD": "#0b6e8a", "P": "#6a4c93", "D": "#3a8f4d", "vit": "#c4622d"}
 SIZES = (32, 40, 48, 56, 64)
 # The rate of the pLSTM is the preset's; that of the ViT is the one with the best validation accuracy of seed 0.
-VIT_RATES = (2e-3, 1e-3, 5e-4, 2.5e-4)
+VIT_RATES = (2e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5)
 TEST_IMAGES = 1000  # of each size
 SUMMARY = ("seconds", "processor_seconds", "parameters", "chosen_epoch", "val_accuracy", "test_loss")
 KEPT = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
