@@ -334,10 +334,16 @@ def test_the_self_check_proves_the_kernels_where_they_run(monkeypatch):
     assert not list(check.check_rows(["cpu"], ["float32"]))
 
 
-def test_no_row_fits(monkeypatch):
+def test_rows_are_chosen_by_shared_memory_and_capability(monkeypatch):
     monkeypatch.setattr(tuning, "interpreted", lambda: False)
-    monkeypatch.setattr(tuning, "_shared_memory", lambda index: 1_000)
+    device = torch.device("cuda", 0)
+    for capability in (80, 90):
+        monkeypatch.setattr(tuning, "_limits", lambda index, capability=capability: (200_000, capability))
+        rows = [tuning.choose(kernel, torch.bfloat16, device) for kernel, name in tuning.TABLE if name == "bfloat16"]
+        assert all(row.capability <= capability for row in rows)
+        assert any(row.capability == capability for row in rows)
+    monkeypatch.setattr(tuning, "_limits", lambda index: (1_000, 90))
     with pytest.raises(
-        RuntimeError, match=r"sequence_output .*bfloat16.* bytes of shared memory in a block, cuda has 1000"
+        RuntimeError, match=r"sequence_output .*bfloat16.* bytes of shared memory in a block, cuda:0 has 1000"
     ):
-        tuning.choose("sequence_output", torch.bfloat16, torch.device("cuda"))
+        tuning.choose("sequence_output", torch.bfloat16, device)

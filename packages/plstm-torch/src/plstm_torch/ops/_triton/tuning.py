@@ -1,8 +1,9 @@
 """Tile sizes, warps and stages of every kernel: a table, so that nothing is tuned at run time.
 
 No row depends on batch, length or grid: a new length never compiles anything new. `benchmarks/tune_triton.py` measures
-candidates on a device and prints rows for this table; those below come from code compiled for sm_80 and sm_90
-(registers, spills, tensor-core instructions), not from measured times. A test without a GPU compiles every row.
+candidates on a device and prints rows for this table. Those of sequences and grids in bfloat16 were the fastest of some
+on an H100; the others come from code compiled for sm_80 and sm_90 (registers, spills, tensor-core instructions), not
+from measured times. A test without a GPU compiles every row.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Row:
             where kernels of grids are compiled for sm_80 or for head dimensions beyond the block.
         other: nodes of the other side of a tile, or channels of keys in a tile of states, where it is not square.
         registers: most registers of a thread, so that more programs fit on a processor; zero for the compiler's choice.
+        capability: compute capability from which on it is taken, as 90 for 9.0; where older devices spill more.
     """
 
     tile: int
@@ -40,6 +42,7 @@ class Row:
     spill: int = 64
     other: int = 0
     registers: int = 0
+    capability: int = 80
 
     @property
     def options(self) -> dict[str, int]:
@@ -125,9 +128,12 @@ TABLE: Mapping[tuple[str, str], tuple[Row, ...]] = {
     ("grid_directed_sources", "float32"): (Row(32, 32, 4, 1, 24_576, spill=128),),
     ("grid_directed_sources", "float64"): (Row(16, 16, 4, 1, 24_576),),
     # blocks always have 64 nodes, since their 16 borders are the rows of a product
-    ("grid_blocks_step", "bfloat16"): (Row(64, 32, 4, 1, 22_528, spill=384, other=64),),
-    ("grid_blocks_step", "float16"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
-    ("grid_blocks_step", "float32"): (Row(64, 16, 4, 1, 28_672, spill=128, other=32),),
+    ("grid_blocks_step", "bfloat16"): (
+        Row(64, 32, 4, 1, 22_528, spill=128, other=64, capability=90),
+        Row(64, 16, 4, 1, 20_480, spill=96, other=64),
+    ),
+    ("grid_blocks_step", "float16"): (Row(64, 16, 4, 1, 28_672, spill=288, other=32),),
+    ("grid_blocks_step", "float32"): (Row(64, 16, 4, 1, 28_672, spill=288, other=32),),
     ("grid_blocks_step", "float64"): (Row(64, 16, 8, 1, 45_056, spill=448),),
     ("grid_blocks_rows", "bfloat16"): (Row(64, 64, 8, 1, 24_576),),
     ("grid_blocks_rows", "float16"): (Row(64, 32, 4, 1, 8_192),),
@@ -143,7 +149,7 @@ _INTERPRETED_SCAN = Row(tile=8, block=64, warps=1, stages=1, shared=0)
 
 
 def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
-    """The first row of the table that the device has shared memory for.
+    """The first row of the table that is for the device, and that it has shared memory for.
 
     Args:
         kernel: name in the table.
@@ -160,20 +166,21 @@ def choose(kernel: str, dtype: torch.dtype, device: torch.device) -> Row:
         if kernel.startswith("grid"):
             return _INTERPRETED_GRID
         return _INTERPRETED_SCAN if kernel in ("sequence_responses", "sequence_chain") else _INTERPRETED
-    name, available = str(dtype).removeprefix("torch."), _shared_memory(device.index)
+    name = str(dtype).removeprefix("torch.")
+    available, capability = _limits(torch.cuda.current_device() if device.index is None else device.index)
     rows = TABLE[kernel, name]
     for row in rows:
-        if row.shared <= available:
+        if row.shared <= available and row.capability <= capability:
             return row
     least = min(row.shared for row in rows)
     raise RuntimeError(f"{kernel} ({name}) needs {least} bytes of shared memory in a block, {device} has {available}")
 
 
 @cache
-def _shared_memory(index: int | None) -> int:
-    """Shared memory that a block of this device can have, in bytes."""
+def _limits(index: int) -> tuple[int, int]:
+    """Shared memory that a block of this device can have, in bytes, and its compute capability, as 90 for 9.0."""
     import triton
 
-    number = torch.cuda.current_device() if index is None else index
-    properties = triton.runtime.driver.active.utils.get_device_properties(number)
-    return int(properties["max_shared_mem"])
+    properties = triton.runtime.driver.active.utils.get_device_properties(index)
+    major, minor = torch.cuda.get_device_capability(index)
+    return int(properties["max_shared_mem"]), 10 * major + minor
