@@ -220,6 +220,9 @@ def count_segments(programs: int, chunks: int, device: torch.device) -> int:
         programs: of a walk without segments.
         chunks: of the sequences.
         device: where the walk will run.
+
+    Returns:
+        The number, at least one.
     """
     if device.type != "cuda":
         return min(2, chunks)
