@@ -37,7 +37,7 @@ for helper in ("emulated_dots", "guarded_memory"):
     load(Path(__file__).parents[2] / "conformance" / f"{helper}.py")
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def copy(source, target, COUNT: tl.constexpr):
     i = tl.arange(0, COUNT)
     tl.store(target + i, tl.load(source + i))
