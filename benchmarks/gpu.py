@@ -2,7 +2,6 @@
 
     python benchmarks/gpu.py --json gpu.json
     python benchmarks/gpu.py --only plstm_2d --warm 8   # one op; programs are compiled in eight processes before
-    python benchmarks/gpu.py --report gpu.json          # its table in docs/benchmarks.md, nothing is measured
 
 1D against scaled_dot_product_attention and, where flash-linear-attention is installed, its chunk_simple_gla; 1D with
 state-tracking matrices against its form in torch; 2D, four orientations, against scaled_dot_product_attention; graphs,
@@ -17,7 +16,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +33,6 @@ from plstm_config.topology import DagTopology
 from plstm_torch import build
 from plstm_torch.ops import plstm_1d, plstm_2d_oriented, plstm_graph
 
-PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
 OURS = ("triton", "plstm")
 LENGTHS = (2_048, 8_192, 32_768, 65_536)
 HEAD_DIMENSIONS = (64, 128)
@@ -327,58 +324,12 @@ def warm(processes: int, cases: Sequence[Case], only: Sequence[str]) -> None:
                 print(message, flush=True)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A line for each of ours and each peer that was measured at the same size."""
-    lines = [
-        "| on a GPU | size | ours, forward / with backward | peer | peer's | ratio | share of the floor "
-        "| called from Python |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for ours, peer in itertools.product(rows, rows):
-        same = all(ours.get(name) == peer.get(name) for name in ("op", "batch", "length", "side", "dim", "graph"))
-        if not same or not ours["form"].startswith(OURS) or peer["form"].startswith(OURS):
-            continue
-        named = [f"{name} {ours[name]}" for name in ("graph", "batch", "length", "side", "dim") if name in ours]
-        (own, other), ratio = (_both(row) for row in (ours, peer)), _ratio(ours, peer)
-        shares = [ours[name] for name in ("share_of_floor", "share_of_floor_both") if name in ours]
-        share = " / ".join(f"{100 * value:.0f} %" for value in shares)
-        title = f"`{ours['op']}` {ours['form'].removeprefix('triton').strip()}".strip()
-        eager = f"{ours['both_ms']:.2f}, peer {peer['both_ms']:.2f} ms"
-        cells = (title, ", ".join(named), f"{own} ms", peer["form"], f"{other} ms", ratio, share, eager)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _times(row: Row) -> list[float]:
-    """Forward where there is one, and with backward: replayed, where that could be."""
-    return [row.get(f"replayed_{name}") or row[name] for name in ("forward_ms", "both_ms") if name in row]
-
-
-def _both(row: Row) -> str:
-    return " / ".join(f"{value:.2f}" for value in _times(row))
-
-
-def _ratio(ours: Row, peer: Row) -> str:
-    return " / ".join(f"{one / other:.2f}" for one, other in zip(_times(ours), _times(peer), strict=True))
-
-
-def report(found: dict[str, Any]) -> None:
-    """Write the table of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    pattern = re.compile(r"^\| on a GPU \|.*?(?=\n\n)", re.M | re.S)
-    PAGE.write_text(pattern.sub(lambda _: table(found["rows"]), page), encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--only", nargs="+", default=(), metavar="OP", help="ops whose names begin so")
     parser.add_argument("--warm", type=int, default=0, metavar="N", help="compile in N processes before")
-    parser.add_argument("--report", type=Path, help="earlier results: write their table, measure nothing")
     options = parser.parse_args()
-    if options.report:
-        report(json.loads(options.report.read_text(encoding="utf-8")))
-        return
     if not torch.cuda.is_available():
         parser.error("torch finds no CUDA device")
     cases = all_cases(options.only)

@@ -4,7 +4,8 @@
     python benchmarks/memory.py --device cuda --sides 128 256 512 1024
     python benchmarks/memory.py --report FILE                  # its table in docs/benchmarks.md
 
-Each size is run once, after a small one: what is counted is the peak beyond the arguments, the gradients among it.
+Each size is run once, in ascending order; the first one of an op also compiles and loads. What is counted is the peak
+beyond the arguments, the gradients among it.
 """
 
 from __future__ import annotations

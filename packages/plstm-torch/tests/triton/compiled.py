@@ -1,7 +1,7 @@
 """Every row of the table of tunings, compiled for GPUs that are not there. Run by `nox -s triton`, by its path.
 
-A row must not spill, must use tensor cores where its kernel has products for them, and must know its need of shared
-memory.
+A row must not spill more than it says, must use tensor cores where its kernel has products for them, and must know its
+need of shared memory.
 """
 
 from __future__ import annotations
