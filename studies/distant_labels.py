@@ -1,6 +1,7 @@
 """Classify nodes whose label stands many steps away: pLSTM against GCN and GATv2 of the same width, trained alike.
 
 python studies/distant_labels.py --json distant_labels.json     # every model, as a table and as JSON
+python studies/distant_labels.py --draw distant_labels.json     # the picture of docs/graphs.md; nothing is trained
 python studies/distant_labels.py --write FOLDER                 # the graph of the first seed, for `train nodes`
 
 The graph is made of cascades, as of messages that are passed on: each node has heard from one of the two before it, and
@@ -34,6 +35,7 @@ from plstm_config import BlockStackConfig, pLSTMGraphEdgeBlockConfig, pLSTMGraph
 from plstm_config.topology import DagTopology
 from plstm_torch import build
 
+PICTURE = Path(__file__).parents[1] / "docs/distant_labels.png"
 CLASSES = 4
 CASCADES, LENGTH = 60, 24
 FEATURES = CLASSES + 1  # the last one: it is a source
@@ -194,14 +196,45 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return f"{'  '.join(cells)}  parameters {rows[0]['parameters']}  seconds {max(row['seconds'] for row in rows)}"
 
 
+def joined(models: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each model by seed; of the forms of the pLSTM that which is better on validation."""
+    forms = [runs for name, runs in models.items() if name.startswith("pLSTM")]
+    best = [max(runs, key=lambda one: one["validation"]) for runs in zip(*forms, strict=True)]
+    return {"pLSTM, 4 layers": best} | {name: runs for name, runs in models.items() if not name.startswith("pLSTM")}
+
+
+def draw(models: dict[str, list[dict[str, Any]]], picture: Path) -> None:
+    """Accuracy on test nodes against the distance of the source: each seed thin, their median bold."""
+    from plstm_torch.training.plots import new_figure
+
+    figure = new_figure(6.5, 3.6)
+    axes = figure.subplots()
+    for number, (name, runs) in enumerate(joined(models).items()):
+        curves = [[100 * one[part] for part in ("near", "between", "far")] for one in runs]
+        for curve in curves:
+            axes.plot(range(3), curve, color=f"C{number}", alpha=0.25, linewidth=0.8)
+        axes.plot(range(3), np.median(curves, axis=0), color=f"C{number}", marker="o", label=name)
+    axes.axhline(100 / CLASSES, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(3), ["1 to 4", "5 to 8", "9 and more"])
+    axes.set_xlabel("steps from the source of the label")
+    axes.set_title("test accuracy (%)", fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(picture)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="JSON file to write, anew after every model")
+    parser.add_argument("--draw", type=Path, help="JSON file of earlier results: draw them, train nothing")
     parser.add_argument("--write", type=Path, help="folder for nodes.csv and edges.csv; nothing is trained")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the graph, the split, the weights")
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--misleading", type=float, default=0.3, help="share of the nodes")
     options = parser.parse_args()
+    if options.draw:
+        draw(json.loads(options.draw.read_text(encoding="utf-8"))["models"], PICTURE)
+        return
     if options.write:
         write_tables(options.write, draw_graph(options.seeds[0], options.misleading))
         return

@@ -157,3 +157,15 @@ def test_models_of_distant_labels_train(distant_labels):
     for name, settings in distant_labels.models():
         found = distant_labels.measure(graph, settings[:1], seed=1, epochs=1)
         assert {"test", "near", "between", "far", "validation", "parameters"} <= set(found), name
+
+
+def test_distant_labels_are_drawn_from_the_results(words, tmp_path):
+    """The pLSTM is one of its forms for each seed, chosen on validation, as in the table of the page."""
+    pytest.importorskip("torch_geometric")
+    distant = importlib.import_module("distant_labels")
+    models = json.loads((STUDIES / "results/distant_labels.json").read_text(encoding="utf-8"))["models"]
+    found = distant.joined(models)["pLSTM, 4 layers"]
+    assert [one["seed"] for one in found] == [0, 1, 2]
+    assert np.median([one["test"] for one in found]) == pytest.approx(0.868, abs=5e-4)
+    distant.draw(models, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
