@@ -159,13 +159,11 @@ def test_models_of_distant_labels_train(distant_labels):
         assert {"test", "near", "between", "far", "validation", "parameters"} <= set(found), name
 
 
-def test_distant_labels_are_drawn_from_the_results(words, tmp_path):
+def test_distant_labels_are_drawn_from_the_results(distant_labels, tmp_path):
     """The pLSTM is one of its forms for each seed, chosen on validation, as in the table of the page."""
-    pytest.importorskip("torch_geometric")
-    distant = importlib.import_module("distant_labels")
     models = json.loads((STUDIES / "results/distant_labels.json").read_text(encoding="utf-8"))["models"]
-    found = distant.joined(models)["pLSTM, 4 layers"]
+    found = distant_labels.joined(models)["pLSTM, 4 layers"]
     assert [one["seed"] for one in found] == [0, 1, 2]
     assert np.median([one["test"] for one in found]) == pytest.approx(0.868, abs=5e-4)
-    distant.draw(models, tmp_path / "picture.png")
+    distant_labels.draw(models, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
