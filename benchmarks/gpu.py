@@ -158,11 +158,11 @@ def gated_linear_attention(batch: int, length: int, dim: int) -> Made:
     return leaves, lambda: chunk_simple_gla(*leaves)[0]
 
 
-def draw_sequence(batch: int, length: int, dim: int, dtype: torch.dtype = torch.bfloat16) -> Made:
+def draw_sequence(batch: int, length: int, dim: int) -> Made:
     """Arguments of a call with gates that remember some hundred steps, and the call."""
-    vectors = [draw(batch, length, dim, 1, dtype=dtype) for _ in range(3)]
-    source, mark, direct = (draw(batch, length, *(1,) * count, dtype=dtype) for count in (3, 3, 4))
-    leaves = [*vectors, source, torch.sigmoid(draw(batch, length, 1, 1, dtype=dtype) + 4), mark, direct]
+    vectors = [draw(batch, length, dim, 1) for _ in range(3)]
+    source, mark, direct = (draw(batch, length, *(1,) * count) for count in (3, 3, 4))
+    leaves = [*vectors, source, torch.sigmoid(draw(batch, length, 1, 1) + 4), mark, direct]
     return leaves, lambda: plstm_1d(*leaves, implementation="triton")
 
 

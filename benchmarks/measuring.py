@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -160,3 +161,17 @@ def write(options: argparse.Namespace, about: Row, rows: list[Row]) -> None:
         about = {**about, "load_average_at_end": os.getloadavg()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({**about, "options": chosen, "rows": rows}, indent=2) + "\n")
+
+
+def write_table(page: Path, table: str) -> None:
+    """Put a table in the place of the one on a page with the same first column.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+    """
+    start = table[: table.index("|", 1) + 1]
+    pattern = re.compile(rf"^{re.escape(start)}.*\n(\|.*\n)*", re.M)
+    written, times = pattern.subn(lambda _: f"{table}\n", page.read_text(encoding="utf-8"))
+    if times != 1:
+        raise ValueError(f"{page}: expected one table that begins with {start!r}, got {times}")
+    page.write_text(written, encoding="utf-8")

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import plstm_1d
 import plstm_2d
 import plstm_graph
 import torch
-from measuring import Row, extra_memory, machine
+from measuring import Row, extra_memory, machine, write_table
 
 from plstm_torch import ops
 
@@ -115,13 +113,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def report(found: dict[str, Any]) -> None:
-    """Write the table of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    pattern = re.compile(r"^\| one head, float32 \|.*?(?=\n\n)", re.M | re.S)
-    PAGE.write_text(pattern.sub(table(found["rows"]), page), encoding="utf-8")
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,7 +125,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     if options.report:
-        report(json.loads(options.report.read_text(encoding="utf-8")))
+        write_table(PAGE, table(json.loads(options.report.read_text(encoding="utf-8"))["rows"]))
         return
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

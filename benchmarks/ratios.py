@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from measuring import Row, extra_memory, machine
+from measuring import Row, extra_memory, machine, write_table
 from plstm_1d import STATE_TRACKING
 from plstm_1d import draw as draw_sequence
 from plstm_2d import draw as draw_grid
@@ -282,10 +281,7 @@ def table(rows: list[Row]) -> str:
 
 def report(found: Row) -> None:
     """Write the table and the picture of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(
-        re.sub(r"^\| \| size \|.*?(?=\n\n)", table(found["rows"]), page, flags=re.M | re.S), encoding="utf-8"
-    )
+    write_table(PAGE, table(found["rows"]))
     draw(found["rows"], PAGE.with_suffix(".png"))
 
 

@@ -72,5 +72,4 @@ def put_on_line(gradient, values, n, stride, P: tl.constexpr):
 def of_transition(decay, other_way, d_decay, ACC: tl.constexpr, EXACT: tl.constexpr):
     """dT_k = sum over j of R[k, j] (Rᵀ dR)[k, j]; `other_way` is Rᵀ, and dR is zero where R has to be."""
     shape: tl.constexpr = decay.shape
-    passing = tl.dot(other_way, d_decay, tl.zeros(shape, ACC), input_precision=EXACT, out_dtype=ACC)
-    return tl.sum(decay * passing, 1)
+    return tl.sum(decay * mm(other_way, d_decay, tl.zeros(shape, ACC), EXACT), 1)
