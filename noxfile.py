@@ -35,17 +35,19 @@ ROOT = Path(__file__).parent
 REQUIRES = {
     "plstm-config": [],
     "plstm-golden": [],
+    "plstm-native": [],
     "plstm-testing": ["plstm-config"],
-    "plstm-jax": ["plstm-config", "plstm-testing"],
-    "plstm-torch": ["plstm-config", "plstm-testing"],
-    "plstm-nnx": ["plstm-config", "plstm-testing", "plstm-jax"],
-    "plstm-linen": ["plstm-config", "plstm-testing", "plstm-jax"],
+    "plstm-jax": ["plstm-config", "plstm-native", "plstm-testing"],
+    "plstm-torch": ["plstm-config", "plstm-native", "plstm-testing"],
+    "plstm-nnx": ["plstm-config", "plstm-native", "plstm-testing", "plstm-jax"],
+    "plstm-linen": ["plstm-config", "plstm-native", "plstm-testing", "plstm-jax"],
 }
 BACKENDS = {"torch": "plstm-torch", "jax": "plstm-jax", "nnx": "plstm-nnx", "linen": "plstm-linen"}
 FRAMEWORKS = {"torch", "jax", "flax"}
 FRAMEWORKS_OF = {
     "plstm-config": set(),
     "plstm-golden": set(),
+    "plstm-native": set(),
     "plstm-testing": set(),
     "plstm-jax": {"jax"},
     "plstm-torch": {"torch"},

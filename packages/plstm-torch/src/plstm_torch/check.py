@@ -13,6 +13,7 @@ from torch import Tensor
 from plstm_testing import selfcheck
 from plstm_testing.conformance import OpCall, Result
 from plstm_torch import ops
+from plstm_torch.ops._native import no_kernels
 from plstm_torch.ops._triton import support
 
 IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
@@ -33,6 +34,14 @@ KERNEL_CASES: Mapping[str, Sequence[str]] = {
         *("full_default_block", "P_odd_sides"),
     ),
     "plstm_graph": ("dense", "chain", "star", "only_transitions_are_matrices"),
+}
+# What the native kernels are proven with, on a CPU that has them: code of their own for every mode and width of DV.
+NATIVE_CASES: Mapping[str, Sequence[str]] = {
+    "plstm_2d": ("L_output_only", "R_default_block", "full_default_block", "P_default_block"),
+    "plstm_2d_oriented": (
+        *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
+        *("full_default_block", "P_odd_sides"),
+    ),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _LAYOUT = "{:<18} {:<14} {:<8} {:<9} {:>8} {:>8}  {}"
@@ -72,6 +81,8 @@ def run_checks(
         if row.message:
             print(f"{row.op} {row.implementation} {row.device} {row.dtype}: {row.message}", file=out)
     print(f"{len(failed)} of {number} checks failed" if failed else f"all {number} checks passed", file=out)
+    if no_kernels() is not None:
+        print(f"there are no native kernels here: {no_kernels()}", file=out)
     return 1 if failed else 0
 
 
@@ -100,6 +111,9 @@ def check_rows(devices: Sequence[str] | None = None, dtypes: Sequence[str] | Non
             raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
     devices, dtypes = devices or available, dtypes or DTYPES
     yield from selfcheck.check(run_op, IMPLEMENTATIONS, devices=devices, dtypes=dtypes)
+    if "cpu" in devices and no_kernels() is None:
+        named = dict.fromkeys(NATIVE_CASES, ("native",))
+        yield from selfcheck.check(run_op, named, devices=("cpu",), dtypes=dtypes, cases=NATIVE_CASES)
     kernels = [device for device in devices if support.no_machine(device, None) is None]
     named = dict.fromkeys(KERNEL_CASES, ("triton",))
     yield from selfcheck.check(run_op, named, devices=kernels, dtypes=dtypes, cases=KERNEL_CASES)

@@ -270,13 +270,17 @@ def problem(x, y, mode, j):
     return Problem(*inputs, Gates(**gates), arguments["direct"], ((False, False),), None, False)
 
 
-def test_auto_resolves_in_one_place():
+def test_auto_resolves_in_one_place(monkeypatch):
+    monkeypatch.setattr(op, "without_native_kernels", lambda problem: "there are none")
     assert op.resolve_implementation("auto", problem(14, 14, "L", SCALAR)) == "parallel"
     assert op.resolve_implementation("auto", problem(64, 64, "L", SCALAR)) == "chunkwise"
     assert op.resolve_implementation("auto", problem(50, 50, "L", SCALAR)) == "parallel"
     assert op.resolve_implementation("auto", problem(50, 50, "general", SCALAR)) == "chunkwise"
     assert op.resolve_implementation("auto", problem(20, 20, "general", STATE_TRACKING)) == "chunkwise"
     assert op.resolve_implementation("recurrent", problem(1, 1, "L", SCALAR)) == "recurrent"
+    monkeypatch.setattr(op, "without_native_kernels", lambda problem: None)
+    assert op.resolve_implementation("auto", problem(14, 14, "L", SCALAR)) == "native"
+    assert op.resolve_implementation("parallel", problem(14, 14, "L", SCALAR)) == "parallel"
 
 
 @EACH

@@ -14,7 +14,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.ops._arguments import check_tensors, common_dtype
-from plstm_torch.ops._plstm_2d.op import FOUR_ORIENTATIONS, IMPLEMENTATIONS
+from plstm_torch.ops._plstm_2d.op import IMPLEMENTATIONS
+from plstm_torch.ops._plstm_2d.problem import FOUR_ORIENTATIONS
 from plstm_torch.parallel import agreement
 from plstm_torch.parallel.agreement import Checked, check_mesh
 from plstm_torch.parallel.walks import Way, oriented_ways, run_walks

@@ -17,7 +17,7 @@ from plstm_torch.context import Cache, Context
 from plstm_torch.layers.convolution import Convolution1DLayer
 from plstm_torch.layers.plstm_1d import SequenceOperations, pLSTM1DLayer
 from plstm_torch.layers.plstm_2d import GridOperations
-from plstm_torch.ops._plstm_2d.op import FOUR_ORIENTATIONS
+from plstm_torch.ops._plstm_2d.problem import FOUR_ORIENTATIONS
 from plstm_torch.parallel.agreement import Checked, agree
 from plstm_torch.parallel.convolution import convolve_piece, convolve_tile
 from plstm_torch.parallel.images import Place, in_line, place_of, pool_tiles

@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_torch import ops
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, common_dtype
-from plstm_torch.ops._plstm_2d.op import FOUR_ORIENTATIONS
+from plstm_torch.ops._plstm_2d.problem import FOUR_ORIENTATIONS
 from plstm_torch.parallel.wavefront import States, Tiles, Walk, run_tiles
 
 Passed = tuple[Tensor, States]

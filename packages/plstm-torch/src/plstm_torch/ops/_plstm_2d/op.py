@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +13,19 @@ from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
-from plstm_torch.ops._exporting import is_exporting
-from plstm_torch.ops._plstm_2d.chunkwise import chunkwise
-from plstm_torch.ops._plstm_2d.parallel import parallel
-from plstm_torch.ops._plstm_2d.problem import Flips, Gates, Problem, Result, direct_term, map_gates
-from plstm_torch.ops._plstm_2d.recurrent import recurrent
-from plstm_torch.ops._plstm_2d.spoilt import isolated
+from plstm_torch.ops._native import require as require_native
+from plstm_torch.ops._plstm_2d.forms import QUADRATIC_NODES, run_form, suitable_form
+from plstm_torch.ops._plstm_2d.native import native, without_native_kernels
+from plstm_torch.ops._plstm_2d.problem import (
+    FOUR_ORIENTATIONS,
+    ONE_ORIENTATION,
+    Flips,
+    Gates,
+    Problem,
+    Result,
+    direct_term,
+    map_gates,
+)
 from plstm_torch.ops._plstm_2d.triton.form import (
     is_quadratic,
     plstm_2d_triton,
@@ -28,13 +34,7 @@ from plstm_torch.ops._plstm_2d.triton.form import (
 )
 from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "triton")
-ONE_ORIENTATION: Flips = ((False, False),)
-FOUR_ORIENTATIONS: Flips = ((False, False), (True, False), (False, True), (True, True))
-# Largest grids for which the quadratic form is faster, measured on a CPU: nodes of a square grid
-QUADRATIC_NODES = {"L": 52**2, "R": 52**2, "P": 44**2, "general": 44**2}
-QUADRATIC_NODES_MATRIX = 12**2
-BLOCK_SIDE = 8
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "native", "triton")
 
 
 def plstm_2d(
@@ -229,11 +229,7 @@ def resolve_implementation(implementation: str, problem: Problem) -> str:
     """The implementation that "auto" stands for in this call; any other name is returned as it is."""
     if implementation != "auto":
         return implementation
-    if is_exporting() and problem.gates.is_scalar and problem.gates.mode != "general":
-        return "parallel"  # sizes may vary, and are not to be compared
-    x, y = problem.query.shape[1:3]
-    limit = QUADRATIC_NODES[problem.gates.mode] if problem.gates.is_scalar else QUADRATIC_NODES_MATRIX
-    return "parallel" if x * y <= limit else "chunkwise"
+    return "native" if without_native_kernels(problem) is None else suitable_form(problem)
 
 
 def _compute_dtype(
@@ -311,14 +307,10 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
     if batch == 0 or x == 0 or y == 0:
         return _no_node(problem)
     name = resolve_implementation(implementation, problem)
-    if name == "recurrent":
-        return recurrent(problem)
-    if name == "chunkwise":
-        side = block_size or BLOCK_SIDE
-        return isolated(problem, partial(chunkwise, block=(side, side)))
-    if problem.initial_state is None and not problem.return_last_state:
-        return isolated(problem, lambda part: (parallel(part), None))
-    return isolated(problem, partial(chunkwise, block=(x, y)))
+    if name != "native":
+        return run_form(problem, name, block_size)
+    require_native("the 2D op", without_native_kernels(problem))
+    return native(problem)
 
 
 def _no_node(problem: Problem) -> Result:

@@ -15,6 +15,8 @@ Mode = Literal["general", "P", "L", "R"]
 Flips = tuple[tuple[bool, bool], ...]
 States = tuple[Tensor, Tensor]
 Result = tuple[Tensor, States | None]
+ONE_ORIENTATION: Flips = ((False, False),)
+FOUR_ORIENTATIONS: Flips = ((False, False), (True, False), (False, True), (True, True))
 
 
 @dataclass(frozen=True)

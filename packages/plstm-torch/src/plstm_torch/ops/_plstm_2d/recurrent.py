@@ -13,8 +13,16 @@ from plstm_torch.ops._fast_form import FastForm, Tensors, formula_gradients
 from plstm_torch.ops._plstm_2d.problem import Gates, Problem, Result, direct_term, flip_each, map_gates
 
 
-def recurrent(problem: Problem) -> Result:
-    """Walks the grid by antidiagonals; all nodes of one (and all orientations) in one step."""
+def recurrent(problem: Problem, plain: bool = False) -> Result:
+    """Walks the grid by antidiagonals; all nodes of one (and all orientations) in one step.
+
+    Args:
+        problem: the call.
+        plain: in operations of torch alone, which keep the states of all nodes for the gradients.
+
+    Returns:
+        Output [B, X, Y, DV, JO], and the leaving states if the problem asks for them.
+    """
     flips, orientations = problem.flips, len(problem.flips)
     gates = map_gates(problem.gates, lambda gate: flip_each(gate, flips, 2, 3).flatten(0, 1))
 
@@ -24,7 +32,8 @@ def recurrent(problem: Problem) -> Result:
 
     left, top = problem.initial_state or problem.zero_state()
     present = {name: gate for name, gate in vars(gates).items() if gate is not None}
-    output, right, bottom = _FORMS[tuple(present)](
+    form = _FORMS[tuple(present)]
+    output, right, bottom = (form.formula if plain else form)(
         oriented(problem.query),
         oriented(problem.key),
         oriented(problem.value),

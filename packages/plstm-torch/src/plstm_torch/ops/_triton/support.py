@@ -15,7 +15,7 @@ HEAD_DIM = 256  # largest DK and DV
 _CAPABILITY = (8, 0)  # the first with bfloat16 and tf32 in tensor cores
 
 
-def _constant_while_traced(function: Function) -> Function:
+def constant_while_traced(function: Function) -> Function:
     """What `torch.compiler.assume_constant_result` does, which would import the compiler together with this package."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -72,7 +72,7 @@ def taken_by_auto(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda" and not interpreted()
 
 
-@_constant_while_traced
+@constant_while_traced
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on any device and without a compiler."""
     return os.environ.get("TRITON_INTERPRET", "") == "1"
@@ -85,7 +85,7 @@ def _installed() -> bool:
         return False
 
 
-@_constant_while_traced
+@constant_while_traced
 def no_machine(kind: str, index: int | None) -> str | None:
     """Why this machine cannot run kernels on a device, None if it can.
 

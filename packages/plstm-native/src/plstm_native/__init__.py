@@ -1,0 +1,23 @@
+"""pLSTM's kernels for CPUs, in C, for any framework: they are compiled on the machine that runs them.
+
+`unavailable` says whether there are any; a backend calls them with the addresses of its arrays. Everything that belongs
+to a framework, such as automatic differentiation, is the backend's.
+"""
+
+from plstm_native.build import CompilationError, library, unavailable
+from plstm_native.grid import GATES, MODES, GridSizes, gates_of, grid_forward, grid_gradients, lanes
+from plstm_native.version import __version__
+
+__all__ = [
+    "GATES",
+    "MODES",
+    "CompilationError",
+    "GridSizes",
+    "__version__",
+    "gates_of",
+    "grid_forward",
+    "grid_gradients",
+    "lanes",
+    "library",
+    "unavailable",
+]
