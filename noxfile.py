@@ -172,14 +172,19 @@ def conformance(session: nox.Session, backend: str) -> None:
 
 
 def run_suite(session: nox.Session, package: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
+    """The suite against a backend, and against its native kernels where it has any."""
     folder = ROOT / "packages" / package / "conformance"
-    session.run(
-        *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
-        *("--conformance-adapter", str(folder / "adapter.py"), "--conformance-xfail", str(folder / "xfail.toml")),
-        *(("-k", LEFT_TO_SIBLINGS[package]) if package in LEFT_TO_SIBLINGS else ()),
-        *("--numprocesses", "2", "--dist", "worksteal", *session.posargs),
-        env={**ONE_THREAD, **environment},
-    )
+    chosen = ("-k", LEFT_TO_SIBLINGS[package]) if package in LEFT_TO_SIBLINGS else ()
+    for kind, part in (("", chosen), ("native_", ("-k", "native"))):
+        if not (folder / f"{kind}adapter.py").exists():
+            continue
+        adapter, known = folder / f"{kind}adapter.py", folder / f"{kind}xfail.toml"
+        session.run(
+            *("pytest", "-p", "plstm_testing.conformance.plugin", "--pyargs", "plstm_testing.conformance.suite"),
+            *("--conformance-adapter", str(adapter), "--conformance-xfail", str(known)),
+            *(*part, "--numprocesses", "2", "--dist", "worksteal", *session.posargs),
+            env={**ONE_THREAD, **environment},
+        )
 
 
 @nox.session

@@ -5,7 +5,17 @@ to a framework, such as automatic differentiation, is the backend's.
 """
 
 from plstm_native.build import CompilationError, library, unavailable
-from plstm_native.grid import GATES, MODES, GridSizes, gates_of, grid_forward, grid_gradients, lanes
+from plstm_native.grid import (
+    GATES,
+    MODES,
+    GridSizes,
+    gates_of,
+    grid_forward,
+    grid_gradients,
+    grid_mask,
+    grid_mask_gradients,
+    lanes,
+)
 from plstm_native.version import __version__
 
 __all__ = [
@@ -17,6 +27,8 @@ __all__ = [
     "gates_of",
     "grid_forward",
     "grid_gradients",
+    "grid_mask",
+    "grid_mask_gradients",
     "lanes",
     "library",
     "unavailable",

@@ -23,11 +23,11 @@ from importlib.resources import files
 from pathlib import Path
 
 DTYPES = {"float32": (), "float64": ("-DIN_DOUBLE",)}
-SOURCES = ("grid.c",)
+SOURCES = ("grid.c", "mask.c")
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()
-_COMMON = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi")
+_COMMON = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-fopenmp-simd", "-Wno-psabi")
 # The first that a compiler knows: names of the machine's instructions differ, and not every compiler has OpenMP.
 _OPTIONS = (
     ("-march=native", "-fopenmp"),

@@ -132,6 +132,36 @@ def grid_gradients(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
     _run("grid_gradients", sizes, addresses)
 
 
+def grid_mask(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
+    """The gating matrix of a grid: what every node hears of every other, all orientations summed.
+
+    Args:
+        sizes: of the arrays; DK and DV do not matter.
+        addresses: where they begin. Read are `direct` [B,X,Y] and the gates of the mode [B,O,X,Y], written is `mask`
+            [B,N,N] with N = X Y.
+
+    Raises:
+        CompilationError: if there are no kernels here.
+        MemoryError: if there is no memory to work with.
+    """
+    _run("grid_mask", sizes, addresses)
+
+
+def grid_mask_gradients(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
+    """The gradients of everything that `grid_mask` reads.
+
+    Args:
+        sizes: of the arrays; DK and DV do not matter.
+        addresses: where they begin. Read are what `grid_mask` reads and `d_mask`, written are `d_direct` and the gates'
+            with `d_` before their names, each shaped as what it is of.
+
+    Raises:
+        CompilationError: if there are no kernels here.
+        MemoryError: if there is no memory to work with.
+    """
+    _run("grid_mask_gradients", sizes, addresses)
+
+
 _Address = ctypes.c_void_p
 _Gates = _Address * len(GATES)
 
@@ -147,7 +177,7 @@ class _Grid(ctypes.Structure):
         *((name, _Address) for name in ("left", "top", "output", "right", "bottom")),
         *((name, _Address) for name in ("d_output", "d_right", "d_bottom", "d_query", "d_key", "d_value", "d_direct")),
         ("d_gates", _Gates),
-        *((name, _Address) for name in ("d_left", "d_top")),
+        *((name, _Address) for name in ("d_left", "d_top", "mask", "d_mask")),
     )
 
 

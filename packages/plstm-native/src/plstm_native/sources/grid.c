@@ -18,25 +18,9 @@
    the states d that cross from strip to strip, each strip for the states r between tiles of its columns, and each tile
    for those of its nodes, on which the adjoint follows. */
 
-#include "lanes.h"
+#include "grid.h"
 
-enum gate { SR, SD, RL, DU, DL, RU, ML, MU, GATES };
-enum mode { GENERAL, P, L, R, STRAIGHT, MODES }; /* L: dl is zero, R: ru is zero, STRAIGHT: both are */
 enum { STRIP = 16, TILE_BYTES = 1 << 21 };
-
-typedef struct {
-    int64_t batch, orientations, x, y, dk, dv, width, slices, parts, threads, mode;
-    const int64_t *flips;                /* [O, 2]: whether X, Y are walked backwards */
-    const real *query, *key, *value;     /* [B, X, Y, DK or DV]; DV is whole slices */
-    const real *direct;                  /* [B, X, Y] */
-    const real *gates[GATES];            /* [B, O, X, Y], or none */
-    const real *left, *top;              /* [B, O, Y or X, DK, DV], or none: zeros */
-    real *output, *right, *bottom;       /* [parts, B, X, Y, DV]; as left and top, or none */
-    const real *d_output, *d_right, *d_bottom; /* the last two as left and top, or none */
-    real *d_query, *d_key, *d_value;     /* [parts, B, X, Y, DK or DV] */
-    real *d_direct, *d_gates[GATES];     /* [parts, B, (O,) X, Y] */
-    real *d_left, *d_top;                /* as left and top, or none */
-} grid;
 
 /* One orientation of one grid, and one slice of its states. */
 typedef struct {
@@ -52,7 +36,6 @@ typedef struct {
     int64_t at, with_o;
 } node;
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 /* About as many strips as nodes in one, so that what crosses between strips grows with X sqrt(Y). */
 INLINE int64_t strips_of(const grid *g)
 {
@@ -81,9 +64,9 @@ static node node_at(const walk *w, int64_t i, int64_t j)
     n.gate[RL] = g->gates[RL][n.with_o];
     n.gate[DU] = g->gates[DU][n.with_o];
     n.gate[ML] = g->gates[ML][n.with_o];
-    if (mode == GENERAL || mode == R)
+    if (has_turn_down(mode))
         n.gate[DL] = g->gates[DL][n.with_o];
-    if (mode == GENERAL || mode == L)
+    if (has_turn_right(mode))
         n.gate[RU] = g->gates[RU][n.with_o];
     if (mode != P)
         n.gate[MU] = g->gates[MU][n.with_o];
@@ -120,9 +103,9 @@ INLINE void step_as(const node *n, const int64_t dk, vec *restrict r, vec *restr
                     read_d[c] += q_k * from_d;
             }
             vec r_out = rl * from_r + k_k * by_r[c], d_out = du * from_d + k_k * by_d[c];
-            if (mode == GENERAL || mode == L)
+            if (has_turn_right(mode))
                 r_out += ru * from_d;
-            if (mode == GENERAL || mode == R)
+            if (has_turn_down(mode))
                 d_out += dl * from_r;
             r[a] = r_out;
             d[a] = d_out;
@@ -176,11 +159,11 @@ INLINE void step_back_as(const walk *w, const node *n, vec *restrict r, vec *d, 
             read_d[c] += q_k * from_d;
             for_query += from_d * mu_e[c];
             to_d += q_k * mu_e[c];
-            if (mode == GENERAL || mode == L) {
+            if (has_turn_right(mode)) {
                 of_ru += back_r * from_d;
                 to_d += ru * back_r;
             }
-            if (mode == GENERAL || mode == R) {
+            if (has_turn_down(mode)) {
                 of_dl += back_d * from_r;
                 to_r += dl * back_d;
             }

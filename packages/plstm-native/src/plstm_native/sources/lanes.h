@@ -123,6 +123,13 @@ INLINE void add_multiple(real *to, real factor, const real *from, int64_t n)
         to[k] += factor * from[k];
 }
 
-INLINE vec *new_vectors(int64_t number) { return aligned_alloc(CACHE_LINE, (number * sizeof(vec) + 63) / 64 * 64 + 64); }
+/* At the start of a line of the cache; null where there is no memory. */
+INLINE void *new_bytes(int64_t number)
+{
+    return aligned_alloc(CACHE_LINE, (number / CACHE_LINE + 1) * CACHE_LINE);
+}
+
+INLINE vec *new_vectors(int64_t number) { return new_bytes(number * (int64_t)sizeof(vec)); }
+INLINE real *new_numbers(int64_t number) { return new_bytes(number * (int64_t)sizeof(real)); }
 
 #endif

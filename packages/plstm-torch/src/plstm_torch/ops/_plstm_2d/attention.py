@@ -44,20 +44,22 @@ def _formula(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tenso
     return (((query @ key.mT) * gating) @ value,)
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> tuple[Tensors, Tensors]:
+def attend(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> Tensor:
+    """[B, M, DV] of scalar gates, [B, M, N] as `gating`, written by hand: autograd does not see it."""
     (output,) = _allocate(query, key, value, gating)
     (scores,) = _buffers(gating, 1)
     for part in _parts(gating, scores):
         weights = torch.bmm(query[part], key[part].mT, out=scores[: part.stop - part.start]).mul_(gating[part])
         torch.bmm(weights, value[part], out=output[part])
-    return (output,), ()
+    return output
 
 
-def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
-    """The scores are computed again; what masks them is needed for its own gradient anyway."""
-    query, key, value, gating = inputs
-    grad = cotangents[0].contiguous()
-    results = tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs)
+def attention_gradients(query: Tensor, key: Tensor, value: Tensor, gating: Tensor, grad: Tensor) -> Tensors:
+    """Gradients of the four; the scores are computed again, what masks them is needed for its own gradient anyway."""
+    grad = grad.contiguous()
+    results = tuple(
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value, gating)
+    )
     dq, dk, dv, dg = results
     scores, weights = _buffers(gating, 2)
     for part in _parts(gating, scores):
@@ -69,6 +71,15 @@ def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
         torch.bmm(weight.mul_(gating[part]), key[part], out=dq[part])
         torch.bmm(weight.mT, query[part], out=dk[part])
     return results
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, gating: Tensor) -> tuple[Tensors, Tensors]:
+    return (attend(query, key, value, gating),), ()
+
+
+def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors) -> Tensors:
+    query, key, value, gating = inputs
+    return attention_gradients(query, key, value, gating, cotangents[0])
 
 
 def _buffers(gating: Tensor, count: int) -> Tensors:

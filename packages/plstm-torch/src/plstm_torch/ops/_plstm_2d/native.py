@@ -1,4 +1,8 @@
-"""The recurrence in compiled kernels for CPUs, node by node, whatever the size of the grid."""
+"""Compiled kernels for CPUs: the recurrence node by node, or masked attention whose mask they make.
+
+Products of whole matrices run at ten times the rate of a walk, so on a small grid the quadratic form is faster, though
+it does more. What the mask costs beside its products is little: it is a walk of numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 import plstm_native
-from plstm_torch.ops._fast_form import FastForm, Tensors
-from plstm_torch.ops._native import addresses, dtype_name, unsupported
-from plstm_torch.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
+from plstm_torch.ops._fast_form import FastForm, Tensors, rows_that_are_not_finite
+from plstm_torch.ops._native import unsupported
+from plstm_torch.ops._plstm_2d.native_mask import masked, masked_gradients
+from plstm_torch.ops._plstm_2d.native_walk import walk, walk_gradients
+from plstm_torch.ops._plstm_2d.problem import Gates, Problem, Result, flips_of
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
 
+# Largest grids for which the quadratic form is faster, forward and backward, by the kernels' names of the modes
+MASKED_NODES = {"P": 24**2, "L": 28**2, "R": 28**2, "general": 28**2, "straight": 28**2}
 _OP = "the 2D op"
 _NAMES = tuple(field.name for field in fields(Gates))
 
@@ -54,63 +61,42 @@ def _present(gates: Gates) -> list[tuple[str, Tensor]]:
     return [(name, gate) for name, gate in vars(gates).items() if gate is not None]
 
 
-class _Call:
-    """The tensors of a call by name, laid out for the kernels."""
-
-    def __init__(self, names: tuple[str, ...], mode: str, tensors: Tensors) -> None:
-        self.given = {name: tensor.contiguous() for name, tensor in zip(names, tensors, strict=True)}
-        query, value, orientations = self.given["query"], self.given["value"], self.given["source_r"].shape[1]
-        self.dv, self.dtype = value.shape[-1], dtype_name(query)
-        batch, x, y, dk = query.shape
-        self.sizes = plstm_native.GridSizes(
-            dtype=self.dtype, batch=batch, flips=_flips(orientations), x=x, y=y, dk=dk,
-            dv=-(-self.dv // plstm_native.lanes(self.dtype)) * plstm_native.lanes(self.dtype), mode=mode,
-            threads=torch.get_num_threads(),
-        )  # fmt: skip
-        self.padded = {name: self.pad(name, tensor) for name, tensor in self.given.items()}
-
-    def pad(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor whose columns of values fill whole slices."""
-        if name not in ("value", "left", "top") or tensor.shape[-1] == self.sizes.dv:
-            return tensor
-        return pad(tensor, (0, self.sizes.dv - self.dv))
-
-    def unpad(self, tensor: Tensor) -> Tensor:
-        return tensor if tensor.shape[-1] == self.dv else tensor[..., : self.dv].contiguous()
-
-    def result(self, name: str) -> Tensor:
-        """An empty tensor for what has the shape of an argument, with an axis of parts if it is summed over walks."""
-        like = self.padded[name]
-        return like.new_empty(like.shape if name in ("left", "top") else (self.sizes.parts, *like.shape))
-
-    def finished(self, name: str, found: Tensor) -> Tensor:
-        """What `result` made, as it leaves: summed over the parts, without the columns that were filled up."""
-        if name not in ("left", "top"):
-            found = found[0] if len(found) == 1 else found.sum(0)
-        return self.unpad(found) if name in ("value", "left", "top") else found
-
-
 def _forward(*tensors: Tensor, names: tuple[str, ...], mode: str) -> tuple[Tensors, Tensors]:
-    call = _Call(names, mode, tensors)
-    leaving = {"right": "left", "bottom": "top"} if "left" in call.given else {}
-    results = {"output": "value", **leaving}
-    found = {name: call.result(like) for name, like in results.items()}
-    plstm_native.grid_forward(call.sizes, addresses(call.padded | found))
-    return tuple(call.finished(like, found[name]) for name, like in results.items()), ()
+    if not _is_masked(tensors[0], names, mode):
+        return walk(tensors, names, mode), ()
+    outputs = masked(tensors, names, mode)
+    for rows in _spoilt(outputs):
+        _put_right(outputs, rows, walk(_rows(tensors, rows), names, mode))
+    return outputs, ()
 
 
 def _gradients(inputs: Tensors, saved: Tensors, cotangents: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
-    call = _Call(names, mode, inputs)
-    likes = ("value", "left", "top")[: len(cotangents)]
-    given = {
-        f"d_{name}": call.pad(like, cotangent.contiguous())
-        for name, like, cotangent in zip(("output", "right", "bottom"), likes, cotangents, strict=False)
-    }
-    found = {name: call.result(name) for name in names}
-    plstm_native.grid_gradients(
-        call.sizes, addresses(call.padded | given | {f"d_{name}": tensor for name, tensor in found.items()})
-    )
-    return tuple(call.finished(name, tensor) for name, tensor in found.items())
+    if not _is_masked(inputs[0], names, mode):
+        return walk_gradients(inputs, cotangents, names, mode)
+    gradients = masked_gradients(inputs, cotangents[0], names, mode)
+    for rows in _spoilt(gradients):
+        right = walk_gradients(_rows(inputs, rows), _rows(cotangents, rows), names, mode)
+        _put_right(gradients, rows, right)
+    return gradients
+
+
+def _is_masked(query: Tensor, names: tuple[str, ...], mode: str) -> bool:
+    return "left" not in names and query.shape[1] * query.shape[2] <= MASKED_NODES[mode]
+
+
+def _spoilt(results: Tensors) -> list[Tensor]:
+    """The rows of the batch in which not everything is finite, if there are any: a mask leads it everywhere."""
+    spoilt = rows_that_are_not_finite(results)
+    return [spoilt.nonzero().squeeze(1)] if spoilt.any() else []
+
+
+def _rows(tensors: Tensors, rows: Tensor) -> Tensors:
+    return tuple(tensor[rows] for tensor in tensors)
+
+
+def _put_right(results: Tensors, rows: Tensor, right: Tensors) -> None:
+    for result, found in zip(results, right, strict=True):
+        result[rows] = torch.where(result[rows].isfinite(), result[rows], found)
 
 
 def _formula(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:
@@ -123,7 +109,7 @@ def _formula(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:
     query, key, value = (given[name].unsqueeze(-1) for name in ("query", "key", "value"))
     problem = Problem(
         query, key, value, Gates(**gates), given["direct"][..., None, None, None, None],
-        _flips(given["source_r"].shape[1]), state, state is not None,
+        flips_of(given["source_r"].shape[1]), state, state is not None,
     )  # fmt: skip
     output, leaving = recurrent(problem, plain=True)
     return (output[..., 0], *(side[..., 0] for side in leaving or ()))
@@ -131,10 +117,6 @@ def _formula(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:
 
 def _with_ones(name: str, gate: Tensor) -> Tensor:
     return gate[..., None, None] if name.startswith("transition") else gate[..., None, None, None]
-
-
-def _flips(orientations: int) -> Flips:
-    return ONE_ORIENTATION if orientations == 1 else FOUR_ORIENTATIONS
 
 
 def _allocate(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:

@@ -92,8 +92,9 @@ def plstm_2d(
         return_last_state: also return what leaves it, right [B,Y,DK,DV,JT] and bottom [B,X,DK,DV,JT].
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
-            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "triton"
-            (both in kernels for CUDA devices: J dimensions of 1, DK and DV up to 256), or "auto".
+            "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "native"
+            (kernels for CPUs: J dimensions of 1), "triton" (kernels for CUDA devices: J dimensions of 1, DK and DV up to
+            256), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:
@@ -102,7 +103,7 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or a form has no kernel
             for the call.
 
     Examples:
@@ -184,7 +185,7 @@ def plstm_2d_oriented(
             backwards its left side is the right side of the grid.
         return_last_state: also return what leaves on the far sides, in the same shapes.
         scale: factor of the output; ``DK**-0.5`` if None.
-        implementation: "recurrent", "parallel", "chunkwise", "triton" or "auto".
+        implementation: "recurrent", "parallel", "chunkwise", "native", "triton" or "auto".
         block_size: side of a block of "chunkwise".
 
     Returns:
@@ -192,7 +193,7 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or "triton" has no kernel
+        ValueError: if a shape, a device or a name is wrong, a gate does not go with the mode, or a form has no kernel
             for the call.
 
     Examples:

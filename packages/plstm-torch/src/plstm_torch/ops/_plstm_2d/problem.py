@@ -89,6 +89,11 @@ class Problem:
         )
 
 
+def flips_of(orientations: int) -> Flips:
+    """The walking directions of one or four orientations."""
+    return ONE_ORIENTATION if orientations == 1 else FOUR_ORIENTATIONS
+
+
 def map_gates(gates: Gates, function: Callable[[Tensor], Tensor]) -> Gates:
     """Applies a function to every gate that is there."""
     return replace(gates, **{name: function(gate) for name, gate in vars(gates).items() if gate is not None})

@@ -1,0 +1,31 @@
+/* What a call on a grid is made of; every array is contiguous. */
+
+#ifndef GRID_H
+#define GRID_H
+
+#include "lanes.h"
+
+enum gate { SR, SD, RL, DU, DL, RU, ML, MU, GATES };
+enum mode { GENERAL, P, L, R, STRAIGHT, MODES }; /* L: dl is zero, R: ru is zero, STRAIGHT: both are */
+
+typedef struct {
+    int64_t batch, orientations, x, y, dk, dv, width, slices, parts, threads, mode;
+    const int64_t *flips;                /* [O, 2]: whether X, Y are walked backwards */
+    const real *query, *key, *value;     /* [B, X, Y, DK or DV]; DV is whole slices */
+    const real *direct;                  /* [B, X, Y] */
+    const real *gates[GATES];            /* [B, O, X, Y], or none */
+    const real *left, *top;              /* [B, O, Y or X, DK, DV], or none: zeros */
+    real *output, *right, *bottom;       /* [parts, B, X, Y, DV]; as left and top, or none */
+    const real *d_output, *d_right, *d_bottom; /* the last two as left and top, or none */
+    real *d_query, *d_key, *d_value;     /* [parts, B, X, Y, DK or DV] */
+    real *d_direct, *d_gates[GATES];     /* [parts, B, (O,) X, Y] */
+    real *d_left, *d_top;                /* as left and top, or none */
+    real *mask;                          /* [B, X * Y, X * Y] */
+    const real *d_mask;
+} grid;
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int has_turn_down(int64_t mode) { return mode == GENERAL || mode == R; }
+INLINE int has_turn_right(int64_t mode) { return mode == GENERAL || mode == L; }
+
+#endif
