@@ -93,8 +93,8 @@ def plstm_2d(
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over antidiagonals), "parallel" (a gating matrix over all pairs of nodes),
             "chunkwise" (such matrices inside blocks, border states between them; memory linear in X * Y), "native"
-            (kernels for CPUs: J dimensions of 1), "triton" (kernels for CUDA devices: J dimensions of 1, DK and DV up to
-            256), or "auto".
+            (kernels for CPUs: J dimensions of 1), "triton" (kernels for CUDA devices: J dimensions of 1, DK and DV up
+            to 256), or "auto".
         block_size: side of a block of "chunkwise". The result does not depend on it.
 
     Returns:
