@@ -32,6 +32,8 @@ ALONE = {
     ("torch", "_plstm_graph"): {
         "compiled": "JAX compiles whatever it is given, with a plan as its input",
         "forms": "JAX: op.py, which chooses while it traces",
+        "native": "kernels that JAX does not call yet",
+        "native_indices": "kernels that JAX does not call yet",
         "layout": "JAX: plan.py, whose arrays have static sizes in any case",
     },
     ("jax", "_plstm_graph"): {

@@ -5,6 +5,7 @@ to a framework, such as automatic differentiation, is the backend's.
 """
 
 from plstm_native.build import CompilationError, library, unavailable
+from plstm_native.graph import GraphSizes, graph_forward, graph_gradients
 from plstm_native.grid import (
     GATES,
     MODES,
@@ -22,9 +23,12 @@ __all__ = [
     "GATES",
     "MODES",
     "CompilationError",
+    "GraphSizes",
     "GridSizes",
     "__version__",
     "gates_of",
+    "graph_forward",
+    "graph_gradients",
     "grid_forward",
     "grid_gradients",
     "grid_mask",

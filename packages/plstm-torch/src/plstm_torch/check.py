@@ -42,6 +42,7 @@ NATIVE_CASES: Mapping[str, Sequence[str]] = {
         *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
         *("full_default_block", "P_odd_sides"),
     ),
+    "plstm_graph": ("dense", "chain", "star"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _LAYOUT = "{:<18} {:<14} {:<8} {:<9} {:>8} {:>8}  {}"

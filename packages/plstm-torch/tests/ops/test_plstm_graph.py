@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradgradcheck
 from torch.func import grad, hessian, jvp, vmap
 
+import plstm_native
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
 from plstm_testing import reference
@@ -23,8 +24,15 @@ from plstm_torch.ops._plstm_graph.forms import resolve_implementation
 
 # torch itself scripts functions for forward mode
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
-EACH = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
-J = pytest.mark.parametrize("j", [None, STATE_TRACKING], ids=["scalar", "state_tracking"])
+NATIVE = [] if plstm_native.unavailable() else ["native"]
+EACH = pytest.mark.parametrize("implementation", ["recurrent", "parallel", *NATIVE])
+FORMS = pytest.mark.parametrize(
+    ("implementation", "j"),
+    [
+        *(pytest.param(name, None, id=f"{name}-scalar") for name in ("recurrent", "parallel", *NATIVE)),
+        *(pytest.param(name, STATE_TRACKING, id=f"{name}-state_tracking") for name in ("recurrent", "parallel")),
+    ],
+)
 NAMES = tuple(PLSTM_GRAPH)
 
 
@@ -67,8 +75,7 @@ def assert_same(actual, expected, kind="gradient", dtype="float64"):
         assert_close(one.detach().double(), other.detach().double(), dtype, kind, f"tensor {index}")
 
 
-@EACH
-@J
+@FORMS
 @settings(max_examples=25, deadline=None)
 @given(topology=dags())
 def test_agrees_with_the_reference(implementation, j, topology):
@@ -86,8 +93,7 @@ def test_agrees_with_the_reference(implementation, j, topology):
     assert_same(found, [torch.from_numpy(truth[name]) for name in arguments])
 
 
-@EACH
-@J
+@FORMS
 @pytest.mark.parametrize("block", [1, 3, 7])
 def test_blocks_of_edges_change_nothing(implementation, j, block, monkeypatch):
     topology = random_dag(9)
@@ -100,8 +106,7 @@ def test_blocks_of_edges_change_nothing(implementation, j, block, monkeypatch):
     assert_same(gradients((pieces,), arguments), expected)
 
 
-@EACH
-@J
+@FORMS
 def test_batch_equals_graphs_one_by_one(implementation, j):
     parts = [random_dag(5, 1), DagTopology.from_edges(3, []), random_dag(7, 2), DagTopology.from_edges(0, [])]
     batch = DagTopology.batch(parts)
@@ -121,8 +126,7 @@ def test_batch_equals_graphs_one_by_one(implementation, j):
         nodes, edges, lines = nodes + part.num_nodes, edges + len(part.edges), lines + len(part.line_edges)
 
 
-@EACH
-@J
+@FORMS
 def test_path_equals_plstm_1d(implementation, j):
     length, sizes = 6, j or SCALAR
     dim_q, dim_k, dim_v, dim_t, dim_o = sizes
@@ -231,8 +235,7 @@ def test_functional_transforms(implementation):
     assert_same(batched, [torch.stack(results) for results in zip(*one_by_one, strict=True)], "output")
 
 
-@EACH
-@J
+@FORMS
 def test_second_derivatives(implementation, j):
     topology = random_dag(4)
     arguments = draw_arguments(topology, j, heads=1)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.func import vmap
 
+import plstm_native
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
 from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 from plstm_torch.ops import plstm_graph
-from plstm_torch.ops._plstm_graph import compiled, forms, levels
+from plstm_torch.ops._plstm_graph import compiled, forms, levels, op
 
 STATE_TRACKING = {"JQ": 2, "JK": 1, "JV": 2, "JT": 3, "JO": 2}
 # implementation, state tracking, whether states enter, whether they are asked for, mode
@@ -23,6 +24,8 @@ CASES = {
     "states leave": ("recurrent", True, True, True, "P"),
     "solve with states": ("parallel", False, True, True, "D"),
 }
+if plstm_native.unavailable() is None:
+    CASES |= {"native": ("native", False, False, False, "P"), "native states": ("native", False, True, True, "D")}
 pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),  # of torch about itself
@@ -91,6 +94,7 @@ def test_sizes_become_dynamic_at_their_first_change():
 
 
 def test_auto_is_decided_when_the_program_runs(monkeypatch):
+    monkeypatch.setattr(op, "unsupported", lambda *given: "there are no kernels")
     chosen, walk, solve = [], compiled.LevelReadForm, compiled.dense_form
     monkeypatch.setattr(compiled, "LevelReadForm", lambda *given: chosen.append("recurrent") or walk(*given))
     monkeypatch.setattr(compiled, "dense_form", lambda *given: chosen.append("parallel") or solve(*given))
@@ -178,6 +182,9 @@ def operator_inputs(case):
         }
     arrays = [tensor for name, tensor in arguments.items() if name not in ("direct", "initial_state")]
     indices = compiled.index_tensors(topology, topology.num_nodes)
+    if implementation == "native":
+        entering = [arguments["initial_state"].detach().movedim(-1, 2).contiguous().requires_grad_()] if initial else []
+        return compiled._by_kernels, ([*arrays, *entering], *indices, "native", states)
     if not initial and not states:
         return compiled._read, (arrays, *indices, implementation, False)
     order = compiled.compiled_graph(indices, torch.device("cpu"))

@@ -24,7 +24,6 @@ typedef struct {
     const real *d_mask;
 } grid;
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int has_turn_down(int64_t mode) { return mode == GENERAL || mode == R; }
 INLINE int has_turn_right(int64_t mode) { return mode == GENERAL || mode == L; }
 

@@ -39,13 +39,7 @@ enum { MAX_WIDTH = 2, CACHE_LINE = 64 };
 INLINE vec load(const real *from) { return *(const loose *)from; }
 INLINE void store(real *to, vec from) { *(loose *)to = from; }
 
-INLINE real lanes_sum(vec a)
-{
-    real sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += a[i];
-    return sum;
-}
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* A shuffle takes its lanes from a and, counted on, from b; which ones has to be a constant. */
 #if LANES == 16
@@ -72,6 +66,23 @@ typedef index_of_lane indices __attribute__((vector_size(VECTOR_BYTES)));
 #define HALVE(s)                                                                                                       \
     for (int i = 0; i < LANES; i += 2 * s)                                                                             \
         sums[i] = PAIRS(sums[i], sums[i + s], s);
+
+#define SWAPPED(i, s) ((i) ^ (s))
+
+INLINE real lanes_sum(vec a)
+{
+#if LANES > 8
+    a += SHUFFLE(a, a, SWAPPED, 8);
+#endif
+#if LANES > 4
+    a += SHUFFLE(a, a, SWAPPED, 4);
+#endif
+#if LANES > 2
+    a += SHUFFLE(a, a, SWAPPED, 2);
+#endif
+    a += SHUFFLE(a, a, SWAPPED, 1);
+    return a[0];
+}
 
 /* The sums of the lanes of LANES vectors, as one vector: sum of vector i in lane i. */
 INLINE vec lanes_sums(const vec *rows)
@@ -100,6 +111,108 @@ INLINE void add_lanes_sums(real *row, const vec *rows, int64_t n)
         store(row, load(row) + sums);
     for (int64_t i = 0; n < LANES && i < n; i++)
         row[i] += sums[i];
+}
+
+/* The first n of LANES numbers, `stride` apart; zeros behind them. */
+INLINE vec load_part(const real *from, int64_t n, int64_t stride)
+{
+    vec found = {0};
+    if (n >= LANES && stride == 1)
+        return load(from);
+    if (n >= LANES)
+        for (int i = 0; i < LANES; i++)
+            found[i] = from[i * stride];
+    for (int64_t i = 0; n < LANES && i < n; i++)
+        found[i] = from[i * stride];
+    return found;
+}
+
+INLINE void store_part(real *to, vec from, int64_t n, int64_t stride)
+{
+    if (n >= LANES && stride == 1)
+        store(to, from);
+    else
+        for (int64_t i = 0; i < smaller(n, LANES); i++)
+            to[i * stride] = from[i];
+}
+
+#define EVEN(i, s) (2 * (i))
+#define ODD(i, s) (2 * (i) + 1)
+#define LOW(i, s) ((i) / 2 + (i) % 2 * LANES)
+#define HIGH(i, s) ((LANES + (i)) / 2 + (i) % 2 * LANES)
+
+/* The first n of LANES rows of `size` numbers, as one vector for each column. */
+INLINE void load_turned(const real *from, int64_t n, const int64_t size, vec *to)
+{
+    if (n < LANES || (size != 2 && size != 4 && size != 8)) {
+        for (int64_t j = 0; j < size; j++)
+            to[j] = load_part(from + j, n, size);
+        return;
+    }
+    for (int64_t j = 0; j < size; j++)
+        to[j] = load(from + j * LANES);
+    for (int64_t rounds = size; rounds > 1; rounds /= 2) { /* each sorts by one more bit of the place in a row */
+        vec sorted[8];
+        for (int64_t j = 0; j < size / 2; j++) {
+            sorted[j] = SHUFFLE(to[2 * j], to[2 * j + 1], EVEN, 0);
+            sorted[size / 2 + j] = SHUFFLE(to[2 * j], to[2 * j + 1], ODD, 0);
+        }
+        for (int64_t j = 0; j < size; j++)
+            to[j] = sorted[j];
+    }
+}
+
+/* The way back. Columns are overwritten. */
+INLINE void store_turned(real *to, int64_t n, const int64_t size, vec *from)
+{
+    if (n < LANES || (size != 2 && size != 4 && size != 8)) {
+        for (int64_t j = 0; j < size; j++)
+            store_part(to + j, from[j], n, size);
+        return;
+    }
+    for (int64_t rounds = size; rounds > 1; rounds /= 2) {
+        vec sorted[8];
+        for (int64_t j = 0; j < size / 2; j++) {
+            sorted[2 * j] = SHUFFLE(from[j], from[size / 2 + j], LOW, 0);
+            sorted[2 * j + 1] = SHUFFLE(from[j], from[size / 2 + j], HIGH, 0);
+        }
+        for (int64_t j = 0; j < size; j++)
+            from[j] = sorted[j];
+    }
+    for (int64_t j = 0; j < size; j++)
+        store(to + j * LANES, from[j]);
+}
+
+/* Vectors whose lanes are to be summed: as soon as there are LANES of them, the sums are added to a row. */
+typedef struct {
+    real *row;
+    int64_t count;
+    vec rows[LANES];
+} sums;
+
+INLINE void begin_sums(sums *s, real *row)
+{
+    s->row = row;
+    s->count = 0;
+}
+
+INLINE void add_row_sum(sums *s, vec row)
+{
+    s->rows[s->count++] = row;
+    if (s->count == LANES) {
+        add_lanes_sums(s->row, s->rows, LANES);
+        s->row += LANES;
+        s->count = 0;
+    }
+}
+
+INLINE void finish_sums(sums *s)
+{
+    if (!s->count)
+        return;
+    for (int64_t i = s->count; i < LANES; i++)
+        s->rows[i] = (vec){0};
+    add_lanes_sums(s->row, s->rows, s->count);
 }
 
 INLINE real dot(const real *a, const real *b, int64_t n)

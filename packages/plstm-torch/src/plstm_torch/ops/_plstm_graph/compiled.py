@@ -22,8 +22,9 @@ from plstm_torch.arrays import index_array
 from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors, fold, kinds, run_forward, run_gradients, unfold, with_zeros
 from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
-from plstm_torch.ops._plstm_graph.forms import dense_form, resolve_implementation, states_form
+from plstm_torch.ops._plstm_graph.forms import dense_form, kernel_form, resolve_implementation, states_form
 from plstm_torch.ops._plstm_graph.levels import LevelForm, LevelReadForm, edge_factors
+from plstm_torch.ops._plstm_graph.native import NativeForm
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
 from plstm_torch.ops._plstm_graph.triton.form import KernelForm, allocate
 
@@ -219,12 +220,15 @@ def _allocate_states(implementation: str, states: bool, inputs: Sequence[Tensor]
     return [read, whole] if states else [read], [edges_first.transpose(0, 1)]
 
 
-def _kernel_form(schedule: LevelSchedule, implementation: str, states: bool, inputs: Sequence[Tensor]) -> KernelForm:
-    return KernelForm(schedule, states)
+def _kernel_form(
+    schedule: LevelSchedule, implementation: str, states: bool, inputs: Sequence[Tensor]
+) -> NativeForm | KernelForm:
+    return kernel_form(schedule, implementation, states)
 
 
 def _allocate_kernels(implementation: str, states: bool, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    return allocate(states, tuple(inputs))
+    outputs, saved = allocate(states, tuple(inputs))
+    return outputs, [] if implementation == "native" else saved
 
 
 def _operator(name: str, passes: _Passes) -> Callable[..., list[Tensor]]:
@@ -301,7 +305,7 @@ def walk_compiled(
     graph: CompiledGraph, implementation: str, return_states: bool, own: Tensor, inputs: Tensors, initial: list[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """As `walk_now`; to be traced. Without states, "auto" is decided by the graph when the program runs."""
-    if implementation == "triton":
+    if implementation in ("native", "triton"):
         results = _by_kernels([*inputs, *initial], *graph.indices, implementation, return_states)
         return own + results[0], results[1] if return_states else None
     if not initial and not return_states:

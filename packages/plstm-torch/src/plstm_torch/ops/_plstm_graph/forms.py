@@ -10,6 +10,7 @@ from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors, apply_form
 from plstm_torch.ops._plstm_graph.dense import DenseForm, DenseStatesForm
 from plstm_torch.ops._plstm_graph.levels import LevelForm, careful, edge_factors, read_by_levels
+from plstm_torch.ops._plstm_graph.native import NativeForm
 from plstm_torch.ops._plstm_graph.plan import LevelSchedule
 from plstm_torch.ops._plstm_graph.triton.form import KernelForm
 
@@ -61,6 +62,11 @@ def states_form(
     return DenseStatesForm(schedule.dense, careful(partial(apply_form, by_level), numbers))
 
 
+def kernel_form(schedule: LevelSchedule, implementation: str, return_states: bool) -> NativeForm | KernelForm:
+    """The form in kernels: "native" for CPUs, "triton" for CUDA devices."""
+    return (NativeForm if implementation == "native" else KernelForm)(schedule, return_states)
+
+
 def walk_now(
     schedule: LevelSchedule,
     implementation: str,
@@ -82,8 +88,8 @@ def walk_now(
     Returns:
         Output [H,N,DV,JO], and states [H,E,JT,DK,DV] in the order of the schedule or None.
     """
-    if implementation == "triton":
-        form, given = KernelForm(schedule, return_states), (*inputs, *initial)
+    if implementation in ("native", "triton"):
+        form, given = kernel_form(schedule, implementation, return_states), (*inputs, *initial)
         read, *states = form.formula(*given) if is_exporting() else apply_form(form, *given)
         return own + read, states[0] if return_states else None
     with_states = bool(initial) or return_states

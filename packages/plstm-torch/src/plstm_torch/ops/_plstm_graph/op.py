@@ -14,6 +14,7 @@ from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
 from plstm_torch.ops._exporting import is_exporting
+from plstm_torch.ops._native import require, unsupported
 from plstm_torch.ops._plstm_graph.compiled import (
     CompiledGraph,
     compiled_graph,
@@ -26,7 +27,7 @@ from plstm_torch.ops._plstm_graph.plan import LevelSchedule, level_schedule
 from plstm_torch.ops._plstm_graph.triton.form import STATES
 from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "parallel", "triton")
+IMPLEMENTATIONS = ("auto", "recurrent", "parallel", "native", "triton")
 # State-tracking dimensions of query, key, value, source, transition, mark, direct.
 _TRAILING = (1, 1, 1, 3, 2, 3, 4)
 
@@ -76,8 +77,8 @@ def plstm_graph(
         return_last_state: also return the state of every edge.
         scale: factor of the output; 1 if None.
         implementation: "recurrent" (level by level over all graphs at once, memory linear in edges), "parallel" (one
-            triangular solve per graph, quadratic in the edges of the largest graph), "triton" (the first in kernels for
-            CUDA devices, JT up to 8), or "auto".
+            triangular solve per graph, quadratic in the edges of the largest graph), "native" (the first in kernels for
+            CPUs, scalar gates), "triton" (in kernels for CUDA devices, JT up to 8), or "auto".
 
     Returns:
         Output [H,N,DV] in the dtype of `value`, or the pair of it and the states [H,E,DK,DV], float32 (float64 where
@@ -86,7 +87,7 @@ def plstm_graph(
     Raises:
         TypeError: if an argument is no tensor, has no floating dtype, or `topology` lacks an attribute.
         ValueError: if a shape, a device, an index or a name is wrong, the edges are not in topological order, or
-            "triton" has no kernel for the call.
+            there is no kernel for the call.
 
     Examples:
         >>> import torch
@@ -108,8 +109,7 @@ def plstm_graph(
         query, key, value, source, transition, mark, direct, topology, initial_state=initial_state, scale=scale
     )
     check_implementation(implementation, IMPLEMENTATIONS)
-    if _kernels(implementation, tensors, sizes):
-        implementation = "triton"
+    implementation = _kernels(implementation, tensors, sizes) or implementation
     dtype = accumulation_dtype(common_dtype(tensors))
     with without_autocast(query):
         arrays = [tensor.to(dtype) for tensor in tensors]
@@ -124,20 +124,25 @@ def plstm_graph(
     return (output, states) if states is not None else output
 
 
-def _kernels(implementation: str, tensors: list[Tensor], sizes: Sizes) -> bool:
-    """Whether the call goes to the Triton kernels.
+def _kernels(implementation: str, tensors: list[Tensor], sizes: Sizes) -> str | None:
+    """The kernels that a call goes to: "native", "triton" or None.
 
     Raises:
-        ValueError: if "triton" is asked for, and cannot take the call.
+        ValueError: if they are asked for by name, and cannot take the call.
     """
+    if implementation == "native" or (implementation == "auto" and tensors[0].device.type == "cpu"):
+        reason = unsupported("plstm_graph", tensors[0], {name: sizes[name] for name in sizes if name.startswith("J")})
+        if implementation == "native":
+            require("plstm_graph", reason)
+        return "native" if reason is None else None
     by_choice = implementation == "auto" and support.taken_by_auto(tensors[0]) and not is_exporting()
     if implementation != "triton" and not by_choice:
-        return False
+        return None
     dtypes = [tensor.dtype for tensor in tensors]
     reason = support.unsupported("plstm_graph", tensors[0].device, dtypes, sizes, states=STATES)
     if implementation == "triton":
         support.require("plstm_graph", reason)
-    return reason is None
+    return "triton" if reason is None else None
 
 
 def _run(

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from plstm_config.topology.arrays import IndexArrays, index_arrays
 from plstm_torch.constants import Kept, constant, keep, make_apart
 from plstm_torch.ops._plstm_graph.layout import DenseLayout, compute_layout
+from plstm_torch.ops._plstm_graph.native_indices import NativeIndices
 from plstm_torch.ops._plstm_graph.triton.indices import KernelIndices, kernel_indices
 
 
@@ -65,6 +66,11 @@ class LevelSchedule:
         """Groups of edges and line edges for the kernels."""
         lines = self.lines_into, self.lines_out_of
         return self._made(lambda: kernel_indices(self.graph, *self.indices[:2], lines, self.tail.device))
+
+    @cached_property
+    def native(self) -> NativeIndices:
+        """Everything as the kernels for CPUs take it."""
+        return NativeIndices(self)
 
     def _made(self, make: Callable[[], Kept]) -> Kept:
         """What is made of constants, kept by this schedule."""

@@ -44,7 +44,7 @@ class KernelForm:
 
     def __init__(self, schedule: LevelSchedule, return_states: bool) -> None:
         self.num_outputs = 2 if return_states else 1
-        self.formula: Callable[..., Tensors] = partial(_formula, schedule, return_states)
+        self.formula: Callable[..., Tensors] = partial(levels_formula, schedule, return_states)
         self.forward: Callable[..., tuple[Tensors, Tensors]] = partial(_forward, schedule, return_states)
         self.gradients: Callable[[Tensors, Tensors, Tensors], Tensors] = partial(_gradients, schedule)
 
@@ -62,7 +62,8 @@ def walks(schedule: LevelSchedule, dim_t: int) -> bool:
     return schedule.max_edges * dim_t <= _STEPS_OF_A_LAUNCH * (len(schedule.levels) - 1)
 
 
-def _formula(schedule: LevelSchedule, return_states: bool, *inputs: Tensor) -> Tensors:
+def levels_formula(schedule: LevelSchedule, return_states: bool, *inputs: Tensor) -> Tensors:
+    """What the kernels compute, in differentiable operations level by level."""
     value, mark = inputs[2], inputs[5]
     form = LevelForm(schedule, return_states)
     read, *states = form.formula(*edge_factors(schedule, *inputs[:6]), *inputs[6:])
