@@ -17,6 +17,7 @@ ALONE = {
         "decay": "JAX: ops/lines.py, which serves sequences and grids",
         "exported": "what torch.export hands to other runtimes",
         "matrix_segment": "passes by hand, which JAX has no need of",
+        "native": "kernels that JAX does not call yet",
     },
     ("jax", "_plstm_1d"): {"problem": "torch hands on a tuple of tensors"},
     ("torch", "_plstm_2d"): {

@@ -58,7 +58,8 @@ def test_an_exception_is_printed(monkeypatch):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("quickest",)})
     code, text = printed(dtypes=["float64"])
     assert code == 1
-    assert "implementation: expected one of 'auto', 'recurrent', 'chunkwise', 'triton', got 'quickest'" in text
+    names = "'auto', 'recurrent', 'chunkwise', 'native', 'triton'"
+    assert f"implementation: expected one of {names}, got 'quickest'" in text
 
 
 def test_forward_alone():

@@ -17,6 +17,7 @@ from plstm_native.grid import (
     grid_mask_gradients,
     lanes,
 )
+from plstm_native.sequence import SequenceSizes, sequence_forward, sequence_gradients
 from plstm_native.version import __version__
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "CompilationError",
     "GraphSizes",
     "GridSizes",
+    "SequenceSizes",
     "__version__",
     "gates_of",
     "graph_forward",
@@ -35,5 +37,7 @@ __all__ = [
     "grid_mask_gradients",
     "lanes",
     "library",
+    "sequence_forward",
+    "sequence_gradients",
     "unavailable",
 ]

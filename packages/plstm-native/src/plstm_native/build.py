@@ -23,7 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 
 DTYPES = {"float32": (), "float64": ("-DIN_DOUBLE",)}
-SOURCES = ("graph.c", "grid.c", "mask.c")
+SOURCES = ("graph.c", "grid.c", "mask.c", "sequence.c")
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()

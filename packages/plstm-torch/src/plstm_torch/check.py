@@ -35,8 +35,12 @@ KERNEL_CASES: Mapping[str, Sequence[str]] = {
     ),
     "plstm_graph": ("dense", "chain", "star", "only_transitions_are_matrices"),
 }
-# What the native kernels are proven with, on a CPU that has them: code of their own for every mode and width of DV.
+# What the native kernels are proven with, on a CPU that has them: code of their own for every mode, JT and width of DV.
 NATIVE_CASES: Mapping[str, Sequence[str]] = {
+    "plstm_1d": (
+        *("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
+        *("state_tracking", "packed_state_tracking"),
+    ),
     "plstm_2d": ("L_output_only", "R_default_block", "full_default_block", "P_default_block"),
     "plstm_2d_oriented": (
         *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),

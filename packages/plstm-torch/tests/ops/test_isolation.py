@@ -11,9 +11,12 @@ from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
 from plstm_torch.ops import plstm_1d, plstm_2d, plstm_graph
+from plstm_torch.ops._native import no_kernels
 
 KINDS = pytest.mark.parametrize("j", [SCALAR, STATE_TRACKING], ids=["scalar", "state_tracking"])
-FORMS = pytest.mark.parametrize("implementation", ["recurrent", "chunkwise"])
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(no_kernels() is not None, reason=f"{no_kernels()}"))
+FAST_FORMS = pytest.mark.parametrize("implementation", ["chunkwise", NATIVE])
+FORMS = pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", NATIVE])
 GRAPH_FORMS = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
 GRID_FORMS = pytest.mark.parametrize("implementation", ["chunkwise", "parallel"])
 BAD = [torch.nan, torch.inf, 1e300]
@@ -79,14 +82,15 @@ def assert_same_places(actual, expected, leading, label):
 
 
 @KINDS
+@FAST_FORMS
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("argument", range(7))
-def test_chunks_know_no_more_than_the_walk_does(j, argument, value):
+def test_a_fast_form_knows_no_more_than_the_walk_does(j, implementation, argument, value):
     tensors = draw_sequence(13, j)
     tensors[argument][1, 6].view(-1)[0] = value
     expected, found = (
         evaluate(lambda *x, name=name: plstm_1d(*x, implementation=name, chunk_size=4), tensors)
-        for name in ("recurrent", "chunkwise")
+        for name in ("recurrent", implementation)
     )
     for one, other in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
         assert_same_where_finite(one, other, f"argument {argument}")
@@ -118,12 +122,14 @@ def test_packed_gradients_do_not_see_a_neighbour(j, implementation, last, value)
             assert_close(one[:, start:end], other, kind="gradient")
 
 
+@FAST_FORMS
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("chunk_size", [None, 32, 512])
-def test_a_neighbour_may_overflow(last, chunk_size):
+def test_a_neighbour_may_overflow(implementation, last, chunk_size):
     tensors = draw_sequence(400, dtype=torch.float32)
     tensors[4][:, :300] = 1.5
-    output = plstm_1d(*tensors, cu_seqlens=torch.tensor([0, 300, 400]), return_last_state=last, chunk_size=chunk_size)
+    keywords = {"return_last_state": last, "chunk_size": chunk_size, "implementation": implementation}
+    output = plstm_1d(*tensors, cu_seqlens=torch.tensor([0, 300, 400]), **keywords)
     expected = plstm_1d(*(tensor[:, 300:] for tensor in tensors), implementation="recurrent")
     assert_close((output[0] if last else output)[:, 300:], expected, "float32")
 

@@ -15,10 +15,11 @@ from plstm_testing.selfcheck import CASES
 from plstm_testing.tolerances import assert_close, assert_within
 from plstm_torch.check import run_op
 from plstm_torch.ops import plstm_1d
+from plstm_torch.ops._native import no_kernels
 from plstm_torch.ops._plstm_1d import chunkwise, matrix, op, recurrent, scalar
 
-IMPLEMENTATIONS = ("recurrent", "chunkwise")
-BOTH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(no_kernels() is not None, reason=f"{no_kernels()}"))
+EACH = pytest.mark.parametrize("implementation", ["recurrent", "chunkwise", NATIVE])
 KINDS = pytest.mark.parametrize("j", [SCALAR, STATE_TRACKING], ids=["scalar", "state_tracking"])
 
 
@@ -57,14 +58,14 @@ def compare(result, expected, dtype):
         assert_close(result.gradients[name], gradient, dtype, "gradient", f"gradient of {name}")
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("case", cases("plstm_1d"), ids=lambda case: case.name)
 def test_agrees_with_the_reference(case, implementation):
     result = run_op(truth.call(case, implementation, "float64", "cpu"))
     compare(result, truth.expected("plstm_1d", case.name, "float64"), "float64")
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", CASES["plstm_1d"])
 def test_agrees_in_other_dtypes(name, dtype, implementation):
@@ -74,7 +75,7 @@ def test_agrees_in_other_dtypes(name, dtype, implementation):
     assert (result.output_dtype, result.state_dtype) == (dtype, "float32")
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("case", list(golden.cases("op_1d")), ids=lambda case: case.name)
 def test_agrees_with_recorded_data(case, implementation):
     inputs = {name: array for name, array in case.inputs.items() if not name.startswith("cotangent")}
@@ -133,7 +134,7 @@ def test_the_steps_are_differentiated_right(j):
     assert_same(gradients(results, tensors), gradients(expected, tensors))
 
 
-@BOTH
+@EACH
 @KINDS
 def test_gradients_match_finite_differences(j, implementation):
     tensors = draw(5, j, batch=1, dim_k=2, dim_v=2)
@@ -147,7 +148,7 @@ def test_second_derivatives_match_finite_differences(j):
     assert torch.autograd.gradgradcheck(function, tensors)
 
 
-@BOTH
+@EACH
 @KINDS
 def test_pieces_equal_the_whole(j, implementation):
     tensors = draw(23, j)
@@ -162,7 +163,7 @@ def test_pieces_equal_the_whole(j, implementation):
     assert_same(gradients(results, tensors), gradients(expected, tensors))
 
 
-@BOTH
+@EACH
 @KINDS
 @pytest.mark.parametrize("given", ["no_states", "initial", "last", "both"])
 @pytest.mark.parametrize("bounds", [[0, 5, 5, 6, 17], [0, 0, 17, 17], [0, 8, 16, 17], [0, 17]], ids=str)
@@ -200,7 +201,7 @@ def test_many_packed_sequences_in_small_segments(j, monkeypatch):
     assert_same(gradients(results, tensors), gradients(expected, tensors))
 
 
-@BOTH
+@EACH
 @KINDS
 def test_packed_sequences_do_not_see_what_is_wrong_with_their_neighbours(j, implementation):
     tensors = draw(12, j, requires_grad=False)
@@ -232,9 +233,12 @@ def test_auto_resolves_in_one_place():
     assert op.resolve_implementation("auto", 1) == "recurrent"
     assert op.resolve_implementation("auto", 1000) == "chunkwise"
     assert op.resolve_implementation("chunkwise", 1) == "chunkwise"
+    assert op.resolve_implementation("auto", 1, native=lambda: True) == "native"
+    assert op.resolve_implementation("auto", 1000, native=lambda: True) == "native"
+    assert op.resolve_implementation("chunkwise", 1000, native=lambda: True) == "chunkwise"
 
 
-@BOTH
+@EACH
 def test_result_dtypes(implementation):
     tensors = draw(6, dtype=torch.float32)
     keywords = {"implementation": implementation}
@@ -246,7 +250,7 @@ def test_result_dtypes(implementation):
     assert [x.dtype for x in run(double, **keywords)] == [torch.bfloat16, torch.float64]
 
 
-@BOTH
+@EACH
 @KINDS
 @pytest.mark.parametrize("within", ["forward", "backward", "both"])
 def test_autocast_of_the_caller_has_no_effect(j, implementation, within):
@@ -261,7 +265,7 @@ def test_autocast_of_the_caller_has_no_effect(j, implementation, within):
     assert_same(found, expected_gradients, "float32")
 
 
-@BOTH
+@EACH
 @KINDS
 def test_one_step_has_a_gradient_for_every_input(j, implementation):
     tensors = draw(1, j)
@@ -270,18 +274,19 @@ def test_one_step_has_a_gradient_for_every_input(j, implementation):
         assert (gradient == 0).all() == (index in (3, 4)), index  # source and transition reach later steps only
 
 
+@EACH
 @KINDS
-def test_strides_do_not_matter(j):
-    tensors = draw(13, j)
+def test_strides_do_not_matter(j, implementation):
+    tensors, keywords = draw(13, j), {"implementation": implementation, "chunk_size": 4}
     apart = [torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0] for x in tensors]
     assert not any(x.is_contiguous() for x in apart)
-    expected, results = run(tensors, chunk_size=4), run(apart, chunk_size=4)
+    expected, results = run(tensors, **keywords), run(apart, **keywords)
     assert_same(results, expected, kind="output")
     summed = torch.autograd.grad(sum(x.sum() for x in results), tensors)  # a gradient of stride zero
     assert_same(summed, torch.autograd.grad(sum(x.sum() for x in expected), tensors))
 
 
-@BOTH
+@EACH
 def test_gates_shared_over_batch_and_length(implementation):
     tensors = draw(9)
     shared = [tensor[:1, :1].detach().requires_grad_() for tensor in tensors[3:7]]
@@ -290,7 +295,7 @@ def test_gates_shared_over_batch_and_length(implementation):
     assert all(gradient.isfinite().all() for gradient in gradients(results, shared))
 
 
-@BOTH
+@EACH
 def test_inputs_are_left_alone(implementation):
     tensors = draw(9, requires_grad=False)
     before = [tensor.clone() for tensor in tensors]
@@ -319,12 +324,13 @@ def test_memory_for_backward_is_linear_in_the_length(j):
     assert short < 4 * 2048 * 400  # not even a mask of chunks
 
 
-def test_gradients_stay_finite_at_transition_one_in_bfloat16():
+@pytest.mark.parametrize("implementation", ["chunkwise", NATIVE])
+def test_gradients_stay_finite_at_transition_one_in_bfloat16(implementation):
     length = 16384
     tensors = draw(length, batch=1, dtype=torch.bfloat16, requires_grad=False)
     tensors[4] = torch.where(torch.rand(1, length, 1, 1) < 0.5, -1.0, 1.0).to(torch.bfloat16)
     tensors = [tensor.requires_grad_() for tensor in tensors]
-    output, state = run(tensors)
+    output, state = run(tensors, implementation=implementation)
     for gradient in torch.autograd.grad([output.float().square().mean() + state.square().mean()], tensors):
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
@@ -361,7 +367,7 @@ def test_bad_arguments_are_named():
         (ValueError, r"transition: expected \[.*T=6.*\], got", {"transition": transition[:, :-1]}),
         (ValueError, r"initial_state: expected \[.*\], got", {"initial_state": state[:, :, :1]}),
         (TypeError, "initial_state: expected a floating-point dtype", {"initial_state": state.long()}),
-        (ValueError, "implementation: expected one of 'auto', 'recurrent', 'chunkwise', 'triton', got 'fast'",
+        (ValueError, "implementation: expected one of 'auto', 'recurrent', 'chunkwise', 'native', 'triton', got 'fast'",
          {"implementation": "fast"}),
         (ValueError, "chunk_size: expected None or a positive integer, got 0", {"chunk_size": 0}),
         (TypeError, "chunk_size: expected None or a positive integer, got float", {"chunk_size": 2.0}),

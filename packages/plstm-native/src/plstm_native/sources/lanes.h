@@ -183,6 +183,13 @@ INLINE void store_turned(real *to, int64_t n, const int64_t size, vec *from)
         store(to + j * LANES, from[j]);
 }
 
+/* Asks for numbers that are to be read soon. */
+INLINE void prefetch(const real *from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += CACHE_LINE / REAL_BYTES)
+        __builtin_prefetch(from + i);
+}
+
 /* Vectors whose lanes are to be summed: as soon as there are LANES of them, the sums are added to a row. */
 typedef struct {
     real *row;

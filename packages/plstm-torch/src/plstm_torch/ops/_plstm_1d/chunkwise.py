@@ -12,7 +12,12 @@ from plstm_torch.ops._plstm_1d.scalar import plstm_1d_scalar
 
 
 def plstm_1d_chunkwise(
-    inputs: Tensors, initial_states: Tensor, chunk_size: int | None, bounds: Tensor | None, borders: Tensor
+    inputs: Tensors,
+    initial_states: Tensor,
+    chunk_size: int | None,
+    bounds: Tensor | None,
+    borders: Tensor,
+    plain: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Output and last states, chunk by chunk.
 
@@ -23,6 +28,7 @@ def plstm_1d_chunkwise(
         chunk_size: steps per chunk, or None.
         bounds: boundaries of the S packed sequences [S+1]; None where S = 1.
         borders: steps at which sequences without states start [B,R], where their gates keep them apart and S = 1.
+        plain: in operations of torch alone, which may be differentiated in any way.
 
     Returns:
         [B,T,DV,JO] and [B,S,DK,DV,JT].
@@ -41,28 +47,31 @@ def plstm_1d_chunkwise(
             beyond = torch.arange(length + missing, device=inputs[4].device) >= length
             tensors[4] = torch.where(beyond[:, None, None], _identity(inputs[4], 1), tensors[4])
         starts = inputs[0].new_zeros(inputs[0].shape[0], 1)
-        output, last_states = _run_chunks(tensors, initial_states, starts, borders, chunk)
+        output, last_states = _run_chunks(tensors, (initial_states, starts, borders), chunk, plain)
         return output[:, :length], last_states
     places = layout(bounds, length, chunk)
     tensors = [_place(tensor, places.steps, places.filled) for tensor in inputs]
     empty = ~places.filled[:, None, None]
     tensors[4] = tensors[4] + empty * _identity(inputs[4], 1)
     starts = constant_positions(places.starts, inputs[0])
-    output, last_states = _run_chunks(tensors, initial_states, starts, borders, chunk)
+    output, last_states = _run_chunks(tensors, (initial_states, starts, borders), chunk, plain)
     return output.index_select(1, places.places), last_states
 
 
 def _run_chunks(
-    inputs: list[Tensor], states: Tensor, starts: Tensor, borders: Tensor, chunk: int
+    inputs: list[Tensor], sequences: tuple[Tensor, Tensor, Tensor], chunk: int, plain: bool
 ) -> tuple[Tensor, Tensor]:
     """The form for these dimensions, on whole chunks; output [B,N*C,DV,JO]."""
+    states, starts, borders = sequences
     if inputs[4].shape[-1] == inputs[6].shape[2:].numel() == 1:
         chunks = [_chunks(tensor.flatten(2), chunk) for tensor in inputs[:3]]
         chunks += [_chunks(tensor.flatten(1), chunk) for tensor in inputs[3:]]
-        output, last_states = plstm_1d_scalar(*chunks, states.squeeze(-1).contiguous(), starts, borders)
+        scalar = plstm_1d_scalar.formula if plain else plstm_1d_scalar
+        output, last_states = scalar(*chunks, states.squeeze(-1).contiguous(), starts, borders)
         return output.flatten(1, 2).unsqueeze(-1), last_states.unsqueeze(-1)
     chunks = [_chunks(tensor, chunk) for tensor in inputs]
-    output, last_states = plstm_1d_matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts, borders)
+    matrix = plstm_1d_matrix.formula if plain else plstm_1d_matrix
+    output, last_states = matrix(*chunks, states.permute(0, 1, 4, 3, 2).contiguous(), starts, borders)
     return output.flatten(1, 2), last_states.permute(0, 1, 4, 3, 2)
 
 

@@ -14,15 +14,17 @@ from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors
+from plstm_torch.ops._native import require as require_native
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops._plstm_1d.exported import plstm_1d_exported
+from plstm_torch.ops._plstm_1d.native import OP, plstm_1d_native, without_native_kernels
 from plstm_torch.ops._plstm_1d.packing import checked_bounds, constant_positions
 from plstm_torch.ops._plstm_1d.recurrent import plstm_1d_recurrent
 from plstm_torch.ops._plstm_1d.triton.form import plstm_1d_triton
 from plstm_torch.ops._plstm_1d.triton.matrix_form import STATES
 from plstm_torch.ops._triton import support
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "triton")
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "native", "triton")
 # Up to here a loop over the steps is as fast as one chunk.
 _FEW_STEPS = 4
 
@@ -66,7 +68,8 @@ def plstm_1d(
         return_last_state: also return the state after the last step.
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (a loop over the steps), "chunkwise" (quadratic inside chunks, recurrent between
-            them; memory linear in T), "triton" (the same in kernels for CUDA devices, JT up to 8), or "auto".
+            them; memory linear in T), "native" (the loop in kernels for CPUs, which keep nothing for the gradients),
+            "triton" (chunks in kernels for CUDA devices, JT up to 8), or "auto".
         chunk_size: steps per chunk of "chunkwise"; chosen by length and J dimensions if None. The result does not
             depend on it.
         cu_seqlens: [S+1] integer boundaries of sequences packed along T, the same for all of B, empty ones allowed;
@@ -79,7 +82,8 @@ def plstm_1d(
 
     Raises:
         TypeError: if an argument is no tensor, or has no floating dtype.
-        ValueError: if a shape, a device, a boundary or a name is wrong, or "triton" has no kernel for the call.
+        ValueError: if a shape, a device, a boundary or a name is wrong, or "native" or "triton" has no kernel for the
+            call.
 
     Examples:
         >>> import torch
@@ -106,7 +110,12 @@ def plstm_1d(
     check_size("chunk_size", chunk_size)
     bounds = None if cu_seqlens is None else checked_bounds(cu_seqlens, sizes["T"], query.device)
     dtype = accumulation_dtype(common_dtype(tensors))
-    name = resolve_implementation(implementation, sizes["T"], lambda: _kernels(implementation, tensors, sizes))
+    name = resolve_implementation(
+        implementation,
+        sizes["T"],
+        lambda: _kernels(implementation, tensors, sizes),
+        lambda: _native(implementation, query),
+    )
     with without_autocast(query):
         narrow = common_dtype(tensors[:3]) if name == "triton" and dtype != torch.float64 else dtype
         q, k, v = (tensor.to(narrow) for tensor in tensors[:3])
@@ -118,34 +127,49 @@ def plstm_1d(
         borders = q.new_zeros(q.shape[0], 0)
         if name == "chunkwise" and bounds is not None and not given and not return_last_state:
             inputs, borders, bounds = _separate(inputs, bounds), constant_positions(bounds[:-1], q), None
-        if given:
+        states: Tensor | None
+        if name == "native" and not given and not return_last_state:
+            states = None
+        elif given:
             states = given[0] if cu_seqlens is not None else given[0].unsqueeze(1)
         else:
             sequences = 1 if bounds is None else sizes["S"]
             states = t.new_zeros(q.shape[0], sequences, q.shape[2], v.shape[2], t.shape[-1])
         output, last_state = _run(inputs, states, name, chunk_size, bounds, borders)
-        last_state = last_state if cu_seqlens is not None else last_state.squeeze(1)
         output = output.to(value.dtype)
-    return (output, last_state) if return_last_state else output
+        if not return_last_state or last_state is None:
+            return output
+        return output, last_state if cu_seqlens is not None else last_state.squeeze(1)
 
 
-def resolve_implementation(implementation: str, length: int, kernels: Callable[[], bool] = lambda: False) -> str:
+def resolve_implementation(
+    implementation: str,
+    length: int,
+    kernels: Callable[[], bool] = lambda: False,
+    native: Callable[[], bool] = lambda: False,
+) -> str:
     """The implementation that "auto" stands for.
 
     Args:
         implementation: the name asked for.
         length: T.
-        kernels: whether the kernels take the call; asked only where that matters, and raises where it must be so.
+        kernels: whether the kernels for CUDA devices take the call; asked only where that matters, and raises where it
+            must be so.
+        native: the same of those for CPUs.
 
     Returns:
         The name itself, if it is not "auto".
     """
     if implementation == "triton":
         kernels()
+    if implementation == "native":
+        native()
     if implementation != "auto":
         return implementation
     if is_exporting():  # lengths may vary, and are not to be compared
         return "chunkwise"
+    if native():
+        return "native"
     if length <= _FEW_STEPS:
         return "recurrent"
     return "triton" if kernels() else "chunkwise"
@@ -167,21 +191,37 @@ def _kernels(implementation: str, tensors: list[Tensor], sizes: Mapping[str, int
     return reason is None
 
 
+def _native(implementation: str, query: Tensor) -> bool:
+    """Whether "auto" may take the native kernels, or "native" has them.
+
+    Raises:
+        ValueError: if "native" is asked for, and cannot take the call.
+    """
+    reason = without_native_kernels(query)
+    if implementation == "native":
+        require_native(OP, reason)
+    return reason is None
+
+
 def _run(
-    inputs: Tensors, states: Tensor, name: str, chunk_size: int | None, bounds: Tensor | None, borders: Tensor
-) -> tuple[Tensor, Tensor]:
+    inputs: Tensors, states: Tensor | None, name: str, chunk_size: int | None, bounds: Tensor | None, borders: Tensor
+) -> tuple[Tensor, Tensor | None]:
     query, _, value, _, _, mark, _ = inputs
     if query.shape[0] == 0 or query.shape[1] == 0:  # no step to take, but gradients there are
         output = query.new_zeros(*value.shape[:3], mark.shape[2])
+        if states is None:
+            return attach(output, *inputs), None
         return attach(output, *inputs, states), attach(states.clone(), *inputs)
+    starts = constant_positions(query.new_zeros(1) if bounds is None else bounds[:-1], query)
+    if name == "native" or states is None:
+        return plstm_1d_native(inputs, states, starts)
     if name == "triton":
         return plstm_1d_triton(inputs, states, bounds)
     if name == "exported":
         output, last = plstm_1d_exported(inputs, states.squeeze(1))
         return output, last.unsqueeze(1)
     if name == "recurrent":
-        starts = query.new_zeros(1) if bounds is None else bounds[:-1]
-        return plstm_1d_recurrent(inputs, states, constant_positions(starts, query))
+        return plstm_1d_recurrent(inputs, states, starts)
     return plstm_1d_chunkwise(inputs, states, chunk_size, bounds, borders)
 
 
