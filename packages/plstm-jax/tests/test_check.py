@@ -20,13 +20,19 @@ def printed(**arguments):
     return code, stream.getvalue()
 
 
+@pytest.fixture
+def no_kernels(monkeypatch):
+    monkeypatch.setattr(check, "no_kernels", lambda: "they are out of order")
+
+
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_every_op_and_implementation_agrees_with_the_reference(monkeypatch, dtype):
     chosen = {"plstm_1d": ("packed",), "plstm_2d": ("P_state_tracking",), "plstm_2d_oriented": ("L_odd_sides",)}
     chosen |= {"plstm_1d_step": ("state_tracking",), "plstm_graph": ("dense_states",)}
     monkeypatch.setattr(selfcheck, "CASES", chosen)
     rows = list(check.check_rows(["cpu"], [dtype], quick=True))
-    assert {(row.op, row.implementation) for row in rows} == {
+    native = {(op, "native") for op in check.NATIVE_CASES if check.no_kernels() is None}
+    assert {(row.op, row.implementation) for row in rows} == native | {
         (op, name) for op, names in check.IMPLEMENTATIONS.items() for name in names
     }
     assert all(row.passed and row.device == "cpu" and row.dtype == dtype for row in rows), rows
@@ -37,6 +43,7 @@ AS_USERS = """
 from plstm_jax import check
 from plstm_testing import selfcheck
 check.IMPLEMENTATIONS = {"plstm_1d": ("chunkwise",), "plstm_2d": ("parallel",)}
+check.no_kernels = lambda: "they are out of order"
 selfcheck.CASES = {"plstm_1d": ("odd_length",), "plstm_2d": ("L_output_only",)}
 assert check.run_checks(["cpu"], ["float32"]) == 0
 """
@@ -50,16 +57,17 @@ def test_what_is_compiled_as_users_compile_it_agrees_too():
     assert "all 2 checks passed" in run.stdout
 
 
-def test_table_and_exit_code(monkeypatch, capsys):
+def test_table_and_exit_code(monkeypatch, capsys, no_kernels):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("recurrent", "chunkwise")})
     monkeypatch.setattr(selfcheck, "CASES", {"plstm_1d": ("initial_state",)})
     assert main(["check", "--dtypes", "float32", "--devices", "cpu", "--quick"]) == 0
     text = capsys.readouterr().out
     assert text.count("passed") == 3
     assert "all 2 checks passed" in text
+    assert text.splitlines()[-1] == "there are no native kernels here: they are out of order"
 
 
-def test_a_wrong_op_fails(monkeypatch):
+def test_a_wrong_op_fails(monkeypatch, no_kernels):
     right = ops.plstm_1d
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("chunkwise",)})
     monkeypatch.setattr(selfcheck, "CASES", {"plstm_1d": ("initial_state",)})
@@ -70,7 +78,7 @@ def test_a_wrong_op_fails(monkeypatch):
     assert "1 of 1 checks failed" in text
 
 
-def test_an_exception_is_printed(monkeypatch):
+def test_an_exception_is_printed(monkeypatch, no_kernels):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("quickest",)})
     code, text = printed(dtypes=["float64"])
     assert code == 1

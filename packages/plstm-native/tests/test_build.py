@@ -13,7 +13,7 @@ import plstm_native
 
 pytestmark = pytest.mark.skipif(plstm_native.unavailable() is not None, reason=f"{plstm_native.unavailable()}")
 ASK = "import plstm_native; print(plstm_native.unavailable())"
-LOAD = "import plstm_native; print(plstm_native.library('float32'))"
+LOAD = "import plstm_native; print(plstm_native.library('float32', 'grid'))"
 
 
 def run(code, **environment):
@@ -95,6 +95,15 @@ def test_narrower_vectors_and_one_thread_compile(options, tmp_path):
     assert made.returncode == 0, made.stderr
 
 
-def test_an_unknown_dtype_is_refused():
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="kernels: expected one of graph, grid, sequence, got 'images'"):
+        plstm_native.library("float32", "images")
     with pytest.raises(ValueError, match="dtype: expected one of float32, float64, got 'float16'"):
-        plstm_native.library("float16")
+        plstm_native.library("float16", "grid")
+
+
+def test_handlers_of_xla_need_its_headers(tmp_path):
+    with pytest.raises(ValueError, match=f"include: expected a folder that holds xla/ffi/api/c_api.h, got {tmp_path}"):
+        plstm_native.xla_handlers("float32", str(tmp_path))
+    with pytest.raises(ValueError, match="dtype: expected one of float32, float64, got 'float16'"):
+        plstm_native.xla_handlers("float16", str(tmp_path))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plstm_jax import ops
+from plstm_native import unavailable as no_kernels
 from plstm_testing import selfcheck
 from plstm_testing.conformance import OpCall, Result
 
@@ -21,6 +22,14 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_2d": ("recurrent", "chunkwise", "parallel"),
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
+}
+# What the native kernels are proven with, on a CPU that has them: code of their own for every mode and width of DV.
+NATIVE_CASES: Mapping[str, Sequence[str]] = {
+    "plstm_2d": ("L_output_only", "R_default_block", "full_default_block", "P_default_block"),
+    "plstm_2d_oriented": (
+        *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
+        *("full_default_block", "P_odd_sides"),
+    ),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 # A test runs each program once, so time spent on making it fast is lost, and cutting small programs into parts that are
@@ -69,6 +78,8 @@ def run_checks(
         print(line.rstrip(), file=stream, flush=True)
     failed = sum(not row.passed for row in rows)
     print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed", file=stream)
+    if no_kernels() is not None:
+        print(f"there are no native kernels here: {no_kernels()}", file=stream)
     return 1 if failed else 0
 
 
@@ -96,7 +107,11 @@ def check_rows(
         if dtype not in DTYPES:
             raise ValueError(f"dtypes: expected some of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
     run = partial(run_op, quick=quick)
-    yield from selfcheck.check(run, IMPLEMENTATIONS, devices=devices or available, dtypes=dtypes or DTYPES)
+    devices, dtypes = devices or available, dtypes or DTYPES
+    yield from selfcheck.check(run, IMPLEMENTATIONS, devices=devices, dtypes=dtypes)
+    if "cpu" in devices and no_kernels() is None:
+        named = dict.fromkeys(NATIVE_CASES, ("native",))
+        yield from selfcheck.check(run, named, devices=("cpu",), dtypes=dtypes, cases=NATIVE_CASES)
 
 
 def available_devices() -> tuple[str, ...]:

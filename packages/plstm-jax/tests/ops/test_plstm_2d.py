@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from plstm_jax.ops import plstm_2d, plstm_2d_oriented
-from plstm_jax.ops._plstm_2d.op import LARGEST_PARALLEL, resolve_implementation
+from plstm_jax.ops._plstm_2d import op
+from plstm_jax.ops._plstm_2d.forms import LARGEST_PARALLEL
 
 
 def equations(jaxpr):
@@ -52,11 +53,22 @@ def test_bad_arguments_are_found_while_tracing(draw):
         trace(initial_state=states)
 
 
-def test_auto_decides_in_one_place():
+def test_auto_decides_in_one_place(monkeypatch):
+    def resolve(name, x, y):
+        return op.resolve_implementation(name, {"X": x, "Y": y}, jnp.zeros(()))
+
     side = int(LARGEST_PARALLEL**0.5)
-    assert resolve_implementation("auto", {"X": side, "Y": side}) == "parallel"
-    assert resolve_implementation("auto", {"X": side, "Y": side + 1}) == "chunkwise"
-    assert resolve_implementation("recurrent", {"X": 1, "Y": 1}) == "recurrent"
-    names = "'auto', 'recurrent', 'chunkwise', 'parallel'"
+    monkeypatch.setattr(op, "without_native_kernels", lambda query, sizes: "there are none")
+    assert resolve("auto", side, side) == "parallel"
+    assert resolve("auto", side, side + 1) == "chunkwise"
+    assert resolve("recurrent", 1, 1) == "recurrent"
+    with pytest.raises(
+        ValueError, match="expected another one for this call of the 2D op, got 'native': there are none"
+    ):
+        resolve("native", 1, 1)
+    monkeypatch.setattr(op, "without_native_kernels", lambda query, sizes: None)
+    assert resolve("auto", side, side) == resolve("native", 1, 1) == "native"
+    assert resolve("parallel", 1, 1) == "parallel"
+    names = "'auto', 'recurrent', 'chunkwise', 'parallel', 'native'"
     with pytest.raises(ValueError, match=f"implementation: expected one of {names}, got 'fast'"):
-        resolve_implementation("fast", {"X": 1, "Y": 1})
+        resolve("fast", 1, 1)

@@ -9,6 +9,7 @@ PROGRAM = textwrap.dedent(
     """
     import re
     import jax, jax.numpy as jnp, numpy as np
+    import plstm_native
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
     from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED
     from plstm_jax import ops
@@ -26,10 +27,14 @@ PROGRAM = textwrap.dedent(
         ("plstm_1d", PLSTM_1D, {"chunk_size": 3}, {"T": 7}, ""),
         ("plstm_1d", PLSTM_1D, {"chunk_size": 2}, {"T": 7, "JT": 2, "JV": 2}, ""),
     ]
-    for implementation in ("parallel", "chunkwise"):
+    native = ("native",) if plstm_native.unavailable() is None else ()
+    for implementation in ("parallel", "chunkwise", *native):
         keywords = {"implementation": implementation, "block_size": 2}
         for mode in ("general", "P", "D"):
             cases.append(("plstm_2d_oriented", PLSTM_2D_ORIENTED, keywords, {"X": 3, "Y": 4}, mode))
+    if native:  # with states it walks
+        walk = {"implementation": "native", "return_last_state": True}
+        cases.append(("plstm_2d_oriented", PLSTM_2D_ORIENTED, walk, {"X": 3, "Y": 4}, "D"))
     for op, layouts, keywords, sizes, mode in cases:
         sizes = {"B": 8, "O": 4, "DK": 3, "DV": 2} | {name: 1 for name in ("JQ", "JK", "JV", "JT", "JO")} | sizes
         arguments = {

@@ -19,6 +19,7 @@ from plstm_native.grid import (
 )
 from plstm_native.sequence import SequenceSizes, sequence_forward, sequence_gradients
 from plstm_native.version import __version__
+from plstm_native.xla import xla_handlers, xla_lanes
 
 __all__ = [
     "GATES",
@@ -40,4 +41,6 @@ __all__ = [
     "sequence_forward",
     "sequence_gradients",
     "unavailable",
+    "xla_handlers",
+    "xla_lanes",
 ]

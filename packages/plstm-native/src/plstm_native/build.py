@@ -18,12 +18,21 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 DTYPES = {"float32": (), "float64": ("-DIN_DOUBLE",)}
-SOURCES = ("graph.c", "grid.c", "mask.c", "sequence.c")
+# What is compiled together: who works with images need not wait for the kernels of sequences.
+SOURCES = {
+    "graph": ("lanes.c", "graph.c"),
+    "grid": ("lanes.c", "grid.c", "mask.c"),
+    "sequence": ("lanes.c", "sequence.c"),
+}
+XLA_SOURCES = ("lanes.c", "grid.c", "mask.c", "xla.c")
+XLA_HEADER = "xla/ffi/api/c_api.h"
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -68,26 +77,58 @@ def unavailable() -> str | None:
 
 
 @functools.cache
-def library(dtype: str) -> ctypes.CDLL:
+def library(dtype: str, kernels: str) -> ctypes.CDLL:
     """The compiled functions for one dtype; the first call on a machine compiles them, which takes some seconds.
 
     Args:
         dtype: "float32" or "float64".
+        kernels: "grid", "sequence" or "graph".
 
     Returns:
         The loaded library.
 
     Raises:
         CompilationError: if there is no compiler, or it fails.
-        ValueError: if the dtype is another one.
+        ValueError: if a name is another one.
     """
+    if kernels not in SOURCES:
+        raise ValueError(f"kernels: expected one of {', '.join(SOURCES)}, got {kernels!r}")
+    _check(dtype)
+    with _lock:
+        return _load(dtype, SOURCES[kernels], _OPTIONS)
+
+
+@functools.cache
+def xla_library(dtype: str, include: str) -> ctypes.CDLL:
+    """The functions of `library` and handlers of XLA that call them; compiled as those are.
+
+    Args:
+        dtype: "float32" or "float64".
+        include: the folder of XLA's headers, those of the version that is to call the handlers.
+
+    Returns:
+        The loaded library.
+
+    Raises:
+        CompilationError: if there is no compiler, or it fails.
+        ValueError: if the dtype is another one, or the folder holds no headers of XLA.
+    """
+    _check(dtype)
+    header = Path(include) / XLA_HEADER
+    if not header.is_file():
+        raise ValueError(f"include: expected a folder that holds {XLA_HEADER}, got {include}")
+    with _lock:
+        # the handlers bring threads of their own in the place of OpenMP's
+        options = dict.fromkeys(tuple(one for one in options if one != "-fopenmp") for options in _OPTIONS)
+        return _load(dtype, XLA_SOURCES, tuple(options), {XLA_HEADER: header.read_bytes()})
+
+
+def _check(dtype: str) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     reason = unavailable()
     if reason is not None:
         raise CompilationError(reason)
-    with _lock:
-        return _load(dtype)
 
 
 def _compiler() -> tuple[str, ...]:
@@ -123,13 +164,19 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _load(dtype: str) -> ctypes.CDLL:
-    """Loads a library that is kept, or compiles one, by the first options that give one."""
+def _load(
+    dtype: str,
+    sources: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    headers: Mapping[str, bytes] = MappingProxyType({}),
+) -> ctypes.CDLL:
+    """Loads a library that is kept, or compiles one, by the first options that give one; headers by their paths."""
     said = []
-    for options in _OPTIONS:
+    for options in choices:
         for linking in _linkings(options):
             try:
-                return ctypes.CDLL(str(_compiled((*_COMMON, *options, *DTYPES[dtype]), linking)))
+                flags = (*_COMMON, *options, *DTYPES[dtype])
+                return ctypes.CDLL(str(_compiled(sources, headers, flags, linking)))
             except (subprocess.CalledProcessError, OSError) as error:
                 said.append(getattr(error, "stderr", None) or str(error))
                 _logger.debug("no kernels with %s %s: %s", options, linking, said[-1])
@@ -144,21 +191,27 @@ def _linkings(options: Sequence[str]) -> Iterator[tuple[str, ...]]:
     yield ("-shared", *(option for option in options if option == "-fopenmp"))
 
 
-def _compiled(options: Sequence[str], linking: Sequence[str]) -> Path:
+def _compiled(
+    sources: Sequence[str], headers: Mapping[str, bytes], options: Sequence[str], linking: Sequence[str]
+) -> Path:
     """The library made by these options, compiled unless it is kept already."""
-    sources = files("plstm_native") / "sources"
-    texts = {entry.name: entry.read_bytes() for entry in sources.iterdir() if entry.name.endswith((".c", ".h"))}
+    own = files("plstm_native") / "sources"
+    texts = {entry.name: entry.read_bytes() for entry in own.iterdir() if entry.name.endswith((".c", ".h"))}
+    texts |= headers
     folder = _folder()
-    kept = folder / f"plstm_{_fingerprint(texts, (*options, *linking))}.so"
+    kept = folder / f"plstm_{_fingerprint(texts, (*sources, *options, *linking))}.so"
     if kept.exists():
         return kept
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for name, text in texts.items():
-            (Path(scratch) / name).write_bytes(text)
-        objects = [f"{source}.o" for source in SOURCES]
-        for source, made in zip(SOURCES, objects, strict=True):
-            _run((*_compiler(), *options, "-c", source, "-o", made), scratch)
-        _run((*_compiler(), *linking, *objects, "-o", "library.so", "-lm"), scratch)
+            path = Path(scratch) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+        objects = [f"{source}.o" for source in sources]
+        compiling = [(*_compiler(), *options, "-I.", "-c", source, "-o", f"{source}.o") for source in sources]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(functools.partial(_run, folder=scratch), compiling))
+        _run((*_compiler(), *linking, *objects, "-o", "library.so", "-lm", "-lpthread"), scratch)
         os.replace(Path(scratch) / "library.so", kept)  # in one step: other processes see all of it or nothing
     return kept
 

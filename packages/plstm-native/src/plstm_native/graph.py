@@ -97,7 +97,7 @@ class _Graph(ctypes.Structure):
 
 
 def _run(function: str, sizes: GraphSizes, addresses: Mapping[str, int]) -> None:
-    vector = lanes(sizes.dtype)
+    vector = lanes(sizes.dtype, "graph")
     width = 2 if sizes.dv > vector and sizes.largest <= _WIDE else 1
     call = _Graph(
         heads=sizes.heads, nodes=sizes.nodes, edges=sizes.edges, lines=sizes.lines, graphs=sizes.graphs, dk=sizes.dk,
@@ -105,5 +105,5 @@ def _run(function: str, sizes: GraphSizes, addresses: Mapping[str, int]) -> None
     )  # fmt: skip
     for name, address in addresses.items():
         setattr(call, name, address)
-    if getattr(library(sizes.dtype), function)(ctypes.byref(call)):
+    if getattr(library(sizes.dtype, "graph"), function)(ctypes.byref(call)):
         raise MemoryError(f"{function}: there is no memory to work with")

@@ -72,11 +72,12 @@ class GridSizes:
         return self.dv // (lanes(self.dtype) * self._width)
 
 
-def lanes(dtype: str) -> int:
-    """How many numbers a vector of this machine holds: DV has to be a multiple of it.
+def lanes(dtype: str, kernels: str = "grid") -> int:
+    """How many numbers a vector of this machine holds: for grids DV has to be a multiple of it.
 
     Args:
         dtype: "float32" or "float64".
+        kernels: those that are asked, see `library`.
 
     Returns:
         The number.
@@ -84,7 +85,7 @@ def lanes(dtype: str) -> int:
     Raises:
         CompilationError: if there are no kernels here.
     """
-    return int(library(dtype).vector_lanes())
+    return int(library(dtype, kernels).vector_lanes())
 
 
 def gates_of(mode: str) -> tuple[str, ...]:
@@ -195,7 +196,7 @@ def _run(function: str, sizes: GridSizes, addresses: Mapping[str, int]) -> None:
     for name, address in addresses.items():
         if name not in gates:
             setattr(call, name, address)
-    if getattr(library(sizes.dtype), function)(ctypes.byref(call)):
+    if getattr(library(sizes.dtype, "grid"), function)(ctypes.byref(call)):
         raise MemoryError(f"{function}: there is no memory to work with")
 
 

@@ -57,11 +57,11 @@ class SequenceSizes:
     def _width(self) -> int:
         """Vectors of a slice: two, if one of the second kind would not be needed to keep threads busy."""
         scalar = self.jt * self.jk * self.jv * self.jo * self.jq == 1
-        return 2 if scalar and self._enough_rows and self.dv > lanes(self.dtype) else 1
+        return 2 if scalar and self._enough_rows and self.dv > lanes(self.dtype, "sequence") else 1
 
     @property
     def _slices(self) -> int:
-        return -(-self.dv // (lanes(self.dtype) * self._width))
+        return -(-self.dv // (lanes(self.dtype, "sequence") * self._width))
 
 
 def sequence_forward(sizes: SequenceSizes, addresses: Mapping[str, int]) -> None:
@@ -120,5 +120,5 @@ def _run(function: str, sizes: SequenceSizes, addresses: Mapping[str, int]) -> N
         jt=sizes.jt, jk=sizes.jk, jv=sizes.jv, jo=sizes.jo, jq=sizes.jq, width=sizes._width, slices=sizes._slices,
         parts=sizes.parts, threads=sizes.threads, bounds=ctypes.addressof(bounds), **addresses,
     )  # fmt: skip
-    if getattr(library(sizes.dtype), function)(ctypes.byref(call)):
+    if getattr(library(sizes.dtype, "sequence"), function)(ctypes.byref(call)):
         raise MemoryError(f"{function}: there is no memory to work with")

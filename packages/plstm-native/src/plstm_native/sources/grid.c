@@ -458,43 +458,30 @@ INLINE int64_t lay_out(const grid *g, vec *from, scratch *s)
     return at;
 }
 
-int vector_lanes(void) { return LANES; }
-
-/* Both return 0, or 1 where there is not enough memory. */
-int grid_forward(const grid *g)
+int grid_forward_share(const grid *g, int64_t *taken)
 {
-    const int64_t state = g->dk * g->width, tasks = g->batch * g->parts, nodes = strip_nodes(g);
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks))
-    {
-        vec *r = new_vectors((nodes + g->x) * state);
-        if (!r)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++)
-            if (r)
-                run_part(g, task / g->parts, task % g->parts, r, r + nodes * state, NULL);
-        free(r);
-    }
-    return failed;
+    const int64_t state = g->dk * g->width, nodes = strip_nodes(g);
+    vec *r = new_vectors((nodes + g->x) * state);
+    if (!r)
+        return 1;
+    for (int64_t task = next_task(taken); task < grid_tasks(g); task = next_task(taken))
+        run_part(g, task / g->parts, task % g->parts, r, r + nodes * state, NULL);
+    free(r);
+    return 0;
 }
 
-int grid_gradients(const grid *g)
+int grid_gradients_share(const grid *g, int64_t *taken)
 {
-    const int64_t tasks = g->batch * g->parts;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks))
-    {
-        scratch s;
-        vec *from = new_vectors(lay_out(g, NULL, &s));
-        lay_out(g, from, &s);
-        if (!from)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++)
-            if (from)
-                run_part(g, task / g->parts, task % g->parts, NULL, NULL, &s);
-        free(from);
-    }
-    return failed;
+    scratch s;
+    vec *from = new_vectors(lay_out(g, NULL, &s));
+    lay_out(g, from, &s);
+    if (!from)
+        return 1;
+    for (int64_t task = next_task(taken); task < grid_tasks(g); task = next_task(taken))
+        run_part(g, task / g->parts, task % g->parts, NULL, NULL, &s);
+    free(from);
+    return 0;
 }
+
+int grid_forward(const grid *g) { return share_out(g, grid_forward_share, grid_tasks(g)); }
+int grid_gradients(const grid *g) { return share_out(g, grid_gradients_share, grid_tasks(g)); }

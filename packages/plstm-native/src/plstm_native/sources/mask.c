@@ -154,41 +154,31 @@ static void fill(const grid *g, int64_t b, real *rs, real *d)
     }
 }
 
-/* Both return 0, or 1 where there is not enough memory. */
-int grid_mask(const grid *g)
+int grid_mask_share(const grid *g, int64_t *taken)
 {
     const int64_t nodes = g->x * g->y;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, g->batch))
-    {
-        real *scratch = new_numbers((g->y + 1) * nodes);
-        if (!scratch)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t b = 0; b < g->batch; b++)
-            if (scratch)
-                fill(g, b, scratch, scratch + g->y * nodes);
-        free(scratch);
-    }
-    return failed;
+    real *scratch = new_numbers((g->y + 1) * nodes);
+    if (!scratch)
+        return 1;
+    for (int64_t b = next_task(taken); b < g->batch; b = next_task(taken))
+        fill(g, b, scratch, scratch + g->y * nodes);
+    free(scratch);
+    return 0;
 }
 
-int grid_mask_gradients(const grid *g)
+int grid_mask_gradients_share(const grid *g, int64_t *taken)
 {
-    const int64_t nodes = g->x * g->y, walks = g->batch * g->orientations;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, walks))
-    {
-        real *scratch = new_numbers((g->y + 1 + 2 * nodes) * nodes);
-        if (!scratch)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < walks; i++) {
-            const walk w = walk_of(g, i / g->orientations, i % g->orientations);
-            if (scratch)
-                run_walk_back(&w, scratch, scratch + g->y * nodes, scratch + (g->y + 1) * nodes);
-        }
-        free(scratch);
+    const int64_t nodes = g->x * g->y;
+    real *scratch = new_numbers((g->y + 1 + 2 * nodes) * nodes);
+    if (!scratch)
+        return 1;
+    for (int64_t i = next_task(taken); i < g->batch * g->orientations; i = next_task(taken)) {
+        const walk w = walk_of(g, i / g->orientations, i % g->orientations);
+        run_walk_back(&w, scratch, scratch + g->y * nodes, scratch + (g->y + 1) * nodes);
     }
-    return failed;
+    free(scratch);
+    return 0;
 }
+
+int grid_mask(const grid *g) { return share_out(g, grid_mask_share, g->batch); }
+int grid_mask_gradients(const grid *g) { return share_out(g, grid_mask_gradients_share, g->batch * g->orientations); }

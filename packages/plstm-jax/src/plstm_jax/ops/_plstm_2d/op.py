@@ -10,16 +10,13 @@ from jaxtyping import Float
 
 from plstm_config.options import check_implementation, check_size
 from plstm_config.shapes import Sizes, check_plstm_2d, check_plstm_2d_oriented
-from plstm_jax.ops._plstm_2d.chunkwise import chunkwise
+from plstm_jax.ops._plstm_2d.forms import run_form, suitable_form
+from plstm_jax.ops._plstm_2d.native import native, without_native_kernels
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
-from plstm_jax.ops._plstm_2d.recurrent import recurrent
-from plstm_jax.ops._plstm_2d.spoilt import marked, reached, without_spoilt
 from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
+from plstm_jax.ops.kernels import require
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel")
-BLOCK_SIZE = 8
-# Up to this many nodes the quadratic form is faster, measured on CPU.
-LARGEST_PARALLEL = 48 * 48
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "native")
 
 
 def plstm_2d(
@@ -77,7 +74,8 @@ def plstm_2d(
         return_last_state: also return the states leaving the grid, (right, bottom), shaped as (left, top).
         scale: factor of the output; ``DK**-0.5`` if None.
         implementation: "recurrent" (antidiagonal by antidiagonal), "chunkwise" (blocks of the grid; time and memory
-            linear in its size), "parallel" (the whole grid as one block; quadratic), or "auto".
+            linear in its size), "parallel" (the whole grid as one block; quadratic), "native" (compiled kernels for
+            CPUs; J dimensions of 1), or "auto".
         block_size: side of the blocks of the chunkwise form; chosen by the op if None. No rule binds it to the grid.
 
     Returns:
@@ -85,7 +83,7 @@ def plstm_2d(
 
     Raises:
         TypeError: if an argument is no array, or no array of floats.
-        ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape or a name is wrong, a gate does not go with the mode, or "native" cannot take the call.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -173,7 +171,7 @@ def plstm_2d_oriented(
 
     Raises:
         TypeError: if an argument is no array, or no array of floats.
-        ValueError: if a shape or a name is wrong, or a gate does not go with the mode.
+        ValueError: if a shape or a name is wrong, a gate does not go with the mode, or "native" cannot take the call.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -202,12 +200,19 @@ def plstm_2d_oriented(
     return result.output, (swap_state(result.right), swap_state(result.bottom))
 
 
-def resolve_implementation(implementation: str, sizes: Sizes) -> str:
-    """The implementation that a call runs; "auto" is decided here and nowhere else."""
+def resolve_implementation(implementation: str, sizes: Sizes, query: Any) -> str:
+    """The implementation that a call runs; "auto" is decided here and nowhere else.
+
+    Raises:
+        ValueError: if a name is none of the implementations, or "native" cannot take the call.
+    """
     check_implementation(implementation, IMPLEMENTATIONS)
-    if implementation != "auto":
+    if implementation not in ("auto", "native"):
         return implementation
-    return "parallel" if sizes["X"] * sizes["Y"] <= LARGEST_PARALLEL else "chunkwise"
+    reason = without_native_kernels(query, sizes)
+    if implementation == "native":
+        require("the 2D op", reason)
+    return "native" if reason is None else suitable_form(sizes["X"], sizes["Y"])
 
 
 def _run(
@@ -223,7 +228,7 @@ def _run(
     block_size: int | None,
 ) -> Result:
     check_size("block_size", block_size)
-    implementation = resolve_implementation(implementation, sizes)
+    implementation = resolve_implementation(implementation, sizes, inputs[0])
     states = {} if initial_state is None else {f"initial_state[{i}]": state for i, state in enumerate(initial_state)}
     dtype = compute_dtype(
         **dict(zip(("query", "key", "value"), inputs, strict=True)), **gates._asdict(), direct=direct, **states
@@ -251,14 +256,10 @@ def _run(
         initial_state is not None or return_last_state,
     )
     x, y = sizes["X"], sizes["Y"]
-    if 0 in (x, y, sizes["B"]):  # no node: what enters leaves
+    if 0 in (x, y, sizes["B"], sizes["DK"], sizes["DV"]):  # no node, or empty states: what enters leaves
         result = Result(jnp.zeros([sizes[letter] for letter in ("B", "X", "Y", "DV", "JO")], dtype), left, top)
-    elif implementation == "recurrent":
-        result = recurrent(problem)
+    elif implementation == "native":
+        result = native(problem)
     else:
-        side = BLOCK_SIZE if block_size is None else block_size
-        block = (x, y) if implementation == "parallel" else (side, side)
-        enters = initial_state is not None
-        result = chunkwise(without_spoilt(problem, enters=enters), block)
-        result = marked(result, reached(problem, enters=enters))
+        result = run_form(problem, implementation, enters=initial_state is not None, block_size=block_size)
     return result._replace(output=result.output.astype(jnp.result_type(inputs[2])))

@@ -41,10 +41,10 @@ def parallel(vectors: Vectors, gates: Gates, direct: Array, flips: Flips) -> Arr
     if gates.is_scalar:
         scalars, own = gates.map(lambda gate: gate.reshape(gate.shape[:4])), direct[..., 0, 0, 0, 0]
         if gates.mode == "L":
-            return _attend(vectors, separable_mask(*separable_factors(scalars, own, flips)))
+            return attend_through(vectors, separable_mask(*separable_factors(scalars, own, flips)))
         if gates.mode == "P" and x <= ONE_STRIP:
             mask = directed_mask(scalars, flips) + diagonal(own.reshape(len(own), -1, 1, 1))[..., 0, :, 0]
-            return _attend(vectors, mask)
+            return attend_through(vectors, mask)
     width = _strip_width(x)
     more = -x % width
 
@@ -59,7 +59,7 @@ def parallel(vectors: Vectors, gates: Gates, direct: Array, flips: Flips) -> Arr
     return _in_strips((query, key, value), gates, padded(direct, 1), flips, width)[:, :x]
 
 
-def _attend(vectors: Vectors, mask: Array) -> Array:
+def attend_through(vectors: Vectors, mask: Array) -> Array:
     """Attention through the mask of scalar gates, [B, N, N] or [B, X, Y, X, Y], in one piece."""
     batch, x, y = vectors[0].shape[:3]
     query, key, value = (array.reshape(batch, x * y, *array.shape[3:]) for array in vectors)

@@ -1,0 +1,151 @@
+"""The compiled kernels for CPUs as XLA calls them: what they take, and one call of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+import plstm_native
+
+_Attributes = tuple[tuple[str, tuple[int, ...]], ...]
+_BATCH = "B"  # the axis along which devices may share the work
+
+
+def unsupported(op: str, array: Any, sizes: Mapping[str, int]) -> str | None:
+    """Why the kernels of an op cannot take a call.
+
+    Args:
+        op: name of the op, for the message.
+        array: any argument of the call.
+        sizes: the J dimensions, by letters.
+
+    Returns:
+        The reason as a sentence, None if they can.
+    """
+    for name, size in sizes.items():
+        if size != 1:
+            return f"{op} has native kernels for J dimensions of 1, got {name}={size}"
+    platform = _platform(array)
+    if platform != "cpu":
+        return f"native kernels run on the CPU, got {platform}"
+    return plstm_native.unavailable()
+
+
+def require(op: str, reason: str | None) -> None:
+    """Refuse a call that asks for the kernels by name.
+
+    Raises:
+        ValueError: if there is a reason why they cannot take it.
+    """
+    if reason is not None:
+        raise ValueError(f"implementation: expected another one for this call of {op}, got 'native': {reason}")
+
+
+def lanes(dtype: Any) -> int:
+    """How many numbers a vector holds: DV has to be a multiple of it."""
+    return plstm_native.xla_lanes(np.dtype(dtype).name, jax.ffi.include_dir())
+
+
+def call_kernel(
+    name: str,
+    arrays: Mapping[str, Array],
+    axes: Mapping[str, str],
+    results: Mapping[str, tuple[int, ...]],
+    **attributes: Sequence[int],
+) -> tuple[Array, ...]:
+    """Call a kernel; only where a program is lowered for CPUs.
+
+    Args:
+        name: of the kernel.
+        arrays: its arguments in order, all of one dtype.
+        axes: a letter for each axis of them and of the results, B for the batch.
+        results: their shapes.
+        attributes: whole numbers that are known while compiling.
+
+    Returns:
+        The results.
+    """
+    return tuple(
+        _kernel.bind(
+            *arrays.values(),
+            target=_target(name, next(iter(arrays.values())).dtype.name),
+            axes=tuple(axes[argument] for argument in (*arrays, *results)),
+            results=tuple(results.values()),
+            attributes=tuple((key, tuple(map(int, values))) for key, values in attributes.items()),
+        )
+    )
+
+
+@cache
+def _target(name: str, dtype: str) -> str:
+    """The name by which XLA knows a kernel, once all of its dtype are registered."""
+    return _register(dtype)[name]
+
+
+@cache
+def _register(dtype: str) -> dict[str, str]:
+    targets = {}
+    for name, function in plstm_native.xla_handlers(dtype, jax.ffi.include_dir()).items():
+        targets[name] = f"plstm_{name}_{dtype}"
+        jax.ffi.register_ffi_target(targets[name], jax.ffi.pycapsule(function), platform="cpu")
+        jax.ffi.register_ffi_target_as_batch_partitionable(targets[name])
+    return targets
+
+
+def _platform(array: Any) -> str:
+    """Where an array lies; where what is traced will run is not known for certain, but by default it is here."""
+    if isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer):
+        return next(iter(array.devices())).platform
+    default: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+    if default is None:
+        return jax.default_backend()
+    return default if isinstance(default, str) else default.platform
+
+
+_kernel = Primitive("plstm_kernel")
+_kernel.multiple_results = True
+
+
+def _results(*arrays: Any, results: tuple[tuple[int, ...], ...], **_: Any) -> list[Any]:
+    alike = {aval.ndim: aval for aval in arrays}  # an aval holds more than a shape
+    return [alike[len(shape)].update(shape=shape) for shape in results]
+
+
+def _lower(
+    context: mlir.LoweringRuleContext, *operands: Any, target: str, axes: Any, results: Any, attributes: _Attributes
+) -> Any:
+    extra = {"mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": "1"})}
+    if getattr(jax.config, "jax_use_shardy_partitioner", True):
+        extra["sdy.sharding_rule"] = _sharding_rule(context, axes)
+    rule = jax.ffi.ffi_lowering(target, extra_attributes=extra)
+    return rule(context, *operands, **{name: np.array(values, np.int64) for name, values in attributes})
+
+
+def _sharding_rule(context: mlir.LoweringRuleContext, axes: Sequence[str]) -> Any:
+    """Devices may share the batch, and nothing else: to Shardy, every axis is a factor, whose names begin with i."""
+    sizes = {
+        letter: size
+        for letters, aval in zip(axes, (*context.avals_in, *context.avals_out), strict=True)
+        for letter, size in zip(letters, aval.shape, strict=True)
+    }
+    names = {letter: chr(ord("i") + place) for place, letter in enumerate(sizes)}
+
+    def spelled(each: Sequence[str]) -> str:
+        return ", ".join(f"[{', '.join(names[letter] for letter in letters)}]" for letters in each)
+
+    factors = ", ".join(f"{names[letter]}={size}" for letter, size in sizes.items())
+    whole = ", ".join(name for letter, name in names.items() if letter != _BATCH)
+    number = len(context.avals_in)
+    text = f"({spelled(axes[:number])})->({spelled(axes[number:])}) {{{factors}}} need_replication={{{whole}}}, custom"
+    return mlir.ir.Attribute.parse(f"#sdy.op_sharding_rule<{text}>", context.module_context.context)
+
+
+_kernel.def_abstract_eval(_results)
+mlir.register_lowering(_kernel, _lower, platform="cpu")
