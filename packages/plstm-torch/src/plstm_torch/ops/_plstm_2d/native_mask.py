@@ -13,12 +13,15 @@ from plstm_torch.ops._plstm_2d.problem import flips_of
 
 
 def masked(tensors: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
-    """Output [B, X, Y, DV] of finite numbers.
+    """Run the op; right for finite numbers.
 
     Args:
         tensors: query, key [B, X, Y, DK], value [B, X, Y, DV], direct [B, X, Y] and gates [B, O, X, Y].
         names: theirs.
         mode: of the gates, as the kernels name it.
+
+    Returns:
+        Output [B, X, Y, DV].
     """
     output = tensors[2].new_empty(tensors[2].shape)
     for grids in _together(tensors[0]):
@@ -29,7 +32,17 @@ def masked(tensors: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
 
 
 def masked_gradients(tensors: Tensors, cotangent: Tensor, names: tuple[str, ...], mode: str) -> Tensors:
-    """One gradient for each of the tensors: the mask is made again."""
+    """The gradients, for which the mask is made again.
+
+    Args:
+        tensors: as `masked` takes them.
+        cotangent: of the output [B, X, Y, DV].
+        names: as `masked` takes them.
+        mode: as `masked` takes it.
+
+    Returns:
+        One for each of the tensors.
+    """
     results = tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors)
     for grids in _together(tensors[0]):
         query, key, value, grad = (_flat(tensor[grids]) for tensor in (*tensors[:3], cotangent))

@@ -49,12 +49,15 @@ class _Call:
 
 
 def walk(tensors: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
-    """Output [B, X, Y, DV], and right and bottom where states enter.
+    """Run the op node by node.
 
     Args:
         tensors: query, key [B, X, Y, DK], value [B, X, Y, DV], direct [B, X, Y], gates [B, O, X, Y], left and top.
         names: theirs.
         mode: of the gates, as the kernels name it.
+
+    Returns:
+        Output [B, X, Y, DV], and right and bottom where states enter.
     """
     call = _Call(names, mode, tensors)
     leaving = {"right": "left", "bottom": "top"} if "left" in call.given else {}
@@ -65,7 +68,17 @@ def walk(tensors: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
 
 
 def walk_gradients(tensors: Tensors, cotangents: Tensors, names: tuple[str, ...], mode: str) -> Tensors:
-    """One gradient for each of the tensors, from the cotangents of what `walk` returns."""
+    """The gradients.
+
+    Args:
+        tensors: as `walk` takes them.
+        cotangents: of what `walk` returns.
+        names: as `walk` takes them.
+        mode: as `walk` takes it.
+
+    Returns:
+        One for each of the tensors.
+    """
     call = _Call(names, mode, tensors)
     likes = ("value", "left", "top")[: len(cotangents)]
     given = {
