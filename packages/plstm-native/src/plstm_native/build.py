@@ -180,7 +180,8 @@ def _load(
             except (subprocess.CalledProcessError, OSError) as error:
                 said.append(getattr(error, "stderr", None) or str(error))
                 _logger.debug("no kernels with %s %s: %s", options, linking, said[-1])
-    raise CompilationError(f"{shlex.join(_compiler())} could not build the kernels (PLSTM_NATIVE=0 goes without): {said[0].strip()}")
+    command = shlex.join(_compiler())
+    raise CompilationError(f"{command} could not build the kernels (PLSTM_NATIVE=0 goes without): {said[0].strip()}")
 
 
 def _linkings(options: Sequence[str]) -> Iterator[tuple[str, ...]]:
