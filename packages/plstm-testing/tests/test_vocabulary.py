@@ -21,8 +21,8 @@ ALONE = {
     },
     ("jax", "_plstm_1d"): {"problem": "torch hands on a tuple of tensors"},
     ("torch", "_plstm_2d"): {
-        "native_mask": "kernels that JAX does not call yet",
-        "native_walk": "JAX: native.py, which has this one only",
+        "native_mask": "JAX: native.py, where both forms are few lines",
+        "native_walk": "JAX: native.py, where both forms are few lines",
         "exported": "what torch.export hands to other runtimes",
         "lines": "JAX: ops/lines.py, which serves sequences and grids",
         "attention": "JAX: ops/arrays.py, where sequences and graphs share it",
