@@ -23,7 +23,7 @@ from plstm_torch.ops._plstm_2d.recurrent import recurrent
 
 # Largest grids for which the quadratic form is faster, forward and backward, by the kernels' names of the modes
 MASKED_NODES = {"P": 24**2, "L": 28**2, "R": 28**2, "general": 28**2, "straight": 28**2}
-_OP = "the 2D op"
+OP = "the 2D op"
 _NAMES = tuple(field.name for field in fields(Gates))
 
 
@@ -32,7 +32,7 @@ def without_native_kernels(problem: Problem) -> str | None:
     gates = problem.gates
     sizes = dict(zip(("JT", "JK", "JV"), gates.source_r.shape[4:], strict=True))
     sizes |= dict(zip(("JO", "JQ"), gates.mark_l.shape[4:6], strict=True))
-    return unsupported(_OP, problem.query, sizes)
+    return unsupported(OP, problem.query, sizes)
 
 
 def native(problem: Problem) -> Result:

@@ -15,7 +15,7 @@ from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._native import require as require_native
 from plstm_torch.ops._plstm_2d.forms import QUADRATIC_NODES, run_form, suitable_form
-from plstm_torch.ops._plstm_2d.native import native, without_native_kernels
+from plstm_torch.ops._plstm_2d.native import OP, native, without_native_kernels
 from plstm_torch.ops._plstm_2d.problem import (
     FOUR_ORIENTATIONS,
     ONE_ORIENTATION,
@@ -310,7 +310,7 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
     name = resolve_implementation(implementation, problem)
     if name != "native":
         return run_form(problem, name, block_size)
-    require_native("the 2D op", without_native_kernels(problem))
+    require_native(OP, without_native_kernels(problem))
     return native(problem)
 
 
