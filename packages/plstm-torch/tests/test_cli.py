@@ -156,7 +156,7 @@ for name in ("tyro", "rich", "filelock", "docstring_parser", "matplotlib"):
 import importlib.util
 importlib.util.find_spec = lambda name: None
 import plstm_torch.check
-plstm_torch.check.IMPLEMENTATIONS = {"plstm_1d": ("recurrent",)}
+plstm_torch.check.IMPLEMENTATIONS, plstm_torch.check.NATIVE_CASES = {"plstm_1d": ("recurrent",)}, {}
 from plstm_torch.cli import app
 for words in (["check", "--device", "cpu", "--dtype", "float64"], ["train", "digits"], ["check", "--dtype", "int8"]):
     try:
