@@ -118,6 +118,23 @@ def check_implementation(implementation: str, valid: Sequence[str]) -> str:
     return implementation
 
 
+def check_kernels(op: str, implementation: str, reason: str | None) -> None:
+    """Refuse a call that asks by name for kernels that cannot take it.
+
+    Args:
+        op: name of the op.
+        implementation: the name asked for.
+        reason: why they cannot, None if they can.
+
+    Raises:
+        ValueError: if there is a reason.
+    """
+    if reason is not None:
+        raise ValueError(
+            f"implementation: expected another one for this call of {op}, got {implementation!r}: {reason}"
+        )
+
+
 def check_choice(name: str, value: Any, valid: Collection[str]) -> None:
     """Check what can have a few values only.
 

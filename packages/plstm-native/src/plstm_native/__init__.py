@@ -4,7 +4,7 @@
 to a framework, such as automatic differentiation, is the backend's.
 """
 
-from plstm_native.build import CompilationError, library, unavailable
+from plstm_native.build import CompilationError, library, scalar_only, unavailable
 from plstm_native.graph import GraphSizes, graph_forward, graph_gradients
 from plstm_native.grid import (
     GATES,
@@ -38,6 +38,7 @@ __all__ = [
     "grid_mask_gradients",
     "lanes",
     "library",
+    "scalar_only",
     "sequence_forward",
     "sequence_gradients",
     "unavailable",

@@ -76,6 +76,26 @@ def unavailable() -> str | None:
     return None
 
 
+def scalar_only(op: str, sizes: Mapping[str, int]) -> str | None:
+    """Why kernels for scalar gates cannot take a call.
+
+    Args:
+        op: name of the op, for the sentence.
+        sizes: the J dimensions, by letters.
+
+    Returns:
+        The reason as a sentence, None if they can.
+
+    Examples:
+        >>> scalar_only("the 2D op", {"JT": 2})
+        'the 2D op has native kernels for J dimensions of 1, got JT=2'
+    """
+    for name, size in sizes.items():
+        if size != 1:
+            return f"{op} has native kernels for J dimensions of 1, got {name}={size}"
+    return None
+
+
 @functools.cache
 def library(dtype: str, kernels: str) -> ctypes.CDLL:
     """The compiled functions for one dtype; the first call on a machine compiles them, which takes some seconds.

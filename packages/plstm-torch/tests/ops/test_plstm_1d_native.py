@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 from test_plstm_1d import SCALAR, STATE_TRACKING, assert_same, draw, gradients, run
 from test_plstm_1d_transforms import draw as draw_tensors
 from test_plstm_1d_transforms import loss_of
+from test_plstm_2d_native import NARROW, run_compiled_with
 from torch.func import grad, jvp, vmap
 from torch.library import opcheck
 
@@ -89,11 +89,8 @@ def test_no_number_of_threads_changes_what_is_computed(j, threads, monkeypatch):
     assert_as_the_loop(tensors, cu_seqlens=bounds)
 
 
-@pytest.mark.parametrize("options", ["-mno-avx512f", "-mno-avx"])
+@NARROW
 def test_agrees_on_machines_with_narrower_vectors(options, tmp_path):
-    compiler = tmp_path / "cc"
-    compiler.write_text(f'#!/bin/sh\nexec cc "$@" {options}\n')
-    compiler.chmod(0o700)
     code = (
         "import torch; from test_plstm_1d_native import *\n"
         "assert plstm_native.lanes('float64') < 8\n"
@@ -101,11 +98,7 @@ def test_agrees_on_machines_with_narrower_vectors(options, tmp_path):
         "    assert_as_the_loop(draw(37, j, dim_k=7, dim_v=9))\n"
         "    assert_as_the_loop(draw(18, j, dim_k=9, dim_v=18, dtype=torch.float32), 'float32')\n"
     )
-    tests = str(Path(__file__).parent)
-    environment = os.environ | {"CC": str(compiler), "PLSTM_NATIVE_CACHE": str(tmp_path / "kept")}
-    environment["PYTHONPATH"] = os.pathsep.join([tests, *filter(None, [environment.get("PYTHONPATH")])])
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_compiled_with(options, tmp_path, code)
 
 
 @KINDS

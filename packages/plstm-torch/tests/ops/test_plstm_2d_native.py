@@ -94,11 +94,23 @@ def test_no_number_of_threads_changes_what_is_computed(threads, monkeypatch):
     assert_as_the_loop(drawn("general", 5, 6, oriented=True, batch=1, dim_v=33))
 
 
-@pytest.mark.parametrize("options", ["-mno-avx512f", "-mno-avx"])
-def test_agrees_on_machines_with_narrower_vectors(options, tmp_path):
-    compiler = tmp_path / "cc"
+NARROW = pytest.mark.parametrize("options", ["-mno-avx512f", "-mno-avx"])
+
+
+def run_compiled_with(options, folder, code):
+    """Run code, which may import from the files of this folder, with kernels compiled for another machine."""
+    compiler = folder / "cc"
     compiler.write_text(f'#!/bin/sh\nexec cc "$@" {options}\n')
     compiler.chmod(0o700)
+    tests = str(Path(__file__).parent)
+    environment = os.environ | {"CC": str(compiler), "PLSTM_NATIVE_CACHE": str(folder / "kept")}
+    environment["PYTHONPATH"] = os.pathsep.join([tests, *filter(None, [environment.get("PYTHONPATH")])])
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@NARROW
+def test_agrees_on_machines_with_narrower_vectors(options, tmp_path):
     code = (
         "import torch; from test_plstm_2d_native import *\n"
         "assert plstm_native.lanes('float64') < 8\n"
@@ -106,11 +118,7 @@ def test_agrees_on_machines_with_narrower_vectors(options, tmp_path):
         "    assert_as_the_loop(drawn(mode, 5, 18, oriented=True, dim_k=7, dim_v=9))\n"
         "    assert_as_the_loop(drawn(mode, 5, 6, dim_k=9, dim_v=18, dtype=torch.float32), 'float32')\n"
     )
-    tests = str(Path(__file__).parent)
-    environment = os.environ | {"CC": str(compiler), "PLSTM_NATIVE_CACHE": str(tmp_path / "kept")}
-    environment["PYTHONPATH"] = os.pathsep.join([tests, *filter(None, [environment.get("PYTHONPATH")])])
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_compiled_with(options, tmp_path, code)
 
 
 @MODES

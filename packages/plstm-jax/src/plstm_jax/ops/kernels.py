@@ -29,23 +29,10 @@ def unsupported(op: str, array: Any, sizes: Mapping[str, int]) -> str | None:
     Returns:
         The reason as a sentence, None if they can.
     """
-    for name, size in sizes.items():
-        if size != 1:
-            return f"{op} has native kernels for J dimensions of 1, got {name}={size}"
     platform = _platform(array)
     if platform != "cpu":
         return f"native kernels run on the CPU, got {platform}"
-    return plstm_native.unavailable()
-
-
-def require(op: str, reason: str | None) -> None:
-    """Refuse a call that asks for the kernels by name.
-
-    Raises:
-        ValueError: if there is a reason why they cannot take it.
-    """
-    if reason is not None:
-        raise ValueError(f"implementation: expected another one for this call of {op}, got 'native': {reason}")
+    return plstm_native.scalar_only(op, sizes) or plstm_native.unavailable()
 
 
 def lanes(dtype: Any) -> int:

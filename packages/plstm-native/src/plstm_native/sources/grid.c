@@ -28,7 +28,7 @@ typedef struct {
     int64_t b, o, slice, flip_x, flip_y, part;
 } walk;
 
-/* What a node is made of; `own` says that this walk is the one that adds the node's own input. */
+/* What a node is made of; `direct` is zero but in the walk that adds the node's own input. */
 typedef struct {
     const real *q, *k;
     real gate[GATES], direct;

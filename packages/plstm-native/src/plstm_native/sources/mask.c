@@ -59,8 +59,9 @@ INLINE void step(const node *n, real *restrict row, real *restrict r, real *rest
     d[n->at] += n->gate[SD];
 }
 
-/* Scratch: r of the nodes of a column, d. */
-static void run_walk(const walk *w, real *rs, real *d)
+/* Adds to the rows of the mask; or, where they are to be kept, keeps the states that enter each node, [N, 2, N]. Scratch:
+   r of the nodes of a column, d. */
+static void run_walk(const walk *w, real *rs, real *d, real *kept)
 {
     const grid *g = w->g;
     const int64_t nodes = g->x * g->y;
@@ -69,25 +70,15 @@ static void run_walk(const walk *w, real *rs, real *d)
         memset(d, 0, sizeof(real) * nodes);
         for (int64_t j = 0; j < g->y; j++) {
             const node n = node_at(w, i, j);
-            step(&n, g->mask + (w->b * nodes + n.at) * nodes, rs + j * nodes, d);
-        }
-    }
-}
-
-/* Keeps the states that enter each node: [N, 2, N]. */
-static void run_walk_and_keep(const walk *w, real *rs, real *d, real *kept)
-{
-    const grid *g = w->g;
-    const int64_t nodes = g->x * g->y;
-    memset(rs, 0, sizeof(real) * g->y * nodes);
-    for (int64_t i = 0; i < g->x; i++) {
-        memset(d, 0, sizeof(real) * nodes);
-        for (int64_t j = 0; j < g->y; j++) {
-            const node n = node_at(w, i, j);
-            const int64_t size = sizeof(real) * (n.last - n.first);
-            memcpy(kept + 2 * n.at * nodes + n.first, rs + j * nodes + n.first, size);
-            memcpy(kept + (2 * n.at + 1) * nodes + n.first, d + n.first, size);
-            step(&n, NULL, rs + j * nodes, d);
+            real *r = rs + j * nodes;
+            if (kept) {
+                const int64_t size = sizeof(real) * (n.last - n.first);
+                memcpy(kept + 2 * n.at * nodes + n.first, r + n.first, size);
+                memcpy(kept + (2 * n.at + 1) * nodes + n.first, d + n.first, size);
+                step(&n, NULL, r, d);
+            } else {
+                step(&n, g->mask + (w->b * nodes + n.at) * nodes, r, d);
+            }
         }
     }
 }
@@ -126,7 +117,7 @@ static void run_walk_back(const walk *w, real *rs, real *d, real *kept)
 {
     const grid *g = w->g;
     const int64_t nodes = g->x * g->y;
-    run_walk_and_keep(w, rs, d, kept);
+    run_walk(w, rs, d, kept);
     memset(rs, 0, sizeof(real) * g->y * nodes);
     for (int64_t i = g->x - 1; i >= 0; i--) {
         memset(d, 0, sizeof(real) * nodes);
@@ -150,7 +141,7 @@ static void fill(const grid *g, int64_t b, real *rs, real *d)
         mask[n * nodes + n] = g->direct[b * nodes + n];
     for (int64_t o = 0; o < g->orientations; o++) {
         const walk w = walk_of(g, b, o);
-        run_walk(&w, rs, d);
+        run_walk(&w, rs, d, NULL);
     }
 }
 

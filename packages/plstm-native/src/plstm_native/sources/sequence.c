@@ -226,47 +226,30 @@ static int64_t lay_out(const sequence *g, vec *from, scratch *s, int gradients)
     return at;
 }
 
-/* Both return 0, or 1 where there is not enough memory. */
-int sequence_forward(const sequence *g)
+static int run(const sequence *g, int backwards)
 {
-    const int64_t tasks = g->batch * g->sequences * g->slices;
+    const int64_t shares = backwards ? g->parts : g->slices, tasks = g->batch * g->sequences * shares;
     int failed = 0;
 #pragma omp parallel num_threads(smaller(g->threads, tasks))
     {
         scratch memory;
-        vec *from = new_vectors(lay_out(g, NULL, &memory, 0));
-        lay_out(g, from, &memory, 0);
+        vec *from = new_vectors(lay_out(g, NULL, &memory, backwards));
+        lay_out(g, from, &memory, backwards);
         if (!from)
             failed = 1;
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++)
-            if (from) {
-                const int64_t row = task / g->slices;
-                run_walk(walk_of(g, row / g->sequences, row % g->sequences, task % g->slices, 0), &memory);
-            }
+        for (int64_t task = 0; task < tasks; task++) {
+            const int64_t row = task / shares, b = row / g->sequences, s = row % g->sequences;
+            if (from && backwards)
+                run_part_back(g, b, s, task % shares, &memory);
+            else if (from)
+                run_walk(walk_of(g, b, s, task % shares, 0), &memory);
+        }
         free(from);
     }
     return failed;
 }
 
-int sequence_gradients(const sequence *g)
-{
-    const int64_t tasks = g->batch * g->sequences * g->parts;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks))
-    {
-        scratch memory;
-        vec *from = new_vectors(lay_out(g, NULL, &memory, 1));
-        lay_out(g, from, &memory, 1);
-        if (!from)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++)
-            if (from) {
-                const int64_t row = task / g->parts;
-                run_part_back(g, row / g->sequences, row % g->sequences, task % g->parts, &memory);
-            }
-        free(from);
-    }
-    return failed;
-}
+/* Both return 0, or 1 where there is not enough memory. */
+int sequence_forward(const sequence *g) { return run(g, 0); }
+int sequence_gradients(const sequence *g) { return run(g, 1); }

@@ -32,24 +32,11 @@ def unsupported(op: str, query: Tensor, sizes: Mapping[str, int]) -> str | None:
     Returns:
         The reason as a sentence, None if they can.
     """
-    for name, size in sizes.items():
-        if size != 1:
-            return f"{op} has native kernels for J dimensions of 1, got {name}={size}"
     if query.device.type != "cpu":
         return f"native kernels run on the CPU, got {query.device.type}"
     if is_exporting() or not (torch.compiler.is_compiling() or has_numbers(query)):
         return "what is traced or exported has to be operations of torch"
-    return no_kernels()
-
-
-def require(op: str, reason: str | None) -> None:
-    """Refuse a call that asks for the kernels by name.
-
-    Raises:
-        ValueError: if there is a reason why they cannot take it.
-    """
-    if reason is not None:
-        raise ValueError(f"implementation: expected another one for this call of {op}, got 'native': {reason}")
+    return plstm_native.scalar_only(op, sizes) or no_kernels()
 
 
 def dtype_name(tensor: Tensor) -> str:

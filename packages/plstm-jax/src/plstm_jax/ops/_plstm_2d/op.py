@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from plstm_config.options import check_implementation, check_size
+from plstm_config.options import check_implementation, check_kernels, check_size
 from plstm_config.shapes import Sizes, check_plstm_2d, check_plstm_2d_oriented
 from plstm_jax.ops._plstm_2d.forms import run_form, suitable_form
 from plstm_jax.ops._plstm_2d.native import native, without_native_kernels
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
 from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
-from plstm_jax.ops.kernels import require
 
 IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "parallel", "native")
 
@@ -211,7 +210,7 @@ def resolve_implementation(implementation: str, sizes: Sizes, query: Any) -> str
         return implementation
     reason = without_native_kernels(query, sizes)
     if implementation == "native":
-        require("the 2D op", reason)
+        check_kernels("the 2D op", implementation, reason)
     return "native" if reason is None else suitable_form(sizes["X"], sizes["Y"])
 
 

@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plstm_config.options import check_implementation, check_size
+from plstm_config.options import check_implementation, check_kernels, check_size
 from plstm_config.shapes import check_plstm_1d
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import attach, check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import Tensors
-from plstm_torch.ops._native import require as require_native
 from plstm_torch.ops._plstm_1d.chunkwise import plstm_1d_chunkwise
 from plstm_torch.ops._plstm_1d.exported import plstm_1d_exported
 from plstm_torch.ops._plstm_1d.native import OP, plstm_1d_native, without_native_kernels
@@ -187,7 +186,7 @@ def _kernels(implementation: str, tensors: list[Tensor], sizes: Mapping[str, int
         "plstm_1d", tensors[0].device, [tensor.dtype for tensor in tensors], sizes, states=STATES
     )
     if implementation == "triton":
-        support.require("plstm_1d", reason)
+        check_kernels("plstm_1d", implementation, reason)
     return reason is None
 
 
@@ -199,7 +198,7 @@ def _native(implementation: str, query: Tensor) -> bool:
     """
     reason = without_native_kernels(query)
     if implementation == "native":
-        require_native(OP, reason)
+        check_kernels(OP, implementation, reason)
     return reason is None
 
 

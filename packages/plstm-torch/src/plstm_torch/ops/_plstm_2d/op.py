@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.options import check_implementation, check_size
+from plstm_config.options import check_implementation, check_kernels, check_size
 from plstm_config.shapes import check_plstm_2d, check_plstm_2d_oriented
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
-from plstm_torch.ops._native import require as require_native
 from plstm_torch.ops._plstm_2d.forms import QUADRATIC_NODES, run_form, suitable_form
 from plstm_torch.ops._plstm_2d.native import OP, native, without_native_kernels
 from plstm_torch.ops._plstm_2d.problem import (
@@ -293,7 +292,7 @@ def _kernels(implementation: str, inputs: tuple[Tensor, ...], gates: dict[str, A
     tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
     reason, mode = without_kernels(tensors), Gates(**gates).mode
     if implementation == "triton":
-        support.require("the 2D op", reason)
+        check_kernels(OP, implementation, reason)
     if reason is not None:
         return None
     if is_quadratic(tensors, mode, with_states):
@@ -310,7 +309,7 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
     name = resolve_implementation(implementation, problem)
     if name != "native":
         return run_form(problem, name, block_size)
-    require_native(OP, without_native_kernels(problem))
+    check_kernels(OP, name, without_native_kernels(problem))
     return native(problem)
 
 

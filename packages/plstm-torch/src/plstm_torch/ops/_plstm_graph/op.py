@@ -8,13 +8,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from plstm_config.options import check_implementation
+from plstm_config.options import check_implementation, check_kernels
 from plstm_config.shapes import Sizes, check_plstm_graph
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
 from plstm_torch.ops._arguments import check_tensors, common_dtype, scale_factor
 from plstm_torch.ops._contract import contract
 from plstm_torch.ops._exporting import is_exporting
-from plstm_torch.ops._native import require, unsupported
+from plstm_torch.ops._native import unsupported
 from plstm_torch.ops._plstm_graph.compiled import (
     CompiledGraph,
     compiled_graph,
@@ -133,7 +133,7 @@ def _kernels(implementation: str, tensors: list[Tensor], sizes: Sizes) -> str | 
     if implementation == "native" or (implementation == "auto" and tensors[0].device.type == "cpu"):
         reason = unsupported("plstm_graph", tensors[0], {name: sizes[name] for name in sizes if name.startswith("J")})
         if implementation == "native":
-            require("plstm_graph", reason)
+            check_kernels("plstm_graph", implementation, reason)
         return "native" if reason is None else None
     by_choice = implementation == "auto" and support.taken_by_auto(tensors[0]) and not is_exporting()
     if implementation != "triton" and not by_choice:
@@ -141,7 +141,7 @@ def _kernels(implementation: str, tensors: list[Tensor], sizes: Sizes) -> str | 
     dtypes = [tensor.dtype for tensor in tensors]
     reason = support.unsupported("plstm_graph", tensors[0].device, dtypes, sizes, states=STATES)
     if implementation == "triton":
-        support.require("plstm_graph", reason)
+        check_kernels("plstm_graph", implementation, reason)
     return "triton" if reason is None else None
 
 

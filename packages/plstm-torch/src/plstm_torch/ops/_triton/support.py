@@ -57,16 +57,6 @@ def unsupported(
     return no_machine(device.type, device.index)
 
 
-def require(op: str, reason: str | None) -> None:
-    """Refuse a call that asks for the kernels by name.
-
-    Raises:
-        ValueError: if there is a reason why they cannot take it.
-    """
-    if reason is not None:
-        raise ValueError(f"implementation: expected another one for this call of {op}, got 'triton': {reason}")
-
-
 def taken_by_auto(tensor: Tensor) -> bool:
     """Whether "auto" may choose kernels: on CUDA tensors, but never in the interpreter, which is for tests."""
     return tensor.device.type == "cuda" and not interpreted()
