@@ -330,7 +330,8 @@ def test_the_self_check_proves_the_kernels_where_they_run(monkeypatch):
     assert {row.op for row in kernels} == set(check.KERNEL_CASES)
     assert all(row.passed for row in kernels), kernels
     monkeypatch.delenv("TRITON_INTERPRET")
-    monkeypatch.setattr(check, "IMPLEMENTATIONS", {})
+    for others in ("IMPLEMENTATIONS", "NATIVE_CASES"):
+        monkeypatch.setattr(check, others, {})
     assert not list(check.check_rows(["cpu"], ["float32"]))
 
 
