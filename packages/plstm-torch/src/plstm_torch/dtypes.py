@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plstm_config.options import choose
+from plstm_torch.tracing import constant_while_traced
 
 _DTYPES = {
     "float64": torch.float64,
@@ -70,9 +71,14 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     is wrong in its first digit.
     """
     device_type = tensor.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if _has_autocast(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()  # also for devices that have no autocast, "meta" among them
+
+
+@constant_while_traced  # the compiler of torch 2.11 cannot look into it
+def _has_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

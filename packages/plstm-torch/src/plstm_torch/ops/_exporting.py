@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import torch
 
+from plstm_torch.tracing import constant_while_traced
+
 # Doublings that are written down where a size may vary: enough for 2**8 rows of a grid and 2**12 steps of a line, whose
 # masks would not fit beyond anyway
 GRID_DOUBLINGS = 8
 SEQUENCE_DOUBLINGS = 12
 
 
+@constant_while_traced
 def is_exporting() -> bool:
-    """Whether torch.export, the ONNX exporter or torch.jit.trace is tracing."""
+    """Whether torch.export, the ONNX exporter or torch.jit.trace is tracing.
+
+    The compiler asks when it traces: that of torch 2.11 takes `torch.compiler.is_exporting` itself for true.
+    """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 

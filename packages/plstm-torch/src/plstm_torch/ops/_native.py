@@ -10,7 +10,7 @@ from torch import Tensor
 import plstm_native
 from plstm_torch.ops._exporting import is_exporting
 from plstm_torch.ops._fast_form import has_numbers
-from plstm_torch.ops._triton.support import constant_while_traced
+from plstm_torch.tracing import constant_while_traced
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 

@@ -49,7 +49,7 @@ def carry_states(
     nx, bx, ny, by = grid
     orientations, dk = len(flips), states[0].shape[3]
     step = separable_step if separable else dense_step
-    tensors = separable_maps(maps, bx, by) if separable else tuple(vars(maps).values())
+    tensors = separable_maps(maps, bx, by) if separable else maps.tensors
     # In the order of the walk all orientations meet their state at the same step.
     tables = [_table(flip_each(tensor, flips, 2, 3).flatten(0, 1)) for tensor in tensors]
     left, top = states[0].unflatten(2, (ny, by)), states[1].unflatten(2, (nx, bx))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -28,6 +28,14 @@ class BorderMaps:
     bottom_of_left: Tensor  # [*, TOP, LEFT]
     bottom_of_top: Tensor  # [*, TOP, TOP]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the fields."""
+        return tuple(getattr(self, name) for name in _MAPS)
+
+
+_MAPS = tuple(field.name for field in fields(BorderMaps))
+
 
 def block_responses(gates: Gates, flips: Flips) -> tuple[Tensor, BorderMaps]:
     """Responses of blocks for any gates: columns that follow one another along X.
@@ -52,8 +60,8 @@ def block_responses(gates: Gates, flips: Flips) -> tuple[Tensor, BorderMaps]:
         maps.append(_border_maps(system, (by, jo, jq), (by, jk, jv)))
     nodes = sum(gating[1:], gating[0]).unflatten(-1, (by, jk, jv)).unflatten(-5, (by, jo, jq))
     # orientations that walk X forwards and backwards take turns
-    fields = zip(*(vars(part).values() for part in maps), strict=True)
-    turns = (torch.stack(each, 2).flatten(1, 2) if len(each) > 1 else each[0] for each in fields)
+    each_map = zip(*(part.tensors for part in maps), strict=True)
+    turns = (torch.stack(each, 2).flatten(1, 2) if len(each) > 1 else each[0] for each in each_map)
     return nodes.flatten(-8, -7).flatten(-4, -3), BorderMaps(*turns)
 
 

@@ -6,7 +6,6 @@ it does more. What the mask costs beside its products is little: it is a walk of
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,12 @@ from plstm_torch.ops._fast_form import FastForm, Tensors, rows_that_are_not_fini
 from plstm_torch.ops._native import unsupported
 from plstm_torch.ops._plstm_2d.native_mask import masked, masked_gradients
 from plstm_torch.ops._plstm_2d.native_walk import walk, walk_gradients
-from plstm_torch.ops._plstm_2d.problem import Gates, Problem, Result, flips_of
+from plstm_torch.ops._plstm_2d.problem import GATE_NAMES, Gates, Problem, Result, flips_of
 from plstm_torch.ops._plstm_2d.recurrent import recurrent
 
 # Largest grids for which the quadratic form is faster, forward and backward, by the kernels' names of the modes
 MASKED_NODES = {"P": 24**2, "L": 28**2, "R": 28**2, "general": 28**2, "straight": 28**2}
 OP = "the 2D op"
-_NAMES = tuple(field.name for field in fields(Gates))
 
 
 def without_native_kernels(problem: Problem) -> str | None:
@@ -45,7 +43,7 @@ def native(problem: Problem) -> Result:
         Output [B, X, Y, DV, 1], and the leaving states if the problem asks for them.
     """
     present = {
-        name: gate[..., 0, 0, 0] if gate.dim() == 7 else gate[..., 0, 0] for name, gate in _present(problem.gates)
+        name: gate[..., 0, 0, 0] if gate.dim() == 7 else gate[..., 0, 0] for name, gate in problem.gates.present.items()
     }
     vectors = problem.query[..., 0], problem.key[..., 0], problem.value[..., 0], problem.direct[..., 0, 0, 0, 0]
     with_states = problem.initial_state is not None or problem.return_last_state
@@ -55,10 +53,6 @@ def native(problem: Problem) -> Result:
         return output.unsqueeze(-1), None
     right, bottom = leaving
     return output.unsqueeze(-1), (right.unsqueeze(-1), bottom.unsqueeze(-1))
-
-
-def _present(gates: Gates) -> list[tuple[str, Tensor]]:
-    return [(name, gate) for name, gate in vars(gates).items() if gate is not None]
 
 
 def _forward(*tensors: Tensor, names: tuple[str, ...], mode: str) -> tuple[Tensors, Tensors]:
@@ -103,7 +97,7 @@ def _formula(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:
     """The same in operations of torch, for derivatives of derivatives."""
     given: dict[str, Any] = dict(zip(names, tensors, strict=True))
     gates: dict[str, Any] = {
-        name: None if given.get(name) is None else _with_ones(name, given[name]) for name in _NAMES
+        name: None if given.get(name) is None else _with_ones(name, given[name]) for name in GATE_NAMES
     }
     state = (given["left"].unsqueeze(-1), given["top"].unsqueeze(-1)) if "left" in given else None
     query, key, value = (given[name].unsqueeze(-1) for name in ("query", "key", "value"))
@@ -126,7 +120,7 @@ def _allocate(*tensors: Tensor, names: tuple[str, ...]) -> Tensors:
 
 def _form(mode: str, with_states: bool) -> tuple[tuple[tuple[str, ...], bool], FastForm]:
     present = plstm_native.gates_of(mode)
-    gates = tuple(name for name in _NAMES if name in present)
+    gates = tuple(name for name in GATE_NAMES if name in present)
     names = ("query", "key", "value", "direct", *gates, *(("left", "top") if with_states else ()))
     form = FastForm(
         name=f"grid_native_{mode.lower()}{'_states' if with_states else ''}",

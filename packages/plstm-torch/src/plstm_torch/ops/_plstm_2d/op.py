@@ -315,8 +315,8 @@ def _dispatch(problem: Problem, implementation: str, block_size: int | None) -> 
 
 def _no_node(problem: Problem) -> Result:
     """What enters leaves; every result depends on every argument, so that each has a gradient: zeros."""
-    gates = [gate for gate in vars(problem.gates).values() if gate is not None]
     left, top = problem.initial_state or problem.zero_state()
+    gates = problem.gates.present.values()
     arguments = (problem.query, problem.key, problem.value, *gates, problem.direct, left[..., :0], top[..., :0])
     nothing = torch.stack([argument.sum() for argument in arguments]).sum()
     output = direct_term(problem) + nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -57,9 +57,18 @@ class Gates:
         return replace(self, transition_dl=self.transition_du, transition_ru=self.transition_rl, mark_u=self.mark_l)
 
     @property
+    def present(self) -> dict[str, Tensor]:
+        """Those that are not None, by name, always in the same order."""
+        gates = {name: getattr(self, name) for name in GATE_NAMES}  # of vars() the compiler of torch 2.11 knows nothing
+        return {name: gate for name, gate in gates.items() if gate is not None}
+
+    @property
     def is_scalar(self) -> bool:
         """Whether all of JT, JK, JV, JO and JQ are one."""
         return self.source_r.shape[4:] == (1, 1, 1) and self.mark_l.shape[4:] == (1, 1, 1)
+
+
+GATE_NAMES = tuple(field.name for field in fields(Gates))
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ def flips_of(orientations: int) -> Flips:
 
 def map_gates(gates: Gates, function: Callable[[Tensor], Tensor]) -> Gates:
     """Applies a function to every gate that is there."""
-    return replace(gates, **{name: function(gate) for name, gate in vars(gates).items() if gate is not None})
+    return replace(gates, **{name: function(gate) for name, gate in gates.present.items()})
 
 
 def direct_term(problem: Problem) -> Tensor:

@@ -31,7 +31,7 @@ def recurrent(problem: Problem, plain: bool = False) -> Result:
         return flip_each(expanded, flips, 2, 3).flatten(0, 1)
 
     left, top = problem.initial_state or problem.zero_state()
-    present = {name: gate for name, gate in vars(gates).items() if gate is not None}
+    present = gates.present
     form = _FORMS[tuple(present)]
     output, right, bottom = (form.formula if plain else form)(
         oriented(problem.query),

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from plstm_torch.tracing import constant_while_traced
+
 HEAD_DIM = 256  # largest DK and DV
 _CAPABILITY = (8, 0)  # the first with bfloat16 and tf32 in tensor cores
-
-
-def constant_while_traced(function: Function) -> Function:
-    """What `torch.compiler.assume_constant_result` does, which would import the compiler together with this package."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 def unsupported(
