@@ -59,7 +59,7 @@ class Gates:
     @property
     def present(self) -> dict[str, Tensor]:
         """Those that are not None, by name, always in the same order."""
-        gates = {name: getattr(self, name) for name in GATE_NAMES}  # of vars() the compiler of torch 2.11 knows nothing
+        gates = {name: getattr(self, name) for name in GATE_NAMES}  # the compiler of torch 2.11 knows no vars
         return {name: gate for name, gate in gates.items() if gate is not None}
 
     @property
