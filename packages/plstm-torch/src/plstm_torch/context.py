@@ -143,12 +143,12 @@ def call(module: nn.Module, x: Float[Tensor, "*batch D"], context: Context) -> t
         ValueError: the module cannot do what the context asks.
     """
     context.check(module)
-    if isinstance(module, ContextModule) and _is_bare(module):
+    if isinstance(module, ContextModule) and is_bare(module):
         return module.run(x, context)
     return _call_whole(module, x, context)
 
 
-def _is_bare(module: nn.Module) -> bool:
+def is_bare(module: nn.Module) -> bool:
     """Whether nothing stands around the call of a module that `run` would leave out: no hooks, no compiled call."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     return module._compiled_call_impl is None and not any(hooks)

@@ -56,6 +56,18 @@ class Module(nn.Module):
             self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         return self
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile calls of this module with `torch.compile`, which gets the arguments.
+
+        With `dynamic=True` every axis of the input but the last is a size of its own. torch itself takes sizes that are
+        equal in the first call for one: a program of square images then serves no others, and reckons with quotients
+        of squares, which takes it twice as long to compile.
+        """
+        super().compile(*args, **kwargs)
+        compiled = self._compiled_call_impl
+        if compiled is not None and kwargs.get("dynamic"):
+            self._compiled_call_impl = _with_sizes_apart(compiled)
+
     def reset_parameters(self) -> None:
         """Initialise all parameters of this module and of its submodules."""
         for child in self.children():
@@ -84,6 +96,15 @@ class ParameterGroup(Module):
     bias: nn.Parameter | None
 
 
+def constant(number: float) -> str:
+    """A number of a config as text, for `float` to read where it is used.
+
+    With `dynamic=True` torch.compile takes a float that it finds in an object for one that may vary, traces the program
+    with it as an input, and once more without where that does not work out. A text is a constant.
+    """
+    return repr(float(number))
+
+
 def _of_any_rank(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The same for parameters of five axes, which torch takes for volumes and refuses to lay out channels last."""
 
@@ -96,6 +117,18 @@ def _of_any_rank(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return fn(tensor.flatten()).view(tensor.shape)
 
     return apply
+
+
+def _with_sizes_apart(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled call, told that the sizes of its first argument have nothing to do with each other."""
+    import torch._dynamo  # has been loaded by what compiled the call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Tensor) and not torch.compiler.is_compiling():
+            torch._dynamo.maybe_mark_dynamic(args[0], tuple(range(args[0].dim() - 1)))
+        return compiled(*args, **kwargs)
+
+    return call
 
 
 def _submodule(child: Child) -> nn.Module | None:

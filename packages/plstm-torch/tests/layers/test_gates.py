@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from plstm_config import DirectLayerConfig, MarkLayerConfig, SourceLayerConfig
+from plstm_config import DirectLayerConfig, LongRangeTransitionLayerConfig, MarkLayerConfig, SourceLayerConfig
 from plstm_testing import reference
 from plstm_torch.build import build
+from plstm_torch.layers.joint_gates import joint_gates
 
 DTYPES = {"dtype": "float64", "param_dtype": "float64"}
 CONFIGS = {
@@ -87,3 +88,33 @@ def test_wrong_number_of_features_is_refused():
     gate = build(SourceLayerConfig(num_heads=2, input_dim=8))
     with pytest.raises(ValueError, match=r"x: expected \[\.\.\., D\] with D=8, got \[2, 3, 7\]"):
         gate(torch.zeros(2, 3, 7))
+
+
+SLICES = {"input_dim": 12, "num_heads": 4, "sub_heads": 2, "weight": True, **DTYPES}
+SCALAR_GATES = [
+    SourceLayerConfig(**SLICES),
+    LongRangeTransitionLayerConfig(transition_dim=1, **SLICES),
+    MarkLayerConfig(activation="tanh", activation_scale=2.0, **SLICES),
+    SourceLayerConfig(**SLICES),
+]
+
+
+@pytest.mark.parametrize("grid", [(3,), (3, 5), (0, 5)])
+def test_joint_gates_are_those_of_single_calls(grid, randomize, assert_close):
+    gates = [randomize(build(config)) for config in SCALAR_GATES]
+    x = torch.randn(2, *grid, 12, dtype=torch.float64, requires_grad=True)
+    leaves = [x, *(parameter for gate in gates for parameter in gate.parameters())]
+    joint, single = joint_gates(gates, x), [gate(x).movedim(len(grid) + 1, 1) for gate in gates]
+    weights = [torch.randn_like(result) for result in single]
+    for found, expected in zip(joint, single, strict=True):
+        assert_close(found.detach(), expected.detach())
+    gradients = (torch.autograd.grad(results, leaves, weights) for results in (joint, single))
+    for found, expected in zip(*gradients, strict=True):
+        assert_close(found, expected, kind="gradient")
+
+
+def test_joint_gates_leave_no_hook_out():
+    gates, seen = [build(config) for config in SCALAR_GATES], []
+    gates[1].register_forward_hook(lambda *_: seen.append("called"))
+    joint_gates(gates, torch.randn(2, 3, 12, dtype=torch.float64))
+    assert seen == ["called"]

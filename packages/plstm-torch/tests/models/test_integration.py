@@ -9,7 +9,7 @@ import torch._dynamo
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from plstm_config import pLSTMLMModelConfig, pLSTMVisionModelConfig
+from plstm_config import change, pLSTMLMModelConfig, pLSTMVisionModelConfig
 from plstm_testing.tolerances import assert_close
 from plstm_torch import build
 from plstm_torch.context import ContextModule
@@ -124,6 +124,33 @@ def test_blocks_compile_one_by_one(randomize: Callable[[nn.Module], nn.Module]) 
     eager = gradients(plain, tokens)
     for name, gradient in gradients(compiled, tokens).items():
         assert_close(gradient, eager[name], kind="gradient", label=name)
+
+
+# warnings of torch about itself
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch._prims_common.check.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_blocks_of_images_share_one_program_for_all_sides(randomize: Callable[[nn.Module], nn.Module]) -> None:
+    """Square images come first, and as many as they have rows of patches; the numbers of the config are constants."""
+    torch.compiler.reset()
+    config = change(CONFIGS["vision"], {"num_blocks": 2})
+    compiled, plain = randomize(build(config)), build(config)
+    plain.load_state_dict(compiled.state_dict())
+    programs: list[torch.fx.GraphModule] = []
+
+    def keep(program: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        programs.append(program)
+        return program
+
+    for block in compiled.block_stack.blocks:
+        block.compile(fullgraph=True, backend=keep, dynamic=True)
+    for batch, height, width in ((3, 12, 12), (2, 8, 20), (5, 24, 16)):
+        x = torch.rand(batch, height, width, 3, dtype=torch.float64)
+        eager = gradients(plain, x)
+        for name, gradient in gradients(compiled, x).items():
+            assert_close(gradient, eager[name], kind="gradient", label=name)
+    assert len(programs) == 1
+    assert not any(node.target == "item" for node in programs[0].graph.nodes)
 
 
 # warnings of torch about itself

@@ -35,11 +35,15 @@ class pLSTMVisionBlock(Block):
     block1: nn.Module
     drop_path: DropPath
 
+    def __init__(self, config: pLSTMVisionBlockConfig) -> None:
+        super().__init__(config)
+        self._drops = config.drop_path_rate > 0.0
+
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Cache]:
         """Run both blocks on a grid [B, X, Y, D]; see `Block.forward`."""
         y = x
         for block in (self.block0, self.block1):
             y, _ = call(block, y, context)
-        if self.training and self.config.drop_path_rate > 0.0:
+        if self.training and self._drops:
             y = x + self.drop_path(y - x)
         return y, {}

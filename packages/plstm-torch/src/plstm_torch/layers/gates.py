@@ -1,5 +1,9 @@
 """Source, Mark and Direct: how strongly a node writes, reads, and short-cuts its own input."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,7 +14,7 @@ from plstm_config.gates import GateLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, full_precision, without_autocast
 from plstm_torch.functional import gate_activation
-from plstm_torch.module import Module
+from plstm_torch.module import Module, constant
 
 
 def head_projection(
@@ -30,11 +34,48 @@ def head_projection(
         Products [..., P * s, inner...] in float32 or higher.
     """
     groups, sub_heads, *inner, width = weight.shape
-    matrices = weight.to(dtype).reshape(groups, sub_heads, -1, width)
-    grouped = x.to(dtype).unflatten(-1, (sub_heads, width))
+    flat = weight.to(dtype).flatten()  # so that its gradient is contiguous
+    matrices = flat.unflatten(0, (groups, sub_heads, -1, width)).transpose(0, 1).reshape(sub_heads, -1, width)
+    product = full_precision(slice_products(x.to(dtype), matrices))
+    heads = product.unflatten(1, (groups, -1)).permute(3, 1, 0, 2)
+    return heads.reshape(*x.shape[:-1], groups * sub_heads, *inner)
+
+
+def slice_products(x: Float[Tensor, "*batch D"], matrices: Float[Tensor, "s M d"]) -> Float[Tensor, "s M N"]:
+    """A product of every slice of the features with a matrix of its own.
+
+    Args:
+        x: N nodes [..., D], viewed as [N, s, D / s].
+        matrices: [s, M, D / s].
+
+    Returns:
+        Products [s, M, N], the nodes last.
+    """
+    sub_heads, _, width = matrices.shape
+    slices = x.reshape(math.prod(x.shape[:-1]), sub_heads, width).permute(1, 2, 0)
     with without_autocast(x):
-        product = torch.einsum("...sd,psjd->...psj", grouped, matrices)
-    return full_precision(product).reshape(*x.shape[:-1], groups * sub_heads, *inner)
+        return torch.bmm(matrices, slices)
+
+
+@dataclass(frozen=True)
+class ScalarGate:
+    """A gate that is a number for every head: activate(bias + weight x).
+
+    Attributes:
+        bias: of H numbers.
+        weight: of P * s * D / s numbers, see `head_projection`.
+        kind: what weights have to agree in to stand in one product: dtype to compute in, P, s, D / s.
+        function: name and number that tell apart what `activate` computes.
+        activate: from pre-activations to gates, number by number.
+        axes: number of the gate's axes behind the heads, all of size one.
+    """
+
+    bias: Tensor
+    weight: Tensor
+    kind: tuple[torch.dtype, int, int, int]
+    function: tuple[str, str]
+    activate: Callable[[Tensor], Tensor]
+    axes: int
 
 
 class _Gate(Module):
@@ -43,6 +84,10 @@ class _Gate(Module):
     config: GateLayerConfig
     bias: nn.Parameter
     weight: nn.Parameter | None
+
+    def __init__(self, config: GateLayerConfig) -> None:
+        super().__init__(config)
+        self._activation_scale = constant(config.activation_scale)
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "..."]:
         """Compute the gates of all nodes.
@@ -60,8 +105,19 @@ class _Gate(Module):
         z = self.bias.to(accumulation_dtype(self.dtype))
         if self.weight is not None:
             z = z + head_projection(x, self.weight, self.dtype)
-        gate = gate_activation(z, self.config.activation, self.config.activation_scale)
-        return gate.expand(*x.shape[:-1], *self.bias.shape)
+        return self._activate(z).expand(*x.shape[:-1], *self.bias.shape)
+
+    def _activate(self, z: Tensor) -> Tensor:
+        return gate_activation(z, self.config.activation, float(self._activation_scale))
+
+    def scalar_gate(self) -> ScalarGate | None:
+        """The same as a number for every head, None if it is more than that, or does not depend on the input."""
+        if self.weight is None or any(size != 1 for size in self.bias.shape[1:]):
+            return None
+        groups, sub_heads, *inner, width = self.weight.shape
+        kind = (self.dtype, groups, sub_heads, width)
+        function = (self.config.activation, self._activation_scale)
+        return ScalarGate(self.bias, self.weight, kind, function, self._activate, len(inner))
 
     def extra_repr(self) -> str:
         """Sizes, for the printed module."""

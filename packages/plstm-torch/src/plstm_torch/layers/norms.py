@@ -17,7 +17,7 @@ from plstm_config.checks import check_features, check_heads
 from plstm_config.norms import MultiHeadNormLayerConfig, NormLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, without_autocast
-from plstm_torch.module import Module
+from plstm_torch.module import Module, constant
 
 
 def rms_normalize(z: Float[Tensor, "*batch D"], eps: float) -> Float[Tensor, "*batch D"]:
@@ -39,11 +39,15 @@ class _Norm(Module):
     scale: nn.Parameter | None
     bias: nn.Parameter | None
 
+    def __init__(self, config: NormLayerConfig) -> None:
+        super().__init__(config)
+        self._eps = constant(config.eps)
+
     def _apply_norm(self, x: Tensor) -> Tensor:
         """Normalise [..., *shape] over its last axis."""
         with without_autocast(x):
             work = torch.promote_types(accumulation_dtype(x.dtype), self.dtype)
-            z = self.normalize(x.to(work), self.config.eps)
+            z = self.normalize(x.to(work), float(self._eps))
             if self.scale is not None:
                 z = z * self.scale.to(work)
             if self.bias is not None:

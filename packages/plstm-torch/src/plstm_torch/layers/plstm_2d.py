@@ -14,7 +14,10 @@ from plstm_config.plstm_2d import GridLayerConfig
 from plstm_torch.build import register
 from plstm_torch.dtypes import accumulation_dtype, stack, without_autocast
 from plstm_torch.layers.convolution import Convolution2DLayer
+from plstm_torch.layers.gates import slice_products
 from plstm_torch.layers.interaction import InteractionLayer, merge_heads, normalize_heads
+from plstm_torch.layers.joint_gates import joint_gates
+from plstm_torch.module import constant
 from plstm_torch.ops import plstm_2d, plstm_2d_oriented
 
 _GRID_AXES = 2
@@ -74,49 +77,52 @@ class _GridLayer(InteractionLayer):
     def __init__(self, config: GridLayerConfig) -> None:
         super().__init__(config)
         self.orientations = config.orientations
+        self._angle_scale = constant(config.pmode_orientation_scale / config.input_dim)
 
     def _per_orientation(self, gate: Tensor) -> Tensor:
-        """From head-major gates [B, X, Y, H * O, ...] to [B, H, O, X, Y, ...]."""
-        gate = gate.unflatten(1 + _GRID_AXES, (self.num_heads, len(self.orientations)))
-        return gate.movedim((3, 4), (1, 2))
+        """From head-major gates [B, H * O, X, Y, ...] to [B, H, O, X, Y, ...]."""
+        return gate.unflatten(1, (self.num_heads, len(self.orientations)))
 
     def _angle(self, x: Tensor) -> Tensor:
         """The share alpha in (0, 1) that goes right rather than down: [B, H, O, X, Y]."""
-        config = self.config
         work = accumulation_dtype(self.dtype)
         with without_autocast(x):
             weight = self.orientation_weight.to(self.dtype)
-            z = torch.einsum("bxyd,hod->bhoxy", x.to(self.dtype), weight).to(work)
+            z = slice_products(x.to(self.dtype), weight.flatten(0, 1).unsqueeze(0)).squeeze(0)
+            z = self._per_orientation(z.to(work).unflatten(1, x.shape[:-1]).movedim(1, 0))
             bias = self.orientation_bias.to(work)[:, :, None, None]
-            return torch.sigmoid(bias + z * (config.pmode_orientation_scale / config.input_dim))
+            return torch.sigmoid(bias + z * float(self._angle_scale))
 
     def _gates(self, x: Tensor, convolved: Tensor, arrange: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """The gates by the op's argument names, each brought from [B, H, O, X, Y, ...] into the op's form."""
-        at_source, at_transition, at_mark = (self._pick(letter, x, convolved) for letter in "STM")
         if self.config.mode == "P":
-            return self._directed_gates(
-                self._angle(self._pick("O", x, convolved)),
-                self._per_orientation(self.source(at_source)),
-                self._per_orientation(self.transition(at_transition)),
-                arrange(self._per_orientation(self.mark(at_mark))),
-                arrange,
-            )
+            angle = arrange(self._angle(self._pick("O", x, convolved)))
+            return self._directed_gates(angle, *self._arranged(("source", "transition", "mark"), x, convolved, arrange))
         mixed = "transition_ru" if self.config.dmode_chirality == "L" else "transition_dl"
-        gates = {
-            "source_r": self.source_r(at_source),
-            "source_d": self.source_d(at_source),
-            "transition_rl": self.transition_r(at_transition),
-            "transition_du": self.transition_d(at_transition),
-            mixed: self.transition_rd(at_transition),
-            "mark_l": self.mark_l(at_mark),
-            "mark_u": self.mark_u(at_mark),
+        modules = {
+            "source_r": "source_r",
+            "source_d": "source_d",
+            "transition_rl": "transition_r",
+            "transition_du": "transition_d",
+            mixed: "transition_rd",
+            "mark_l": "mark_l",
+            "mark_u": "mark_u",
         }
-        return {name: arrange(self._per_orientation(gate)) for name, gate in gates.items()}
+        return dict(zip(modules, self._arranged(tuple(modules.values()), x, convolved, arrange), strict=True))
 
-    def _directed_gates(
-        self, angle: Tensor, source: Tensor, transition: Tensor, mark: Tensor, arrange: Callable[[Tensor], Tensor]
-    ) -> dict[str, Any]:
-        """P-mode: everything splits into a share to the right and one down.
+    def _arranged(
+        self, names: tuple[str, ...], x: Tensor, convolved: Tensor, arrange: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """The gates of submodules in the op's form; those that read the same input are computed together."""
+        found: dict[str, Tensor] = {}
+        for read in (x, convolved):
+            here = [name for name in names if name not in found and self._pick(name[0].upper(), x, convolved) is read]
+            gates = joint_gates([getattr(self, name) for name in here], read)
+            found |= dict(zip(here, (arrange(self._per_orientation(gate)) for gate in gates), strict=True))
+        return [found[name] for name in names]
+
+    def _directed_gates(self, angle: Tensor, source: Tensor, transition: Tensor, mark: Tensor) -> dict[str, Any]:
+        """P-mode, in the op's form: everything splits into a share to the right and one down.
 
         The sum of the two incoming edges is all that a node needs to know, so the op takes one gate for both.
         """
@@ -128,10 +134,10 @@ class _GridLayer(InteractionLayer):
             source_down, down = 1.0 - source_right, 1.0 - right
         return {
             "mode": "P",
-            "source_r": arrange(source_right),
-            "source_d": arrange(source_down),
-            "transition_rl": arrange(right),
-            "transition_du": arrange(down),
+            "source_r": source_right,
+            "source_d": source_down,
+            "transition_rl": right,
+            "transition_du": down,
             "mark_l": mark,
         }
 

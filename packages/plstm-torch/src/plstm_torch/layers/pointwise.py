@@ -16,7 +16,7 @@ from plstm_config import (
 from plstm_config.checks import check_features
 from plstm_torch.build import register
 from plstm_torch.functional import eigenvalue_activation
-from plstm_torch.module import Module
+from plstm_torch.module import Module, constant
 
 
 class _FeatureScale(Module):
@@ -86,6 +86,10 @@ class DropPath(Module):
 
     config: DropPathConfig
 
+    def __init__(self, config: DropPathConfig) -> None:
+        super().__init__(config)
+        self._drop_prob = constant(config.drop_prob)
+
     def forward(self, x: Float[Tensor, "B ..."], samples: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B ..."]:
         """Drop whole samples.
 
@@ -96,7 +100,7 @@ class DropPath(Module):
         Returns:
             Output of the same shape and dtype.
         """
-        drop_prob = self.config.drop_prob
+        drop_prob = float(self._drop_prob)
         if not self.training or drop_prob == 0.0:
             return x
         keep_prob = 1.0 - drop_prob
@@ -146,9 +150,13 @@ class ExpExpFunctionLayer(Module):
 
     config: ExpExpFunctionConfig
 
+    def __init__(self, config: ExpExpFunctionConfig) -> None:
+        super().__init__(config)
+        self._scale = constant(config.scale)
+
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""
-        return eigenvalue_activation(x, "expexp", self.config.scale)
+        return eigenvalue_activation(x, "expexp", float(self._scale))
 
 
 @register(SoftCapFunctionConfig)
@@ -164,6 +172,11 @@ class SoftCapFunctionLayer(Module):
 
     config: SoftCapFunctionConfig
 
+    def __init__(self, config: SoftCapFunctionConfig) -> None:
+        super().__init__(config)
+        self._scale = constant(config.scale)
+
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the function; shape and dtype are kept."""
-        return self.config.scale * torch.tanh(x / self.config.scale)
+        scale = float(self._scale)
+        return scale * torch.tanh(x / scale)

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plstm_config import KeyLayerConfig, QueryLayerConfig, ValueLayerConfig
 from plstm_config.checks import check_features
@@ -40,12 +41,15 @@ class _HeadLinear(Module):
             ValueError: if the last axis of x has another size.
         """
         check_features(x, "... D", self.config.input_dim)
-        sub_heads, width = self.weight.shape[-2:]
-        grouped = x.to(self.dtype).unflatten(-1, (sub_heads, width))
-        z = torch.einsum("...id,pkjid->...pikj", grouped, self.weight.to(self.dtype))
-        z = z.reshape(*x.shape[:-1], *self.head_shape)
-        if self.bias is not None:
-            z = z + self.bias.to(z.dtype)
+        weight, bias = self.weight.to(self.dtype), None if self.bias is None else self.bias.to(self.dtype)
+        sub_heads, width = weight.shape[-2:]
+        if sub_heads == 1:
+            z = F.linear(x.to(self.dtype), weight.reshape(-1, width), None if bias is None else bias.flatten())
+            z = z.unflatten(-1, self.head_shape)
+        else:
+            grouped = x.to(self.dtype).unflatten(-1, (sub_heads, width))
+            z = torch.einsum("...id,pkjid->...pikj", grouped, weight).reshape(*x.shape[:-1], *self.head_shape)
+            z = z if bias is None else z + bias.to(z.dtype)
         if self.config.normalization == "l2":
             with without_autocast(x):
                 z = rms_normalize(full_precision(z), _L2_EPSILON).to(z.dtype)

@@ -15,8 +15,8 @@ from plstm_torch.functional import (
     qr,
     singularvalue_restriction,
 )
-from plstm_torch.layers.gates import head_projection
-from plstm_torch.module import Module
+from plstm_torch.layers.gates import ScalarGate, head_projection
+from plstm_torch.module import Module, constant
 
 
 @register(LongRangeTransitionLayerConfig)
@@ -51,9 +51,26 @@ class LongRangeTransitionLayer(Module):
     outproj_bias: nn.Parameter | None
     outproj_weight: nn.Parameter | None
 
+    def __init__(self, config: LongRangeTransitionLayerConfig) -> None:
+        super().__init__(config)
+        self._eigenvalue_factor = constant(config.eigenvalue_factor)
+        self._orthogonalization_factor = constant(config.orthogonalization_factor)
+
     def _project(self, x: Tensor, bias: Tensor, weight: Tensor | None) -> Tensor:
         z = bias.to(accumulation_dtype(self.dtype))
         return z if weight is None else z + head_projection(x, weight, self.dtype)
+
+    def _activate(self, z: Tensor) -> Tensor:
+        return eigenvalue_activation(z, self.config.eigenvalue_representation, float(self._eigenvalue_factor))
+
+    def scalar_gate(self) -> ScalarGate | None:
+        """The same as a number for every head, None if it is a matrix, or does not depend on the input."""
+        if self.inproj_bias is not None or self.eigenvalues_weight is None:
+            return None
+        groups, sub_heads, _, width = self.eigenvalues_weight.shape
+        kind = (self.dtype, groups, sub_heads, width)
+        function = (f"eigenvalues {self.config.eigenvalue_representation}", self._eigenvalue_factor)
+        return ScalarGate(self.eigenvalues_bias, self.eigenvalues_weight, kind, function, self._activate, 2)
 
     def _normalize(self, matrix: Tensor) -> Tensor:
         config = self.config
@@ -65,7 +82,7 @@ class LongRangeTransitionLayer(Module):
                 return householder_orthogonalization(matrix)
             case "exponential_orthogonalization":
                 terms = None if config.matrix_exponential == "exact" else order
-                return exponential_orthogonalization(matrix, float(config.orthogonalization_factor), terms)
+                return exponential_orthogonalization(matrix, float(self._orthogonalization_factor), terms)
             case "eigenvalue_restriction":
                 return eigenvalue_restriction(matrix, order)
         return singularvalue_restriction(matrix, order)
@@ -87,7 +104,7 @@ class LongRangeTransitionLayer(Module):
         shape = (*x.shape[:-1], config.num_heads, config.transition_dim, config.transition_dim)
         with without_autocast(x):
             z = self._project(x, self.eigenvalues_bias, self.eigenvalues_weight)
-            eigenvalues = eigenvalue_activation(z, config.eigenvalue_representation, float(config.eigenvalue_factor))
+            eigenvalues = self._activate(z)
             if self.inproj_bias is None:
                 return eigenvalues.unsqueeze(-1).expand(shape)
             right = self._normalize(self._project(x, self.inproj_bias, self.inproj_weight))

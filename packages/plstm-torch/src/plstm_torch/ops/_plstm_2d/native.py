@@ -42,12 +42,12 @@ def native(problem: Problem) -> Result:
     Returns:
         Output [B, X, Y, DV, 1], and the leaving states if the problem asks for them.
     """
-    present = {
-        name: gate[..., 0, 0, 0] if gate.dim() == 7 else gate[..., 0, 0] for name, gate in problem.gates.present.items()
-    }
-    vectors = problem.query[..., 0], problem.key[..., 0], problem.value[..., 0], problem.direct[..., 0, 0, 0, 0]
+    gates = problem.gates.present
+    present = {name: gate.squeeze((4, 5, 6) if gate.dim() == 7 else (4, 5)) for name, gate in gates.items()}
+    vectors = [tensor.squeeze(4) for tensor in (problem.query, problem.key, problem.value)]
+    vectors.append(problem.direct.squeeze((3, 4, 5, 6)))
     with_states = problem.initial_state is not None or problem.return_last_state
-    states = [state[..., 0] for state in problem.initial_state or problem.zero_state()] if with_states else []
+    states = [state.squeeze(-1) for state in problem.initial_state or problem.zero_state()] if with_states else []
     output, *leaving = _FORMS[tuple(present), with_states](*vectors, *present.values(), *states)
     if not problem.return_last_state:
         return output.unsqueeze(-1), None
