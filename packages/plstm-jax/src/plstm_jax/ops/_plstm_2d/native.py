@@ -66,8 +66,11 @@ class _Walk(Passes):
         return (*_VECTORS, *plstm_native.gates_of(self.mode), *(_STATES if self.states else ()))
 
     @property
-    def results(self) -> tuple[int, ...]:
-        return tuple(self.names.index(like) for like in self._likes.values())
+    def num_results(self) -> int:
+        return len(self._likes)
+
+    def shapes(self, *inputs: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [inputs[self.names.index(like)] for like in self._likes.values()]
 
     @property
     def _likes(self) -> dict[str, str]:
