@@ -28,7 +28,7 @@ DTYPES = {"float32": (), "float64": ("-DIN_DOUBLE",)}
 # What is compiled together: who works with images need not wait for the kernels of sequences.
 SOURCES = {
     "graph": ("lanes.c", "graph.c"),
-    "grid": ("lanes.c", "grid.c", "mask.c"),
+    "grid": ("lanes.c", "grid.c", "mask.c", "marks.c"),
     "sequence": ("lanes.c", "sequence.c"),
 }
 XLA_HEADER = "xla/ffi/api/c_api.h"

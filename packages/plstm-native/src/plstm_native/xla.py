@@ -11,7 +11,7 @@ from plstm_native.build import xla_library
 HANDLERS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "graph": ("graph_forward", "graph_gradients"),
-        "grid": ("grid_forward", "grid_gradients", "grid_mask", "grid_mask_gradients"),
+        "grid": ("grid_forward", "grid_gradients", "grid_mask", "grid_mask_gradients", "grid_marks"),
         "sequence": ("sequence_forward", "sequence_gradients"),
     }
 )

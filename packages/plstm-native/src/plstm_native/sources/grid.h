@@ -22,6 +22,7 @@ typedef struct {
     real *d_left, *d_top;                /* as left and top, or none */
     real *mask;                          /* [B, X * Y, X * Y] */
     const real *d_mask;
+    real *marks;                         /* [B, X, Y] */
 } grid;
 
 INLINE int has_turn_down(int64_t mode) { return mode == GENERAL || mode == R; }
@@ -30,6 +31,6 @@ INLINE int has_turn_right(int64_t mode) { return mode == GENERAL || mode == L; }
 /* Pieces of work that know nothing of each other. */
 INLINE int64_t grid_tasks(const grid *g) { return g->batch * g->parts; }
 
-share grid_forward_share, grid_gradients_share, grid_mask_share, grid_mask_gradients_share;
+share grid_forward_share, grid_gradients_share, grid_mask_share, grid_mask_gradients_share, grid_marks_share;
 
 #endif

@@ -143,7 +143,25 @@ static const char *read_mask_gradients(const XLA_FFI_CallFrame *frame, grid *g, 
     return NULL;
 }
 
+/* Arguments: key, value, direct and the gates of the mode; result: the marks. */
+static const char *read_marks(const XLA_FFI_CallFrame *frame, grid *g, course *c)
+{
+    enum gate gates[GATES];
+    int num_gates;
+    const char *mistake = read_gates(frame, g, 2, gates, &num_gates);
+    if (mistake)
+        return mistake;
+    if (frame->args.size != 3 + num_gates || frame->rets.size != 1)
+        return "results: expected the marks";
+    g->key = argument(frame, 0)->data, g->value = argument(frame, 1)->data;
+    g->dk = argument(frame, 0)->dims[3], g->dv = argument(frame, 1)->dims[3];
+    g->marks = result(frame, 0)->data;
+    c->tasks = g->batch;
+    return NULL;
+}
+
 HANDLER(grid_forward, grid, read_forward)
 HANDLER(grid_gradients, grid, read_gradients)
 HANDLER(grid_mask, grid, read_mask)
 HANDLER(grid_mask_gradients, grid, read_mask_gradients)
+HANDLER(grid_marks, grid, read_marks)
