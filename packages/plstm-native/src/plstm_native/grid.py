@@ -168,8 +168,8 @@ def grid_marks(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
 
     Args:
         sizes: of the arrays.
-        addresses: where they begin. Read are `key` [B,X,Y,DK], `value` [B,X,Y,DV], `direct` [B,X,Y] and the gates of the
-            mode [B,O,X,Y], written is `marks` [B,X,Y]: NaN where a walk from all of them leads it, 1 elsewhere.
+        addresses: where they begin. Read are `key` [B,X,Y,DK], `value` [B,X,Y,DV], `direct` [B,X,Y] and the gates of
+            the mode [B,O,X,Y], written is `marks` [B,X,Y]: NaN where a walk from all of them leads it, 1 elsewhere.
 
     Raises:
         CompilationError: if there are no kernels here.
