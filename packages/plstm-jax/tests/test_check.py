@@ -82,7 +82,7 @@ def test_an_exception_is_printed(monkeypatch, no_kernels):
     monkeypatch.setattr(check, "IMPLEMENTATIONS", {"plstm_1d": ("quickest",)})
     code, text = printed(dtypes=["float64"])
     assert code == 1
-    assert "implementation: expected one of 'auto', 'recurrent', 'chunkwise', got 'quickest'" in text
+    assert "implementation: expected one of 'auto', 'recurrent', 'chunkwise', 'native', got 'quickest'" in text
 
 
 @pytest.mark.parametrize("kept", [0, 1])

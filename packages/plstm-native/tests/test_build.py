@@ -104,6 +104,6 @@ def test_unknown_names_are_refused():
 
 def test_handlers_of_xla_need_its_headers(tmp_path):
     with pytest.raises(ValueError, match=f"include: expected a folder that holds xla/ffi/api/c_api.h, got {tmp_path}"):
-        plstm_native.xla_handlers("float32", str(tmp_path))
+        plstm_native.xla_handlers("float32", "grid", str(tmp_path))
     with pytest.raises(ValueError, match="dtype: expected one of float32, float64, got 'float16'"):
-        plstm_native.xla_handlers("float16", str(tmp_path))
+        plstm_native.xla_handlers("float16", "grid", str(tmp_path))

@@ -17,7 +17,6 @@ ALONE = {
         "decay": "JAX: ops/lines.py, which serves sequences and grids",
         "exported": "what torch.export hands to other runtimes",
         "matrix_segment": "passes by hand, which JAX has no need of",
-        "native": "kernels that JAX does not call yet",
     },
     ("jax", "_plstm_1d"): {"problem": "torch hands on a tuple of tensors"},
     ("torch", "_plstm_2d"): {
@@ -30,9 +29,7 @@ ALONE = {
     ("jax", "_plstm_2d"): {"directed": "torch takes the general form for P-mode, as fast there"},
     ("torch", "_plstm_graph"): {
         "compiled": "JAX compiles whatever it is given, with a plan as its input",
-        "forms": "JAX: op.py, which chooses while it traces",
-        "native": "kernels that JAX does not call yet",
-        "native_indices": "kernels that JAX does not call yet",
+        "native_indices": "JAX: the handler in C, since a plan may be traced",
         "layout": "JAX: plan.py, whose arrays have static sizes in any case",
     },
     ("jax", "_plstm_graph"): {

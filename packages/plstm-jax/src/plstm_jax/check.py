@@ -23,13 +23,19 @@ IMPLEMENTATIONS: Mapping[str, Sequence[str]] = {
     "plstm_2d_oriented": ("recurrent", "chunkwise", "parallel"),
     "plstm_graph": ("recurrent", "parallel"),
 }
-# What the native kernels are proven with, on a CPU that has them: code of their own for every mode and width of DV.
+# What the native kernels are proven with, on a CPU that has them: code of their own for every mode, width of DV and
+# kind of gates.
 NATIVE_CASES: Mapping[str, Sequence[str]] = {
+    "plstm_1d": (
+        *("initial_state", "several_default_chunks", "special_gates", "huge_gates", "packed_default_chunk"),
+        *("state_tracking", "packed_state_tracking"),
+    ),
     "plstm_2d": ("L_output_only", "R_default_block", "full_default_block", "P_default_block"),
     "plstm_2d_oriented": (
         *("L_output_only", "R_default_block", "P_output_only", "P_default_block"),
         *("full_default_block", "P_odd_sides"),
     ),
+    "plstm_graph": ("dense", "dense_states", "chain", "star"),
 }
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 # A test runs each program once, so time spent on making it fast is lost, and cutting small programs into parts that are

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plstm_jax.ops import plstm_1d
-from plstm_jax.ops._plstm_1d import chunkwise
+from plstm_jax.ops._plstm_1d import chunkwise, op
 from plstm_jax.ops._plstm_1d.op import resolve_implementation
 from plstm_jax.ops._plstm_1d.packing import packed_layout
 from plstm_testing import reference
@@ -98,12 +98,19 @@ def test_bad_arguments_are_found_while_tracing(draw):
         plstm_1d(**arguments, cu_seqlens=jnp.array([0, 4]))
 
 
-def test_auto_decides_in_one_place():
-    assert [resolve_implementation("auto", {"T": length}) for length in (0, 1, 2, 999)] == [
-        "chunkwise",
-        "recurrent",
-        "chunkwise",
-        "chunkwise",
-    ]
-    with pytest.raises(ValueError, match="implementation: expected one of 'auto', 'recurrent', 'chunkwise', got"):
-        resolve_implementation("parallel", {"T": 3})
+def test_auto_decides_in_one_place(monkeypatch):
+    def resolved(name="auto"):
+        return [resolve_implementation(name, {"T": length}, None) for length in (0, 1, 2, 999)]
+
+    monkeypatch.setattr(op, "without_native_kernels", lambda query: "there are none")
+    assert resolved() == ["chunkwise", "recurrent", "chunkwise", "chunkwise"]
+    with pytest.raises(
+        ValueError, match="expected another one for this call of the 1D op, got 'native': there are none"
+    ):
+        resolved("native")
+    monkeypatch.setattr(op, "without_native_kernels", lambda query: None)
+    assert resolved() == ["native", "recurrent", "native", "native"]
+    assert resolved("native") == ["native"] * 4
+    names = "'auto', 'recurrent', 'chunkwise', 'native'"
+    with pytest.raises(ValueError, match=f"implementation: expected one of {names}, got 'parallel'"):
+        resolved("parallel")

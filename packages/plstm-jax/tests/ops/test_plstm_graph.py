@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import plstm_native
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
 from plstm_config.topology import DagTopology
 from plstm_jax.ops import plan_graph, plstm_1d, plstm_2d, plstm_graph
@@ -18,8 +19,17 @@ from plstm_testing.conformance.cases import SCALAR, STATE_TRACKING
 from plstm_testing.conformance.draws import random_dag
 from plstm_testing.tolerances import assert_close
 
-EACH = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
-J = pytest.mark.parametrize("j", [None, STATE_TRACKING], ids=["scalar", "state_tracking"])
+NATIVE = pytest.param("native", marks=pytest.mark.skipif(plstm_native.unavailable() is not None, reason="no kernels"))
+IN_JAX = pytest.mark.parametrize("implementation", ["recurrent", "parallel"])
+EACH = pytest.mark.parametrize("implementation", ["recurrent", "parallel", NATIVE])
+ALL = pytest.mark.parametrize(
+    ("implementation", "j"),
+    [
+        *((form, j) for form in ("recurrent", "parallel") for j in (None, STATE_TRACKING)),
+        pytest.param("native", None, marks=NATIVE.marks),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "scalar" if value is None else "state_tracking",
+)
 
 
 @st.composite
@@ -52,8 +62,7 @@ def assert_same(actual, expected, kind="gradient"):
         assert_close(one, other, "float64", kind)
 
 
-@EACH
-@J
+@ALL
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(topology=dags())
 def test_agrees_with_the_reference(implementation, j, jit, topology):
@@ -78,8 +87,7 @@ def test_agrees_with_the_reference(implementation, j, jit, topology):
     assert_same(gradients, {name: truth[name] for name in gradients})
 
 
-@EACH
-@J
+@ALL
 def test_batch_equals_graphs_one_by_one(implementation, j, jit):
     parts = [random_dag(5, 1), DagTopology.from_edges(3, []), random_dag(7, 2)]
     batch = DagTopology.batch(parts)
@@ -102,8 +110,7 @@ def test_batch_equals_graphs_one_by_one(implementation, j, jit):
         first = last
 
 
-@EACH
-@J
+@ALL
 def test_path_equals_plstm_1d(implementation, j, jit):
     length, random = 6, np.random.default_rng(0)
     dim_q, dim_k, dim_v, dim_t, dim_o = j or SCALAR
@@ -261,7 +268,7 @@ def test_what_is_refused():
         plstm_graph(**draw_arguments(topology, initial=False), topology=topology, implementation="chunkwise")
 
 
-@EACH
+@IN_JAX
 def test_no_program_calls_lapack(implementation):
     """On CPU, two batched calls of it that run at once may never end."""
     topology = random_dag()

@@ -11,7 +11,8 @@ PROGRAM = textwrap.dedent(
     import jax, jax.numpy as jnp, numpy as np
     import plstm_native
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
-    from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED
+    from plstm_config.shapes import DIRECTED, PLSTM_1D, PLSTM_2D_ORIENTED, PLSTM_GRAPH
+    from plstm_config.topology import DagTopology
     from plstm_jax import ops
     from plstm_jax.check import quick_compilation
     from plstm_jax.ops._plstm_1d import chunkwise
@@ -24,9 +25,11 @@ PROGRAM = textwrap.dedent(
     random = np.random.default_rng(0)
     # op, its layouts, keywords, sizes, transitions
     cases = [
-        ("plstm_1d", PLSTM_1D, {"chunk_size": 3}, {"T": 7}, ""),
-        ("plstm_1d", PLSTM_1D, {"chunk_size": 2}, {"T": 7, "JT": 2, "JV": 2}, ""),
+        ("plstm_1d", PLSTM_1D, {"implementation": "chunkwise", "chunk_size": 3}, {"T": 7}, ""),
+        ("plstm_1d", PLSTM_1D, {"implementation": "chunkwise", "chunk_size": 2}, {"T": 7, "JT": 2, "JV": 2}, ""),
     ]
+    graph = DagTopology.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+    few = {"H": 8, "N": 4, "E": len(graph.edges), "L": len(graph.line_edges)}
     native = ("native",) if plstm_native.unavailable() is None else ()
     for implementation in ("parallel", "chunkwise", *native):
         keywords = {"implementation": implementation, "block_size": 2}
@@ -35,6 +38,11 @@ PROGRAM = textwrap.dedent(
     if native:  # with states it walks
         walk = {"implementation": "native", "return_last_state": True}
         cases.append(("plstm_2d_oriented", PLSTM_2D_ORIENTED, walk, {"X": 3, "Y": 4}, "D"))
+        for packed in (None, np.array([0, 2, 5])):
+            keywords = {**walk, "cu_seqlens": packed}
+            cases.append(("plstm_1d", PLSTM_1D, keywords, {"T": 5, "JT": 2, "JV": 3, "JO": 2}, ""))
+            cases.append(("plstm_1d", PLSTM_1D, keywords, {"T": 5}, ""))
+        cases.append(("plstm_graph", PLSTM_GRAPH, {**walk, "topology": graph}, few, ""))
     for op, layouts, keywords, sizes, mode in cases:
         sizes = {"B": 8, "O": 4, "DK": 3, "DV": 2} | {name: 1 for name in ("JQ", "JK", "JV", "JT", "JO")} | sizes
         arguments = {

@@ -38,6 +38,8 @@ PROBLEMS = {
 if plstm_native.unavailable() is None:
     few = {"X": 3, "Y": 2, "B": 1}
     PROBLEMS["grid-native"] = ("plstm_2d", "native", {}, {"X": 3, "Y": 4, "B": 1}, ("transition_ru",))
+    PROBLEMS["sequence-native"] = ("plstm_1d", "native", {}, {"T": 7}, ())
+    PROBLEMS["sequence-native-matrices"] = ("plstm_1d", "native", {}, {"T": 6} | MATRICES, ())
     PROBLEMS["grid-native-directed"] = ("plstm_2d_oriented", "native", {"mode": "P"}, few, tuple(DIRECTED))
 OUTPUT_ONLY = ("grid-separable", "grid-strips", "grid-directed", "grid-directed-strips")
 
@@ -101,7 +103,7 @@ def test_reverse_over_reverse_and_checkpoint(draw, jit):
     arguments = draw("plstm_1d", T=5)
 
     def loss(arguments, wrap):
-        return jnp.sum(wrap(lambda x: ops.plstm_1d(**x, chunk_size=2))(arguments) ** 2)
+        return jnp.sum(wrap(lambda x: ops.plstm_1d(**x, implementation="chunkwise", chunk_size=2))(arguments) ** 2)
 
     def squared_gradient(arguments, wrap):
         return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(loss)(arguments, wrap)))
@@ -189,7 +191,8 @@ def test_vmap_of_vmap_compiles(draw, jit):
         assert_close(found[name][0, 1], expected, "float32", "gradient", label=name)
 
 
-def test_inside_a_scan(draw, jit):
+@pytest.mark.parametrize("form", [{"implementation": "chunkwise", "chunk_size": 2}, {}], ids=["chunkwise", "auto"])
+def test_inside_a_scan(draw, jit, form):
     """A long sequence as a scan over pieces that hand on the state, differentiated through."""
     arguments = draw("plstm_1d", T=12)
     pieces = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0], 4, 3, *x.shape[2:]), 1, 0), arguments)
@@ -197,7 +200,7 @@ def test_inside_a_scan(draw, jit):
     def in_pieces(pieces):
         @jax.checkpoint
         def step(state, piece):
-            output, state = ops.plstm_1d(**piece, initial_state=state, return_last_state=True, chunk_size=2)
+            output, state = ops.plstm_1d(**piece, initial_state=state, return_last_state=True, **form)
             return state, output
 
         return jnp.sum(jax.lax.scan(step, jnp.zeros((2, 3, 2, 1)), pieces)[1] ** 2)

@@ -28,10 +28,9 @@ DTYPES = {"float32": (), "float64": ("-DIN_DOUBLE",)}
 # What is compiled together: who works with images need not wait for the kernels of sequences.
 SOURCES = {
     "graph": ("lanes.c", "graph.c"),
-    "grid": ("lanes.c", "grid.c", "mask.c"),
+    "grid": ("lanes.c", "grid.c", "mask.c", "marks.c"),
     "sequence": ("lanes.c", "sequence.c"),
 }
-XLA_SOURCES = ("lanes.c", "grid.c", "mask.c", "xla.c")
 XLA_HEADER = "xla/ffi/api/c_api.h"
 
 _logger = logging.getLogger(__name__)
@@ -111,19 +110,18 @@ def library(dtype: str, kernels: str) -> ctypes.CDLL:
         CompilationError: if there is no compiler, or it fails.
         ValueError: if a name is another one.
     """
-    if kernels not in SOURCES:
-        raise ValueError(f"kernels: expected one of {', '.join(SOURCES)}, got {kernels!r}")
-    _check(dtype)
+    _check(dtype, kernels)
     with _lock:
         return _load(dtype, SOURCES[kernels], _OPTIONS)
 
 
 @functools.cache
-def xla_library(dtype: str, include: str) -> ctypes.CDLL:
+def xla_library(dtype: str, kernels: str, include: str) -> ctypes.CDLL:
     """The functions of `library` and handlers of XLA that call them; compiled as those are.
 
     Args:
         dtype: "float32" or "float64".
+        kernels: "grid", "sequence" or "graph".
         include: the folder of XLA's headers, those of the version that is to call the handlers.
 
     Returns:
@@ -131,19 +129,22 @@ def xla_library(dtype: str, include: str) -> ctypes.CDLL:
 
     Raises:
         CompilationError: if there is no compiler, or it fails.
-        ValueError: if the dtype is another one, or the folder holds no headers of XLA.
+        ValueError: if a name is another one, or the folder holds no headers of XLA.
     """
-    _check(dtype)
+    _check(dtype, kernels)
     header = Path(include) / XLA_HEADER
     if not header.is_file():
         raise ValueError(f"include: expected a folder that holds {XLA_HEADER}, got {include}")
     with _lock:
         # the handlers bring threads of their own in the place of OpenMP's
         options = dict.fromkeys(tuple(one for one in options if one != "-fopenmp") for options in _OPTIONS)
-        return _load(dtype, XLA_SOURCES, tuple(options), {XLA_HEADER: header.read_bytes()})
+        sources = (*SOURCES[kernels], f"xla_{kernels}.c")
+        return _load(dtype, sources, tuple(options), {XLA_HEADER: header.read_bytes()})
 
 
-def _check(dtype: str) -> None:
+def _check(dtype: str, kernels: str) -> None:
+    if kernels not in SOURCES:
+        raise ValueError(f"kernels: expected one of {', '.join(SOURCES)}, got {kernels!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     reason = unavailable()

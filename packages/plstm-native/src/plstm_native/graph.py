@@ -52,6 +52,7 @@ def graph_forward(sizes: GraphSizes, addresses: Mapping[str, int]) -> None:
             it, its inverse `place` [E] and `first` [G+1], where each graph begins in it; of line edges, sorted by where
             they lead, `incoming` and `outgoing` [L] and `into` [E+1], the first that leads to each edge; `by_incoming`
             [L], line edges sorted by where they come from, and `out_of` [E+1], the first there that leaves each edge.
+            Line edges may stand in another order if `by_outgoing` [L] is there, which sorts them by where they lead.
 
             Read are `query`, `key` [H,N,DK], `value` [H,N,DV], `source` [H,E], `transition` [H,L], `mark` [H,E] and, if
             there, `initial` [H,E,DK,DV]. Written are `read` [H,N,DV], which holds zeros before, and, if there, `states`
@@ -81,7 +82,19 @@ def graph_gradients(sizes: GraphSizes, addresses: Mapping[str, int]) -> None:
 
 
 _Address = ctypes.c_void_p
-_INDICES = ("tail", "head", "order", "first", "place", "into", "incoming", "out_of", "by_incoming", "outgoing")
+_INDICES = (
+    "tail",
+    "head",
+    "order",
+    "first",
+    "place",
+    "into",
+    "incoming",
+    "by_outgoing",
+    "out_of",
+    "by_incoming",
+    "outgoing",
+)
 _READ = ("query", "key", "value", "source", "transition", "mark")
 _ARRAYS = (
     *(*_INDICES, *_READ, "initial", "read", "states", "d_read", "d_states"),

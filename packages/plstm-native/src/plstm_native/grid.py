@@ -163,6 +163,21 @@ def grid_mask_gradients(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
     _run("grid_mask_gradients", sizes, addresses)
 
 
+def grid_marks(sizes: GridSizes, addresses: Mapping[str, int]) -> None:
+    """Whom something that is not finite reaches, for forms by masks, which would let it reach every node.
+
+    Args:
+        sizes: of the arrays.
+        addresses: where they begin. Read are `key` [B,X,Y,DK], `value` [B,X,Y,DV], `direct` [B,X,Y] and the gates of
+            the mode [B,O,X,Y], written is `marks` [B,X,Y]: NaN where a walk from all of them leads it, 1 elsewhere.
+
+    Raises:
+        CompilationError: if there are no kernels here.
+        MemoryError: if there is no memory to work with.
+    """
+    _run("grid_marks", sizes, addresses)
+
+
 _Address = ctypes.c_void_p
 _Gates = _Address * len(GATES)
 
@@ -178,7 +193,7 @@ class _Grid(ctypes.Structure):
         *((name, _Address) for name in ("left", "top", "output", "right", "bottom")),
         *((name, _Address) for name in ("d_output", "d_right", "d_bottom", "d_query", "d_key", "d_value", "d_direct")),
         ("d_gates", _Gates),
-        *((name, _Address) for name in ("d_left", "d_top", "mask", "d_mask")),
+        *((name, _Address) for name in ("d_left", "d_top", "mask", "d_mask", "marks")),
     )
 
 

@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -36,8 +37,8 @@ def unsupported(op: str, array: Any, sizes: Mapping[str, int]) -> str | None:
 
 
 def lanes(dtype: Any) -> int:
-    """How many numbers a vector holds: DV has to be a multiple of it."""
-    return plstm_native.xla_lanes(np.dtype(dtype).name, jax.ffi.include_dir())
+    """How many numbers a vector holds: DV of grids has to be a multiple of it."""
+    return plstm_native.xla_lanes(np.dtype(dtype).name, "grid", jax.ffi.include_dir())
 
 
 def call_kernel(
@@ -51,35 +52,44 @@ def call_kernel(
 
     Args:
         name: of the kernel.
-        arrays: its arguments in order, all of one dtype.
-        axes: a letter for each axis of them and of the results, B for the batch.
+        arrays: its arguments in order: numbers, all of one dtype, then indices in int32.
+        axes: a letter for each axis of them and of the results, B for the batch; of indices without it.
         results: their shapes.
         attributes: whole numbers that are known while compiling.
 
     Returns:
         The results.
     """
+    first = next(iter(arrays.values()))
+    if len(first) == 0:
+        return tuple(jnp.zeros(shape, first.dtype) for shape in results.values())
+    letters = [axes[argument] for argument in (*arrays, *results)]
     return tuple(
         _kernel.bind(
-            *arrays.values(),
-            target=_target(name, next(iter(arrays.values())).dtype.name),
-            axes=tuple(axes[argument] for argument in (*arrays, *results)),
+            *(_each(len(first), array, axes[argument]) for argument, array in arrays.items()),
+            target=_target(name, first.dtype.name),
+            axes=tuple(each if each.startswith(_BATCH) else _BATCH + each for each in letters),
             results=tuple(results.values()),
             attributes=tuple((key, tuple(map(int, values))) for key, values in attributes.items()),
         )
     )
 
 
+def _each(batch: int, array: Array, axes: str) -> Array:
+    """The partitioner wants a batch in front of everything; indices take little room."""
+    return array if axes.startswith(_BATCH) else lax.broadcast(array, (batch,))
+
+
 @cache
 def _target(name: str, dtype: str) -> str:
-    """The name by which XLA knows a kernel, once all of its dtype are registered."""
-    return _register(dtype)[name]
+    """The name by which XLA knows a kernel, once all of its op and dtype are registered."""
+    return _register(name.split("_")[0], dtype)[name]
 
 
 @cache
-def _register(dtype: str) -> dict[str, str]:
+def _register(kernels: str, dtype: str) -> dict[str, str]:
     targets = {}
-    for name, function in plstm_native.xla_handlers(dtype, jax.ffi.include_dir()).items():
+    for name, function in plstm_native.xla_handlers(dtype, kernels, jax.ffi.include_dir()).items():
         targets[name] = f"plstm_{name}_{dtype}"
         jax.ffi.register_ffi_target(targets[name], jax.ffi.pycapsule(function), platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(targets[name])
@@ -101,8 +111,13 @@ _kernel.multiple_results = True
 
 
 def _results(*arrays: Any, results: tuple[tuple[int, ...], ...], **_: Any) -> list[Any]:
-    alike = {aval.ndim: aval for aval in arrays}  # an aval holds more than a shape
-    return [alike[len(shape)].update(shape=shape) for shape in results]
+    return shaped(arrays, results)
+
+
+def shaped(arrays: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """What is known of results while tracing, from what is known of arguments: more than shapes."""
+    alike = {aval.ndim: aval for aval in reversed(arrays) if jnp.issubdtype(aval.dtype, jnp.floating)}
+    return [alike[len(shape)].update(shape=tuple(shape)) for shape in shapes]
 
 
 def _lower(

@@ -19,17 +19,31 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from plstm_jax.ops.kernels import shaped
+
 Arrays = Sequence[Array]
 Transposed = Sequence[Array | None]  # nothing for what is not linear
 
 
 class Passes(ABC):
-    """A function of arrays whose first axis is a batch, all of one dtype. Equal ones are the same function."""
+    """A function of arrays whose first axis is a batch, all of one dtype. Equal ones are the same function.
+
+    Behind them may stand indices: arrays of whole numbers, the same for all of the batch, that have no gradients.
+    """
+
+    @property
+    def indices(self) -> int:
+        """How many of the inputs are indices."""
+        return 0
 
     @property
     @abstractmethod
-    def results(self) -> tuple[int, ...]:
-        """For each result the place of the argument whose shape it has."""
+    def num_results(self) -> int:
+        """How many results there are."""
+
+    @abstractmethod
+    def shapes(self, *inputs: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
+        """Shapes of the results from those of the inputs."""
 
     @abstractmethod
     def formula(self, *inputs: Array) -> tuple[Array, ...]:
@@ -41,7 +55,7 @@ class Passes(ABC):
 
     @abstractmethod
     def gradients(self, inputs: Arrays, cotangents: Arrays) -> Arrays:
-        """The gradients of all inputs by kernels."""
+        """The gradients of all inputs but the indices by kernels."""
 
 
 def run_passes(passes: Passes, inputs: Arrays) -> Arrays:
@@ -87,13 +101,14 @@ def _directional(function: Callable[..., Any], inputs: Arrays, tangents: Arrays,
 
 def _gradients_formula(*arrays: Array, passes: Passes) -> Arrays:
     inputs, cotangents = _split(arrays, passes)
-    _, pull_back = jax.vjp(passes.formula, *inputs)
+    number = len(inputs) - passes.indices
+    _, pull_back = jax.vjp(lambda *given: passes.formula(*given, *inputs[number:]), *inputs[:number])
     return pull_back(tuple(cotangents))
 
 
-def _split(arrays: Arrays, passes: Passes) -> tuple[Arrays, Arrays]:
+def _split(arrays: Sequence[Any], passes: Passes) -> tuple[Sequence[Any], Sequence[Any]]:
     """Inputs and cotangents of the results."""
-    number = len(arrays) - len(passes.results)
+    number = len(arrays) - passes.num_results
     return arrays[:number], arrays[number:]
 
 
@@ -112,11 +127,36 @@ def _primitive(name: str, formula: Callable[..., Arrays], kernels: Callable[...,
 
     def batched(arrays: Arrays, axes: Sequence[int | None], **parameters: Any) -> tuple[Arrays, list[int]]:
         size = next(array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
-        results = primitive.bind(*map(partial(_merged, size), arrays, axes), **parameters)
+        whole = [_is_index(array) for array in arrays]
+        if any(is_index and axis is not None for is_index, axis in zip(whole, axes, strict=True)):
+            return _one_by_one(partial(primitive.bind, **parameters), arrays, axes)
+        given = (
+            array if is_index else _merged(size, array, axis)
+            for array, axis, is_index in zip(arrays, axes, whole, strict=True)
+        )
+        results = primitive.bind(*given, **parameters)
         return [array.reshape(size, -1, *array.shape[1:]) for array in results], [0] * len(results)
 
     batching.primitive_batchers[primitive] = batched
     return primitive
+
+
+def _is_index(array: Array) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.integer))
+
+
+def _one_by_one(
+    function: Callable[..., Arrays], arrays: Arrays, axes: Sequence[int | None]
+) -> tuple[Arrays, list[int]]:
+    """Calls with indices of their own know nothing of each other."""
+    mapped = [jnp.moveaxis(array, axis, 0) for array, axis in zip(arrays, axes, strict=True) if axis is not None]
+
+    def one(some: Arrays) -> Arrays:
+        remaining = iter(some)
+        return function(*(array if axis is None else next(remaining) for array, axis in zip(arrays, axes, strict=True)))
+
+    results = lax.map(one, mapped)
+    return results, [0] * len(results)
 
 
 def _merged(size: int, array: Array, axis: int | None) -> Array:
@@ -138,15 +178,16 @@ _gradients = _primitive(
 
 
 def _forward_shapes(*inputs: Any, passes: Passes) -> list[Any]:
-    return [inputs[place] for place in passes.results]
+    return shaped(inputs, passes.shapes(*(aval.shape for aval in inputs)))
 
 
 def _tangents_shapes(*arrays: Any, passes: Passes, moved: tuple[bool, ...]) -> list[Any]:
-    return [arrays[place] for place in passes.results]
+    return _forward_shapes(*arrays[: len(moved)], passes=passes)
 
 
 def _gradients_shapes(*arrays: Any, passes: Passes) -> list[Any]:
-    return list(_split(arrays, passes)[0])
+    inputs, _ = _split(arrays, passes)
+    return list(inputs[: len(inputs) - passes.indices])
 
 
 def _moved(tangents: Sequence[Any]) -> tuple[tuple[bool, ...], list[Array]]:
@@ -176,7 +217,7 @@ def _gradients_tangent(arrays: Arrays, tangents: Sequence[Any], *, passes: Passe
 def _tangents_transpose(cotangents: Sequence[Any], *arrays: Any, passes: Passes, moved: tuple[bool, ...]) -> Transposed:
     inputs, tangents = arrays[: len(moved)], arrays[len(moved) :]
     found = _gradients.bind(*inputs, *map(ad.instantiate_zeros, cotangents), passes=passes)
-    of_moved = (gradient for gradient, is_moved in zip(found, moved, strict=True) if is_moved)
+    of_moved = (gradient for gradient, is_moved in zip(found, moved, strict=False) if is_moved)  # indices never are
     pairs = zip(of_moved, tangents, strict=True)
     return [None] * len(moved) + [gradient if ad.is_undefined_primal(tangent) else None for gradient, tangent in pairs]
 
@@ -184,6 +225,7 @@ def _tangents_transpose(cotangents: Sequence[Any], *arrays: Any, passes: Passes,
 def _gradients_transpose(directions: Sequence[Any], *arrays: Any, passes: Passes) -> Transposed:
     inputs, cotangents = _split(arrays, passes)
     moved, given = _moved(directions)
+    moved += (False,) * passes.indices
     found = _tangents.bind(*inputs, *given, passes=passes, moved=moved)
     pairs = zip(found, cotangents, strict=True)
     return [None] * len(inputs) + [result if ad.is_undefined_primal(one) else None for result, one in pairs]

@@ -12,24 +12,7 @@
    A graph is walked by one thread, in one slice of its states after the other. Nothing is kept for the gradients: they
    walk forwards again, then backwards. */
 
-#include "lanes.h"
-
-typedef struct {
-    int64_t heads, nodes, edges, lines, graphs, dk, dv, width, slices, threads;
-    const int64_t *tail, *head;               /* nodes of the edges [E] */
-    const int64_t *order, *first;             /* edges graph by graph, each after those that lead into it [E]; [G+1] */
-    const int64_t *place;                     /* of an edge in the order [E] */
-    const int64_t *into, *incoming;           /* first line edge into each edge [E+1]; where line edges come from [L] */
-    const int64_t *out_of, *by_incoming, *outgoing; /* first place of an edge's own [E+1] among line edges by where they
-                                                       come from [L]; where line edges lead [L] */
-    const real *query, *key, *value;          /* [H, N, DK or DV] */
-    const real *source, *transition, *mark;   /* [H, E], [H, L], [H, E] */
-    const real *initial;                      /* [H, E, DK, DV], or none: zeros */
-    real *read, *states;                      /* [H, N, DV]; as initial, or none */
-    const real *d_read, *d_states;            /* the second may be none */
-    real *d_query, *d_key, *d_value, *d_source, *d_transition, *d_mark;
-    real *d_initial;                          /* as initial, or none */
-} graph;
+#include "graph.h"
 
 /* One graph of one head, and one slice of its states; scratch for those of all its edges. */
 typedef struct {
@@ -153,8 +136,10 @@ INLINE void walk_edges(const walk *w, int with_outputs, const int width)
         for (int c = 0; c < width; c++)
             v[c] *= one.source;
         begin_state(w, one.state, one.k, v, g->initial, one.at, width);
-        for (int64_t l = g->into[e]; l < g->into[e + 1]; l++)
+        for (int64_t j = g->into[e]; j < g->into[e + 1]; j++) {
+            const int64_t l = g->by_outgoing ? g->by_outgoing[j] : j;
             add_state(one.state, g->transition[w->h * g->lines + l], w->states + state_of(w, g->incoming[l]), g->dk * width);
+        }
         if (!with_outputs)
             continue;
         contract(one.q, one.state, g->dk, read, width);
@@ -215,36 +200,26 @@ static void run_slice(const walk *w, int backwards)
     }
 }
 
-static int64_t largest(const graph *g)
+static int run_share(const graph *g, int64_t *taken, int backwards)
 {
-    int64_t edges = 0;
-    for (int64_t i = 0; i < g->graphs; i++)
-        edges = g->first[i + 1] - g->first[i] > edges ? g->first[i + 1] - g->first[i] : edges;
-    return edges;
+    const int64_t states = largest_graph(g) * g->dk * g->width;
+    vec *scratch = new_vectors(states * (backwards ? 2 : 1));
+    if (!scratch)
+        return 1;
+    for (int64_t task = next_task(taken); task < graph_tasks(g); task = next_task(taken))
+        for (int64_t slice = 0; slice < g->slices; slice++) {
+            const int64_t i = task % g->graphs;
+            const walk w = {g, task / g->graphs, g->first[i], g->first[i + 1], slice * g->width * LANES, scratch,
+                            scratch + states};
+            run_slice(&w, backwards);
+        }
+    free(scratch);
+    return 0;
 }
 
-static int run(const graph *g, int backwards)
-{
-    const int64_t states = largest(g) * g->dk * g->width, tasks = g->heads * g->graphs;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks))
-    {
-        vec *scratch = new_vectors(states * (backwards ? 2 : 1));
-        if (!scratch)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++)
-            for (int64_t slice = 0; scratch && slice < g->slices; slice++) {
-                const int64_t i = task % g->graphs;
-                const walk w = {g, task / g->graphs, g->first[i], g->first[i + 1], slice * g->width * LANES, scratch,
-                                scratch + states};
-                run_slice(&w, backwards);
-            }
-        free(scratch);
-    }
-    return failed;
-}
+/* What is added up holds zeros before. */
+int graph_forward_share(const void *of, int64_t *taken) { return run_share(of, taken, 0); }
+int graph_gradients_share(const void *of, int64_t *taken) { return run_share(of, taken, 1); }
 
-/* Both return 0, or 1 where there is not enough memory. What is added up holds zeros before. */
-int graph_forward(const graph *g) { return run(g, 0); }
-int graph_gradients(const graph *g) { return run(g, 1); }
+int graph_forward(const graph *g) { return share_out(graph_forward_share, g, graph_tasks(g), g->threads); }
+int graph_gradients(const graph *g) { return share_out(graph_gradients_share, g, graph_tasks(g), g->threads); }

@@ -458,8 +458,9 @@ INLINE int64_t lay_out(const grid *g, vec *from, scratch *s)
     return at;
 }
 
-int grid_forward_share(const grid *g, int64_t *taken)
+int grid_forward_share(const void *of, int64_t *taken)
 {
+    const grid *g = of;
     const int64_t state = g->dk * g->width, nodes = strip_nodes(g);
     vec *r = new_vectors((nodes + g->x) * state);
     if (!r)
@@ -470,8 +471,9 @@ int grid_forward_share(const grid *g, int64_t *taken)
     return 0;
 }
 
-int grid_gradients_share(const grid *g, int64_t *taken)
+int grid_gradients_share(const void *of, int64_t *taken)
 {
+    const grid *g = of;
     scratch s;
     vec *from = new_vectors(lay_out(g, NULL, &s));
     lay_out(g, from, &s);
@@ -483,5 +485,5 @@ int grid_gradients_share(const grid *g, int64_t *taken)
     return 0;
 }
 
-int grid_forward(const grid *g) { return share_out(g, grid_forward_share, grid_tasks(g)); }
-int grid_gradients(const grid *g) { return share_out(g, grid_gradients_share, grid_tasks(g)); }
+int grid_forward(const grid *g) { return share_out(grid_forward_share, g, grid_tasks(g), g->threads); }
+int grid_gradients(const grid *g) { return share_out(grid_gradients_share, g, grid_tasks(g), g->threads); }

@@ -3,7 +3,7 @@
 #ifndef GRID_H
 #define GRID_H
 
-#include "lanes.h"
+#include "tasks.h"
 
 enum gate { SR, SD, RL, DU, DL, RU, ML, MU, GATES };
 enum mode { GENERAL, P, L, R, STRAIGHT, MODES }; /* L: dl is zero, R: ru is zero, STRAIGHT: both are */
@@ -22,6 +22,7 @@ typedef struct {
     real *d_left, *d_top;                /* as left and top, or none */
     real *mask;                          /* [B, X * Y, X * Y] */
     const real *d_mask;
+    real *marks;                         /* [B, X, Y] */
 } grid;
 
 INLINE int has_turn_down(int64_t mode) { return mode == GENERAL || mode == R; }
@@ -30,21 +31,6 @@ INLINE int has_turn_right(int64_t mode) { return mode == GENERAL || mode == L; }
 /* Pieces of work that know nothing of each other. */
 INLINE int64_t grid_tasks(const grid *g) { return g->batch * g->parts; }
 
-INLINE int64_t next_task(int64_t *taken) { return __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED); }
-
-/* One thread's share of a pass: it takes tasks, by counting `taken` up, until none are left. Returns 0, or 1 where there
-   is not enough memory. */
-typedef int grid_share(const grid *g, int64_t *taken);
-grid_share grid_forward_share, grid_gradients_share, grid_mask_share, grid_mask_gradients_share;
-
-/* All shares, by the threads of OpenMP. */
-static inline int share_out(const grid *g, grid_share *share, int64_t tasks)
-{
-    int64_t taken = 0;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks)) reduction(| : failed)
-    failed |= share(g, &taken);
-    return failed;
-}
+share grid_forward_share, grid_gradients_share, grid_mask_share, grid_mask_gradients_share, grid_marks_share;
 
 #endif

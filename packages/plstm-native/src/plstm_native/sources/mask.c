@@ -145,8 +145,9 @@ static void fill(const grid *g, int64_t b, real *rs, real *d)
     }
 }
 
-int grid_mask_share(const grid *g, int64_t *taken)
+int grid_mask_share(const void *of, int64_t *taken)
 {
+    const grid *g = of;
     const int64_t nodes = g->x * g->y;
     real *scratch = new_numbers((g->y + 1) * nodes);
     if (!scratch)
@@ -157,8 +158,9 @@ int grid_mask_share(const grid *g, int64_t *taken)
     return 0;
 }
 
-int grid_mask_gradients_share(const grid *g, int64_t *taken)
+int grid_mask_gradients_share(const void *of, int64_t *taken)
 {
+    const grid *g = of;
     const int64_t nodes = g->x * g->y;
     real *scratch = new_numbers((g->y + 1 + 2 * nodes) * nodes);
     if (!scratch)
@@ -171,5 +173,8 @@ int grid_mask_gradients_share(const grid *g, int64_t *taken)
     return 0;
 }
 
-int grid_mask(const grid *g) { return share_out(g, grid_mask_share, g->batch); }
-int grid_mask_gradients(const grid *g) { return share_out(g, grid_mask_gradients_share, g->batch * g->orientations); }
+int grid_mask(const grid *g) { return share_out(grid_mask_share, g, g->batch, g->threads); }
+int grid_mask_gradients(const grid *g)
+{
+    return share_out(grid_mask_gradients_share, g, g->batch * g->orientations, g->threads);
+}

@@ -226,30 +226,34 @@ static int64_t lay_out(const sequence *g, vec *from, scratch *s, int gradients)
     return at;
 }
 
-static int run(const sequence *g, int backwards)
+static int run_share(const sequence *g, int64_t *taken, int backwards)
 {
-    const int64_t shares = backwards ? g->parts : g->slices, tasks = g->batch * g->sequences * shares;
-    int failed = 0;
-#pragma omp parallel num_threads(smaller(g->threads, tasks))
-    {
-        scratch memory;
-        vec *from = new_vectors(lay_out(g, NULL, &memory, backwards));
-        lay_out(g, from, &memory, backwards);
-        if (!from)
-            failed = 1;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++) {
-            const int64_t row = task / shares, b = row / g->sequences, s = row % g->sequences;
-            if (from && backwards)
-                run_part_back(g, b, s, task % shares, &memory);
-            else if (from)
-                run_walk(walk_of(g, b, s, task % shares, 0), &memory);
-        }
-        free(from);
+    const int64_t tasks = sequence_tasks(g, backwards), pieces = backwards ? g->parts : g->slices;
+    scratch memory;
+    vec *from = new_vectors(lay_out(g, NULL, &memory, backwards));
+    lay_out(g, from, &memory, backwards);
+    if (!from)
+        return 1;
+    for (int64_t task = next_task(taken); task < tasks; task = next_task(taken)) {
+        const int64_t row = task / pieces, b = row / g->sequences, s = row % g->sequences;
+        if (backwards)
+            run_part_back(g, b, s, task % pieces, &memory);
+        else
+            run_walk(walk_of(g, b, s, task % pieces, 0), &memory);
     }
-    return failed;
+    free(from);
+    return 0;
 }
 
-/* Both return 0, or 1 where there is not enough memory. */
-int sequence_forward(const sequence *g) { return run(g, 0); }
-int sequence_gradients(const sequence *g) { return run(g, 1); }
+int sequence_forward_share(const void *of, int64_t *taken) { return run_share(of, taken, 0); }
+int sequence_gradients_share(const void *of, int64_t *taken) { return run_share(of, taken, 1); }
+
+int sequence_forward(const sequence *g)
+{
+    return share_out(sequence_forward_share, g, sequence_tasks(g, 0), g->threads);
+}
+
+int sequence_gradients(const sequence *g)
+{
+    return share_out(sequence_gradients_share, g, sequence_tasks(g, 1), g->threads);
+}

@@ -3,7 +3,7 @@
 #ifndef SEQUENCE_H
 #define SEQUENCE_H
 
-#include "lanes.h"
+#include "tasks.h"
 
 /* Arrays are laid out as the op has them, J dimensions last. */
 typedef struct {
@@ -35,6 +35,14 @@ typedef struct {
     int64_t column;  /* first column of the slice */
     step_scratch scratch;
 } walk;
+
+share sequence_forward_share, sequence_gradients_share;
+
+/* Pieces of work that know nothing of each other. */
+INLINE int64_t sequence_tasks(const sequence *g, int backwards)
+{
+    return g->batch * g->sequences * (backwards ? g->parts : g->slices);
+}
 
 INLINE int64_t state_vectors(const sequence *g) { return g->dk * g->jt * g->width; }
 

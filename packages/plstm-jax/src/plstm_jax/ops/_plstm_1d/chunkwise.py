@@ -17,6 +17,15 @@ from plstm_jax.ops.arrays import scan_slices
 # writes down stays in the cache, and only the states between segments are kept for the backward pass.
 SEGMENT = 2**18
 LEAST_CHUNKS = 8
+# Measured alike; the work inside a chunk grows with its size, the number of states between chunks falls. Masks with
+# several entries for each pair of steps want shorter chunks.
+CHUNK_SIZE = 32
+CHUNK_SIZE_WIDE_MASK = 16
+
+
+def default_chunk_size(steps: Steps) -> int:
+    """Steps per chunk where the caller does not say."""
+    return CHUNK_SIZE if math.prod(steps.direct.shape[2:]) == 1 else CHUNK_SIZE_WIDE_MASK
 
 
 def chunkwise(problem: Problem, chunk_size: int) -> Result:

@@ -10,18 +10,15 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from plstm_config.options import check_cu_seqlens, check_implementation, check_size
+from plstm_config.options import check_cu_seqlens, check_implementation, check_kernels, check_size
 from plstm_config.shapes import PLSTM_1D, Sizes, check_plstm_1d
-from plstm_jax.ops._plstm_1d.chunkwise import chunkwise
+from plstm_jax.ops._plstm_1d.chunkwise import chunkwise, default_chunk_size
+from plstm_jax.ops._plstm_1d.native import OP, native, without_native_kernels
 from plstm_jax.ops._plstm_1d.problem import Problem, Steps
 from plstm_jax.ops._plstm_1d.recurrent import recurrent
 from plstm_jax.ops.arrays import compute_dtype, scale_factor, swap_state
 
-IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise")
-# Measured on CPU; the work inside a chunk grows with its size, the number of states between chunks falls. Masks with
-# several entries for each pair of steps want shorter chunks.
-CHUNK_SIZE = 32
-CHUNK_SIZE_WIDE_MASK = 16
+IMPLEMENTATIONS = ("auto", "recurrent", "chunkwise", "native")
 
 
 @overload
@@ -99,17 +96,19 @@ def plstm_1d(
         initial_state: state before the first step [B,DK,DV,JT], zero if None; [B,S,DK,DV,JT] with `cu_seqlens`.
         return_last_state: also return the state after the last step.
         scale: factor of the output; ``DK**-0.5`` if None.
-        implementation: "recurrent" (step by step), "chunkwise" (parallel inside chunks), or "auto".
+        implementation: "recurrent" (step by step), "chunkwise" (parallel inside chunks), "native" (compiled kernels
+            for CPUs), or "auto".
         chunk_size: steps per chunk of the chunkwise form; chosen by the op if None. No rule binds it to T.
         cu_seqlens: [S+1] boundaries of sequences packed along T, starting at 0, ending at T, not decreasing; each
-            starts from its own initial state. The values are checked where they are known, that is, unless traced.
+            starts from its own initial state. The values are checked where they are known: if they are traced, by the
+            kernels alone, while they run.
 
     Returns:
         Output [B,T,DV,JO], or the pair of it and the last state, shaped as `initial_state`.
 
     Raises:
         TypeError: if an argument is no array, or no array of floats.
-        ValueError: if a shape, a boundary or the name of the implementation is wrong.
+        ValueError: if a shape, a boundary or the name of the implementation is wrong, or "native" cannot take the call.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -128,49 +127,61 @@ def plstm_1d(
     arrays = (query, key, value, source, transition, mark, direct)
     sizes = check_plstm_1d(*arrays, initial_state=initial_state, scale=scale, cu_seqlens=cu_seqlens)
     check_size("chunk_size", chunk_size)
-    implementation = resolve_implementation(implementation, sizes)
-    problem = _problem(arrays, initial_state, scale, cu_seqlens, sizes)
-    if implementation == "recurrent":
-        output, states = recurrent(problem)
+    implementation = resolve_implementation(implementation, sizes, query)
+    bounds = _bounds(cu_seqlens, sizes["T"])
+    steps, states = _inputs(arrays, initial_state, scale, sizes)
+    if 0 in (sizes["B"], sizes["T"]):  # no step: what enters leaves
+        output = jnp.zeros([sizes[letter] for letter in ("B", "T", "DV", "JO")], states.dtype)
+    elif implementation == "native":
+        enters = initial_state is not None or return_last_state
+        output, last = native(steps, states if enters else None, bounds)
+        states = states if last is None else last
     else:
-        output, states = chunkwise(problem, chunk_size or default_chunk_size(sizes))
+        problem = Problem(steps, jnp.moveaxis(swap_state(states), 1, 0), bounds)
+        if implementation == "recurrent":
+            output, states = recurrent(problem)
+        else:
+            output, states = chunkwise(problem, chunk_size or default_chunk_size(steps))
+        states = swap_state(jnp.moveaxis(states, 0, 1))
     output = output.astype(jnp.result_type(value))
     if not return_last_state:
         return output
-    states = swap_state(jnp.moveaxis(states, 0, 1))
     return output, states[:, 0] if cu_seqlens is None else states
 
 
-def resolve_implementation(implementation: str, sizes: Sizes) -> str:
-    """The implementation that a call runs; "auto" is decided here and nowhere else."""
+def resolve_implementation(implementation: str, sizes: Sizes, query: Any) -> str:
+    """The implementation that a call runs; "auto" is decided here and nowhere else.
+
+    Raises:
+        ValueError: if a name is none of the implementations, or "native" cannot take the call.
+    """
     check_implementation(implementation, IMPLEMENTATIONS)
-    if implementation != "auto":
+    if implementation not in ("auto", "native"):
         return implementation
-    return "recurrent" if sizes["T"] == 1 else "chunkwise"
+    reason = without_native_kernels(query)
+    if implementation == "native":
+        check_kernels(OP, implementation, reason)
+        return implementation
+    if sizes["T"] == 1:  # which is fused with what surrounds it
+        return "recurrent"
+    return "native" if reason is None else "chunkwise"
 
 
-def default_chunk_size(sizes: Sizes) -> int:
-    """Steps per chunk where the caller does not say."""
-    wide = any(sizes[letter] > 1 for letter in ("JO", "JQ", "JK", "JV"))
-    return CHUNK_SIZE_WIDE_MASK if wide else CHUNK_SIZE
+def _bounds(cu_seqlens: Any, length: int) -> Array | None:
+    if cu_seqlens is None:
+        return None
+    if not isinstance(cu_seqlens, jax.core.Tracer):
+        check_cu_seqlens(cu_seqlens, length)
+    return jnp.asarray(cu_seqlens, jnp.int32)
 
 
-def _problem(arrays: tuple[Any, ...], initial_state: Any, scale: Any, cu_seqlens: Any, sizes: Sizes) -> Problem:
-    bounds = None
-    if cu_seqlens is not None:
-        if not isinstance(cu_seqlens, jax.core.Tracer):
-            check_cu_seqlens(cu_seqlens, sizes["T"])
-        bounds = jnp.asarray(cu_seqlens, jnp.int32)
+def _inputs(arrays: tuple[Any, ...], initial_state: Any, scale: Any, sizes: Sizes) -> tuple[Steps, Array]:
+    """The steps in the compute dtype, scaled, and what enters each of the packed sequences [B,S,DK,DV,JT]."""
     dtype = compute_dtype(**dict(zip(PLSTM_1D, arrays, strict=True)), initial_state=initial_state)
     steps = Steps(*(jnp.asarray(array, dtype) for array in arrays))
     factor = scale_factor(scale, sizes["DK"] ** -0.5, dtype)
     # Gates are smaller than queries: scaling them instead saves a copy of the queries, and one of their gradient.
     scaled = (array * factor for array in (steps.mark, steps.direct))
     steps = steps._replace(**dict(zip(("mark", "direct"), scaled, strict=True)))
-    packed = sizes.get("S", 1)
-    if initial_state is None:
-        states = jnp.zeros([packed, *(sizes[letter] for letter in ("B", "DK", "JT", "DV"))], dtype)
-    else:
-        state = jnp.asarray(initial_state, dtype)
-        states = jnp.moveaxis(swap_state(state[:, None] if bounds is None else state), 1, 0)
-    return Problem(steps, states, bounds)
+    shape = [sizes["B"], sizes.get("S", 1), *(sizes[letter] for letter in ("DK", "DV", "JT"))]
+    return steps, jnp.zeros(shape, dtype) if initial_state is None else jnp.asarray(initial_state, dtype).reshape(shape)

@@ -19,7 +19,7 @@ import plstm_native
 from plstm_jax.ops._plstm_2d.forms import run_form, suitable_form
 from plstm_jax.ops._plstm_2d.parallel import attend_through
 from plstm_jax.ops._plstm_2d.problem import FOUR_ORIENTATIONS, ONE_ORIENTATION, Flips, Gates, Problem, Result
-from plstm_jax.ops._plstm_2d.spoilt import marked, reached, without_spoilt
+from plstm_jax.ops._plstm_2d.spoilt import without_spoilt
 from plstm_jax.ops.kernels import call_kernel, lanes, unsupported
 from plstm_jax.ops.primitives import Arrays, Passes, run_passes
 
@@ -29,7 +29,7 @@ _VECTORS = ("query", "key", "value", "direct")
 _STATES = ("left", "top")
 # K and V are DK and DV, N and M nodes
 _AXES = {"query": "BXYK", "key": "BXYK", "value": "BXYV", "direct": "BXY", "left": "BOYKV", "top": "BOXKV"}
-_AXES |= dict.fromkeys(plstm_native.GATES, "BOXY") | {"mask": "BNM"}
+_AXES |= dict.fromkeys(plstm_native.GATES, "BOXY") | {"mask": "BNM", "marks": "BXY"}
 _RESULTS = {"output": "value", "right": "left", "bottom": "top"}  # and what they are shaped as
 _MODES = {frozenset(plstm_native.gates_of(mode)): mode for mode in plstm_native.MODES}
 
@@ -66,8 +66,11 @@ class _Walk(Passes):
         return (*_VECTORS, *plstm_native.gates_of(self.mode), *(_STATES if self.states else ()))
 
     @property
-    def results(self) -> tuple[int, ...]:
-        return tuple(self.names.index(like) for like in self._likes.values())
+    def num_results(self) -> int:
+        return len(self._likes)
+
+    def shapes(self, *inputs: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [inputs[self.names.index(like)] for like in self._likes.values()]
 
     @property
     def _likes(self) -> dict[str, str]:
@@ -104,8 +107,7 @@ class _Walk(Passes):
         gates = {name: gate[..., 0] if "transition" not in name else gate for name, gate in gates.items()}
         mask = _mask(self.mode, clean.direct[..., 0, 0, 0, 0], *(gates[n] for n in plstm_native.gates_of(self.mode)))
         output = attend_through((clean.query, clean.key, clean.value), mask)
-        result = marked(Result(output, problem.left, problem.top), reached(problem, enters=False))
-        return (result.output[..., 0],)
+        return (output[..., 0] * _marks(self.mode, dict(zip(self.names, inputs, strict=True)))[..., None],)
 
     def _call(
         self, kernel: str, given: Mapping[str, Array], cotangents: Mapping[str, Array], results: tuple[str, ...]
@@ -136,6 +138,13 @@ class _Walk(Passes):
         sizes["V"] = given["value"].shape[-1]
         b, o, side, k, v = (sizes[letter] for letter in _AXES[name])
         return jnp.zeros([b, o, side, k, 1, v], given["query"].dtype)
+
+
+def _marks(mode: str, given: Mapping[str, Array]) -> Array:
+    """NaN for the nodes that are reached by something that is not finite, 1 for all others [B, X, Y]."""
+    named = {name: lax.stop_gradient(array) for name, array in given.items() if name != "query"}
+    attributes = _attributes(mode, named["source_r"])
+    return call_kernel("grid_marks", named, _AXES, {"marks": named["direct"].shape}, **attributes)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -10,17 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from plstm_config.options import check_implementation
-from plstm_config.shapes import PLSTM_GRAPH, check_plstm_graph
-from plstm_jax.ops._plstm_graph.dense import read_dense, solve_dense
-from plstm_jax.ops._plstm_graph.levels import solve_by_levels
+from plstm_config.options import check_implementation, check_kernels
+from plstm_config.shapes import PLSTM_GRAPH, Sizes, check_plstm_graph
+from plstm_jax.ops._plstm_graph.forms import run_form, suitable_form
+from plstm_jax.ops._plstm_graph.native import OP, native, without_native_kernels
 from plstm_jax.ops._plstm_graph.plan import GraphPlan, plan_graph
-from plstm_jax.ops._plstm_graph.spoilt import is_spoilt, marked, spoilt_edges, spoilt_nodes
-from plstm_jax.ops.arrays import compute_dtype, contract, only_finite, scale_factor
+from plstm_jax.ops.arrays import compute_dtype, contract, scale_factor
 
-IMPLEMENTATIONS = ("auto", "recurrent", "parallel")
-# Edges of the largest graph up to which one triangular solve is faster than the levels.
-_FEW_EDGES = 100
+IMPLEMENTATIONS = ("auto", "recurrent", "parallel", "native")
 # State-tracking dimensions of query, key, value, source, transition, mark, direct.
 _TRAILING = (1, 1, 1, 3, 2, 3, 4)
 
@@ -73,15 +70,16 @@ def plstm_graph(
         return_last_state: also return the state of every edge.
         scale: factor of the output; 1 if None.
         implementation: "recurrent" (level by level over all graphs at once, memory linear in edges), "parallel" (one
-            triangular solve per graph, quadratic in the edges of the largest graph), or "auto".
+            triangular solve per graph, quadratic in the edges of the largest graph), "native" (compiled kernels for
+            CPUs, edge by edge; scalar gates), or "auto".
 
     Returns:
         Output [H,N,DV], or the pair of it and the states [H,E,DK,DV].
 
     Raises:
         TypeError: if an argument is no array, or no array of floats, or `topology` lacks an attribute.
-        ValueError: if a shape, an index or the name of the implementation is wrong, or the edges are not in
-            topological order.
+        ValueError: if a shape, an index or the name of the implementation is wrong, the edges are not in topological
+            order, or "native" cannot take the call.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -100,7 +98,7 @@ def plstm_graph(
     sizes = check_plstm_graph(*arrays, topology, initial_state=initial_state, scale=scale)
     plan = topology if isinstance(topology, GraphPlan) else plan_graph(topology, sizes["N"])
     with_states = initial_state is not None or return_last_state
-    implementation = resolve(implementation, plan.max_edges, with_states)
+    implementation = resolve(implementation, plan.max_edges, with_states, sizes, query)
     dtype = compute_dtype(**dict(zip(PLSTM_GRAPH, arrays, strict=True)), initial_state=initial_state)
     given = [jnp.asarray(array, dtype) for array in arrays]
     given[0] = given[0] * scale_factor(scale, 1.0, dtype)
@@ -116,12 +114,19 @@ def plstm_graph(
     return (output, states[0]) if return_last_state else output
 
 
-def resolve(implementation: str, max_edges: int, with_states: bool) -> str:
-    """The implementation that a call runs; "auto" is decided here and nowhere else."""
+def resolve(implementation: str, max_edges: int, with_states: bool, sizes: Sizes, query: Any) -> str:
+    """The implementation that a call runs; "auto" is decided here and nowhere else.
+
+    Raises:
+        ValueError: if a name is none of the implementations, or "native" cannot take the call.
+    """
     check_implementation(implementation, IMPLEMENTATIONS)
-    if implementation != "auto":
+    if implementation not in ("auto", "native"):
         return implementation
-    return "parallel" if max_edges <= _FEW_EDGES and not with_states else "recurrent"
+    reason = without_native_kernels(query, sizes)
+    if implementation == "native":
+        check_kernels(OP, implementation, reason)
+    return "native" if reason is None else suitable_form(max_edges, with_states=with_states)
 
 
 def _padded(plan: GraphPlan, given: list[Array]) -> list[Array]:
@@ -139,31 +144,13 @@ def _padded(plan: GraphPlan, given: list[Array]) -> list[Array]:
 @partial(jax.jit, static_argnames=("implementation", "with_states"))
 def _run(plan: GraphPlan, *given: Array, implementation: str, with_states: bool) -> tuple[Array, ...]:
     """Output [H,N,DV,JO] and, unless they are never computed, states [H,E,DK,DV,JT] of padded arrays."""
-    query, key, value, source, transition, mark, direct, *initial = (jnp.swapaxes(array, 0, 1) for array in given)
-    own = contract("nhoqkv,nhqk->nhov", direct, contract("nhdq,nhdk->nhqk", query, key))
-    output = contract("nhov,nhev->nheo", own, value)
-    if implementation == "parallel" and not with_states:
-        arrays = query, key, value, source, transition, mark
-        read = read_dense(plan, *(only_finite(array) for array in arrays))
-        return (jnp.swapaxes(output + marked(read, spoilt_nodes(plan, *arrays)), 0, 1),)
-    tail, head = plan.edges.T
-    keys, values, queries = (
-        array.at[node].get(mode="fill", fill_value=0) for array, node in ((key, tail), (value, tail), (query, head))
+    query, key, value, source, transition, mark, direct, *initial = given
+    own = contract(
+        "hnov,hnev->hneo", contract("hnoqkv,hnqk->hnov", direct, contract("hndq,hndk->hnqk", query, key)), value
     )
-    written = contract("ehtkj,ehvj->ehtkv", source, values)
-    entering = contract("ehtkv,ehdk->ehtvd", written, keys)
-    if initial:
-        entering = entering + _turned(initial[0])
-    if implementation == "parallel":
-        spoilt = spoilt_edges(is_spoilt(entering), transition, plan)
-        states = marked(solve_dense(only_finite(entering), only_finite(transition), plan), spoilt)
+    inputs = [query, key, value, source, transition, mark, *initial]
+    if implementation == "native":
+        read, *states = native(plan, inputs, with_states=with_states)
     else:
-        states = solve_by_levels(entering, transition, plan)
-    reading = contract("ehoqt,ehdq->ehotd", mark, queries)
-    output = output.at[head].add(contract("ehtvd,ehotd->ehvo", states, reading), mode="drop")
-    return jnp.swapaxes(output, 0, 1), jnp.swapaxes(_turned(states), 0, 1)
-
-
-def _turned(states: Array) -> Array:
-    """[E, H, DK, DV, JT] as the products leave and take it, [E, H, JT, DV, DK], and back."""
-    return jnp.swapaxes(states, 2, 4)
+        read, *states = run_form(plan, implementation, inputs, with_states=with_states)
+    return own + read, *states
