@@ -28,7 +28,7 @@ def xla_handlers(dtype: str, kernels: str, include: str) -> dict[str, Any]:
     ones, int32 [B,S+1], which are checked. Behind those of graphs stand `edges` [H,E,2], pairs (tail, head) in
     topological order, `line_edges` [H,L,2], pairs (incoming, outgoing) of edges that meet, in any order, and the graph
     of each node [H,N], all int32 and checked; the attribute `graphs` holds their number. Indices beyond the nodes or
-    edges fill up arrays. B and H are at least 1, and indices the same for all of them: partitioners cut all arrays alike.
+    edges fill up arrays. B and H are at least 1, and indices the same for all of them: partitioners cut arrays alike.
 
     Args:
         dtype: "float32" or "float64".
