@@ -115,6 +115,17 @@ def test_boundaries_may_be_traced(drawn, jit, implementation):
             jax.block_until_ready(run(jnp.array(bounds)))
 
 
+def test_traced_boundaries_beyond_int32_are_refused(drawn, jit):
+    arguments = drawn(bounds=[0, 5, 11])
+    run = jit(lambda bounds: call("native")(arguments | {"cu_seqlens": bounds}))
+    assert run(np.array([0, 5, 11], np.uint8)).shape == run(np.array([0, 5, 11], np.int64)).shape
+    for wrong in (np.array([0, 2**32 + 5, 11]), np.array([0, 5 - 2**32, 11]), np.array([0, 2**63 + 5, 11], np.uint64)):
+        with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="expected boundaries that do not decrease"):
+            jax.block_until_ready(run(wrong))
+    with pytest.raises(TypeError, match="cu_seqlens: expected integers, got float64"):
+        run(np.array([0.0, 5.0, 11.0]))
+
+
 @BOUNDS
 def test_transforms_of_transforms(drawn, jit, bounds):
     arguments = drawn(T=11 if bounds else 5, bounds=bounds, B=1, DK=2, JT=2, JV=2)
@@ -160,6 +171,28 @@ def test_vmap_over_some_arguments_and_any_axis(drawn, jit, bounds):
         return jit(jax.vmap(of, in_axes=-1))(several)
 
     assert_same(gradients("native"), gradients("recurrent"))
+
+
+@BOUNDS
+def test_vmap_over_nothing(drawn, jit, bounds):
+    arguments = drawn(bounds=bounds)
+
+    def gradients(form):
+        return jit(jax.vmap(jax.value_and_grad(lambda x: jnp.sum(call(form, bounds)(x)))))(
+            jax.tree.map(lambda x: jnp.zeros((0, *x.shape)), arguments)
+        )
+
+    assert_same(gradients("native"), gradients("recurrent"))
+
+
+def test_without_jit(drawn):
+    arguments = drawn(T=5)
+    gradients = [
+        jax.value_and_grad(lambda x, form=form: jnp.sum(call(form)(x) ** 2)) for form in ("native", "recurrent")
+    ]
+    with jax.disable_jit():
+        found = gradients[0](arguments)
+    assert_same(found, gradients[1](arguments))
 
 
 def test_vmap_over_boundaries(drawn, jit):

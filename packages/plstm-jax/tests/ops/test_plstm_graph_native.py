@@ -167,7 +167,10 @@ def test_what_is_no_topology_is_refused_while_it_runs():
             "node_graph": np.arange(len(plan.node_graph), dtype="i4")
         },
         "line_edges: expected indices of edges": {"line_edges": plan.line_edges - plan.edges.shape[0]},
-        "line_edges: expected edges of one graph in topological order": {"line_edges": plan.line_edges[:, ::-1].copy()},
+        "edges: expected no edge from a node to itself": {"edges": plan.edges[:, [0, 0]]},
+        "line_edges: expected edges in topological order": {"line_edges": plan.line_edges[:, ::-1].copy()},
+        "line_edges: expected edges that meet in a node": {"edges": plan.edges[:, ::-1].copy()},
+        "graphs: expected their number": {"num_graphs": 2**62},  # for which no memory can be counted, either
     }
     for message, changed in wrong.items():
         with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match=message):

@@ -26,9 +26,9 @@ def xla_handlers(dtype: str, kernels: str, include: str) -> dict[str, Any]:
     Grids have gates as `gates_of` lists them, and attributes, which are arrays of int64: `mode`, the place of the mode
     in `MODES`, and `flips`, two for each orientation. Behind the arrays of sequences may stand the boundaries of packed
     ones, int32 [B,S+1], which are checked. Behind those of graphs stand `edges` [H,E,2], pairs (tail, head) in
-    topological order, `line_edges` [H,L,2], pairs (incoming, outgoing) in any order, and the graph of each node [H,N],
-    all int32; the attribute `graphs` holds their number. Indices beyond the nodes or edges fill up arrays. B and H are
-    at least 1, and indices the same for all of them: partitioners cut all arrays alike.
+    topological order, `line_edges` [H,L,2], pairs (incoming, outgoing) of edges that meet, in any order, and the graph
+    of each node [H,N], all int32 and checked; the attribute `graphs` holds their number. Indices beyond the nodes or
+    edges fill up arrays. B and H are at least 1, and indices the same for all of them: partitioners cut arrays alike.
 
     Args:
         dtype: "float32" or "float64".

@@ -115,7 +115,13 @@ def _split(arrays: Sequence[Any], passes: Passes) -> tuple[Sequence[Any], Sequen
 def _primitive(name: str, formula: Callable[..., Arrays], kernels: Callable[..., Arrays] | None) -> Primitive:
     primitive = Primitive(f"plstm_{name}")
     primitive.multiple_results = True
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("passes", "moved") if kernels is None else ("passes",)))
+    compiled = jax.jit(primitive.bind, static_argnames=("passes", "moved") if kernels is None else ("passes",))
+
+    def alone(*arrays: Array, **parameters: Any) -> Arrays:
+        with jax.disable_jit(disable=False):  # a program of its own is the only way to a kernel
+            return compiled(*arrays, **parameters)
+
+    primitive.def_impl(alone)
 
     def on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Any:
         exported = context.module_context.lowering_parameters.for_export
@@ -135,7 +141,8 @@ def _primitive(name: str, formula: Callable[..., Arrays], kernels: Callable[...,
             for array, axis, is_index in zip(arrays, axes, whole, strict=True)
         )
         results = primitive.bind(*given, **parameters)
-        return [array.reshape(size, -1, *array.shape[1:]) for array in results], [0] * len(results)
+        batch = _batch(arrays[0], axes[0])
+        return [array.reshape(size, batch, *array.shape[1:]) for array in results], [0] * len(results)
 
     batching.primitive_batchers[primitive] = batched
     return primitive
@@ -143,6 +150,11 @@ def _primitive(name: str, formula: Callable[..., Arrays], kernels: Callable[...,
 
 def _is_index(array: Array) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.integer))
+
+
+def _batch(array: Array, axis: int | None) -> int:
+    """The length of the batch but for the mapped axis, either of which may be 0."""
+    return next(size for place, size in enumerate(array.shape) if place != axis)
 
 
 def _one_by_one(

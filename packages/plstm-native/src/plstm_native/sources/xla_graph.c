@@ -18,12 +18,16 @@ INLINE int is_edge(const graph *g, const topology *t, int64_t e)
 /* Walks stay where they should only if this is so. */
 static const char *mistake_in(const graph *g, const topology *t)
 {
+    if (g->graphs < 0 || g->graphs > INT32_MAX) /* whose indices are of this type */
+        return "graphs: expected their number";
     for (int64_t e = 0; e < g->edges; e++) {
         const int64_t tail = t->edges[e][0], head = t->edges[e][1];
         if (tail < 0 || head < 0)
             return "edges: expected indices of nodes";
         if (!is_edge(g, t, e))
             continue;
+        if (tail == head)
+            return "edges: expected no edge from a node to itself";
         const int64_t graph_of = t->node_graph[tail];
         if (graph_of < 0 || graph_of >= g->graphs || graph_of != t->node_graph[head])
             return "edges: expected both nodes of an edge in one graph";
@@ -34,8 +38,10 @@ static const char *mistake_in(const graph *g, const topology *t)
             return "line_edges: expected indices of edges";
         if (!is_edge(g, t, from) || !is_edge(g, t, to))
             continue;
-        if (from >= to || t->node_graph[t->edges[from][0]] != t->node_graph[t->edges[to][0]])
-            return "line_edges: expected edges of one graph in topological order";
+        if (from >= to)
+            return "line_edges: expected edges in topological order";
+        if (t->edges[from][1] != t->edges[to][0]) /* those that meet are of one graph */
+            return "line_edges: expected edges that meet in a node";
     }
     return NULL;
 }

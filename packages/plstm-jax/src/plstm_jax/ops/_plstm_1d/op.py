@@ -172,7 +172,17 @@ def _bounds(cu_seqlens: Any, length: int) -> Array | None:
         return None
     if not isinstance(cu_seqlens, jax.core.Tracer):
         check_cu_seqlens(cu_seqlens, length)
-    return jnp.asarray(cu_seqlens, jnp.int32)
+    return jnp.asarray(_narrowed(jnp.asarray(cu_seqlens)), jnp.int32)
+
+
+def _narrowed(bounds: Array) -> Array:
+    """Boundaries cut off where int32 ends: those that are too large stay so, and do not begin anew."""
+    if not jnp.issubdtype(bounds.dtype, jnp.integer):
+        raise TypeError(f"cu_seqlens: expected integers, got {bounds.dtype}")
+    own, narrow = jnp.iinfo(bounds.dtype), jnp.iinfo(jnp.int32)
+    if own.min >= narrow.min and own.max <= narrow.max:
+        return bounds
+    return jnp.clip(bounds, max(int(own.min), int(narrow.min)), min(int(own.max), int(narrow.max)))
 
 
 def _inputs(arrays: tuple[Any, ...], initial_state: Any, scale: Any, sizes: Sizes) -> tuple[Steps, Array]:
