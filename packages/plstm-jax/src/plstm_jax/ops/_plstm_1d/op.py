@@ -172,7 +172,8 @@ def _bounds(cu_seqlens: Any, length: int) -> Array | None:
         return None
     if not isinstance(cu_seqlens, jax.core.Tracer):
         check_cu_seqlens(cu_seqlens, length)
-    return jnp.asarray(_narrowed(jnp.asarray(cu_seqlens)), jnp.int32)
+        return jnp.asarray(cu_seqlens, jnp.int32)
+    return jnp.asarray(_narrowed(cu_seqlens), jnp.int32)
 
 
 def _narrowed(bounds: Array) -> Array:
