@@ -11,6 +11,7 @@ from itertools import pairwise
 import interpreted
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, jvp, vmap
 
 from plstm_config.shapes import PLSTM_GRAPH, PLSTM_GRAPH_STATE_TRACKING
@@ -259,7 +260,9 @@ def test_reasons(monkeypatch):
 
 
 def test_auto_takes_kernels_where_they_fit(monkeypatch):
-    tensors = list(draw(DagTopology.from_edges(2, [(0, 1)])).values())
+    drawn = draw(DagTopology.from_edges(2, [(0, 1)])).values()
+    with FakeTensorMode():  # of a GPU that need not be there
+        tensors = [torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda") for tensor in drawn]
     assert not op._kernels("auto", tensors, {"DK": 3, "DV": 2})
     monkeypatch.setattr(op.support, "taken_by_auto", lambda tensor: True)
     assert op._kernels("auto", tensors, {"DK": 3, "DV": 2, "JT": 8})
