@@ -1,10 +1,15 @@
-"""Random arguments of the ops."""
+"""Random arguments of the ops. The files of this folder use each other's helpers; it is no package."""
+
+import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from plstm_config.shapes import PLSTM_1D, PLSTM_2D, PLSTM_2D_ORIENTED
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 LAYOUTS = {"plstm_1d": PLSTM_1D, "plstm_2d": PLSTM_2D, "plstm_2d_oriented": PLSTM_2D_ORIENTED}
 MATRICES = {"JQ": 1, "JK": 2, "JV": 1, "JT": 2, "JO": 2}

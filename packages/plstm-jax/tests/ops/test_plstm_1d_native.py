@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beside_the_loop import assert_same, assert_same_transforms, both
 from jax import export
 
 import plstm_native
-from plstm_jax.check import quick_compilation
 from plstm_jax.ops import plstm_1d
 from plstm_jax.ops._plstm_1d import op
 from plstm_testing.tolerances import assert_close
@@ -36,21 +36,6 @@ def drawn(draw):
 def call(implementation, bounds=None, **keywords):
     keywords |= {} if bounds is None else {"cu_seqlens": np.array(bounds)}
     return lambda arguments: plstm_1d(**arguments, implementation=implementation, **keywords)
-
-
-def both(function):
-    """Results and gradients, compiled to run once."""
-
-    def results_and_gradients(arguments):
-        results, pull_back = jax.vjp(function, arguments)
-        return results, pull_back(jax.tree.map(jnp.cos, results))[0]
-
-    return jax.jit(results_and_gradients, compiler_options=dict(quick_compilation()))
-
-
-def assert_same(found, expected, dtype="float64", kind="gradient"):
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert_close(one, other, dtype, kind)
 
 
 @SIZES
@@ -129,34 +114,7 @@ def test_traced_boundaries_beyond_int32_are_refused(drawn, jit):
 @BOUNDS
 def test_transforms_of_transforms(drawn, jit, bounds):
     arguments = drawn(T=11 if bounds else 5, bounds=bounds, B=1, DK=2, JT=2, JV=2)
-    directions = jax.tree.map(jnp.sin, arguments)
-
-    def loss(form):
-        run = call(form, bounds)
-        return lambda arguments: jnp.sum(jnp.sin(run(arguments)))
-
-    losses = [loss(form) for form in ("native", "recurrent")]
-
-    def reverse_over_reverse(f):
-        return jax.grad(lambda x: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(f)(x))))(arguments)
-
-    def reverse_over_forward(f):
-        return jax.grad(lambda x: jax.jvp(f, (x,), (directions,))[1])(arguments)
-
-    def twice_transposed(f):
-        pull_back = jax.vjp(f, arguments)[1]
-        return jax.linear_transpose(lambda weight: pull_back(weight)[0], jnp.ones(()))(directions)
-
-    def hessian(f):
-        return jax.hessian(lambda x: f(arguments | {"value": x}))(arguments["value"])
-
-    def scanned(f):
-        stacked = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), arguments)
-        return jax.lax.scan(lambda carry, x: (carry, jax.grad(jax.checkpoint(f))(x)), 0, stacked)[1]
-
-    for transform in (reverse_over_reverse, reverse_over_forward, twice_transposed, hessian, scanned):
-        found, expected = (jit(lambda f=loss, t=transform: t(f))() for loss in losses)
-        assert_same(found, expected)
+    assert_same_transforms(lambda form: call(form, bounds), arguments, jit)
 
 
 @BOUNDS

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beside_the_loop import assert_same, assert_same_transforms, both
 from jax import export
 
 import plstm_native
 from plstm_config.shapes import DIRECTED
-from plstm_jax.check import quick_compilation
 from plstm_jax.ops import plstm_2d, plstm_2d_oriented
 from plstm_jax.ops._plstm_2d import op
 from plstm_jax.ops._plstm_2d.native import MASKED_NODES
@@ -49,21 +49,6 @@ def drawn(draw):
 def call(name, mode, implementation, **keywords):
     keywords |= {"mode": "P"} if mode == "P" else {}
     return lambda arguments: OPS[name](**arguments, implementation=implementation, **keywords)
-
-
-def both(function):
-    """Results and gradients, compiled to run once."""
-
-    def results_and_gradients(arguments):
-        results, pull_back = jax.vjp(function, arguments)
-        return results, pull_back(jax.tree.map(jnp.cos, results))[0]
-
-    return jax.jit(results_and_gradients, compiler_options=dict(quick_compilation()))
-
-
-def assert_same(found, expected, dtype="float64", kind="gradient"):
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert_close(one, other, dtype, kind)
 
 
 def assert_as_the_loop(name, mode, arguments, dtype="float64", **keywords):
@@ -135,34 +120,7 @@ def test_what_is_not_finite_reaches_what_it_reaches_in_the_loop(drawn, mode):
 
 def test_transforms_of_transforms(drawn, jit):
     arguments = drawn("plstm_2d", "P", X=2, Y=3, DK=2, B=1)
-    directions = jax.tree.map(jnp.sin, arguments)
-
-    def loss(form):
-        run = call("plstm_2d", "P", form)
-        return lambda arguments: jnp.sum(jnp.sin(run(arguments)))
-
-    losses = [loss(form) for form in ("native", "recurrent")]
-
-    def reverse_over_reverse(f):
-        return jax.grad(lambda x: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(f)(x))))(arguments)
-
-    def reverse_over_forward(f):
-        return jax.grad(lambda x: jax.jvp(f, (x,), (directions,))[1])(arguments)
-
-    def twice_transposed(f):
-        pull_back = jax.vjp(f, arguments)[1]
-        return jax.linear_transpose(lambda weight: pull_back(weight)[0], jnp.ones(()))(directions)
-
-    def hessian(f):
-        return jax.hessian(lambda x: f(arguments | {"value": x}))(arguments["value"])
-
-    def scanned(f):
-        stacked = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), arguments)
-        return jax.lax.scan(lambda carry, x: (carry, jax.grad(jax.checkpoint(f))(x)), 0, stacked)[1]
-
-    for transform in (reverse_over_reverse, reverse_over_forward, twice_transposed, hessian, scanned):
-        found, expected = (jit(lambda f=loss, t=transform: t(f))() for loss in losses)
-        assert_same(found, expected)
+    assert_same_transforms(lambda form: call("plstm_2d", "P", form), arguments, jit)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("plstm_2d", "L"), ("plstm_2d_oriented", "P")])

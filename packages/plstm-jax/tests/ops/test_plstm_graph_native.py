@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beside_the_loop import assert_same, assert_same_transforms, both
 from jax import export
 
 import plstm_native
 from plstm_config.shapes import PLSTM_GRAPH
 from plstm_config.topology import DagTopology
-from plstm_jax.check import quick_compilation
 from plstm_jax.ops import plan_graph, plstm_graph
 from plstm_jax.ops._plstm_graph import op
 from plstm_testing.conformance.draws import random_dag
@@ -32,21 +32,6 @@ def drawn(topology=BATCH, dtype="float64", heads=2, dk=3, dv=2, initial=True):
 
 def call(implementation, topology=BATCH, **keywords):
     return lambda arguments: plstm_graph(**arguments, topology=topology, implementation=implementation, **keywords)
-
-
-def both(function):
-    """Results and gradients, compiled to run once."""
-
-    def results_and_gradients(arguments):
-        results, pull_back = jax.vjp(function, arguments)
-        return results, pull_back(jax.tree.map(jnp.cos, results))[0]
-
-    return jax.jit(results_and_gradients, compiler_options=dict(quick_compilation()))
-
-
-def assert_same(found, expected, dtype="float64", kind="gradient"):
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert_close(one, other, dtype, kind)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -85,34 +70,7 @@ def test_what_is_not_finite_reaches_what_it_reaches_in_the_levels():
 
 def test_transforms_of_transforms(jit):
     arguments = drawn(random_dag(5, 1), heads=1)
-    directions = jax.tree.map(jnp.sin, arguments)
-
-    def loss(form):
-        run = call(form, random_dag(5, 1))
-        return lambda arguments: jnp.sum(jnp.sin(run(arguments)))
-
-    losses = [loss(form) for form in ("native", "recurrent")]
-
-    def reverse_over_reverse(f):
-        return jax.grad(lambda x: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(f)(x))))(arguments)
-
-    def reverse_over_forward(f):
-        return jax.grad(lambda x: jax.jvp(f, (x,), (directions,))[1])(arguments)
-
-    def twice_transposed(f):
-        pull_back = jax.vjp(f, arguments)[1]
-        return jax.linear_transpose(lambda weight: pull_back(weight)[0], jnp.ones(()))(directions)
-
-    def hessian(f):
-        return jax.hessian(lambda x: f(arguments | {"value": x}))(arguments["value"])
-
-    def scanned(f):
-        stacked = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), arguments)
-        return jax.lax.scan(lambda carry, x: (carry, jax.grad(jax.checkpoint(f))(x)), 0, stacked)[1]
-
-    for transform in (reverse_over_reverse, reverse_over_forward, twice_transposed, hessian, scanned):
-        found, expected = (jit(lambda f=loss, t=transform: t(f))() for loss in losses)
-        assert_same(found, expected)
+    assert_same_transforms(lambda form: call(form, random_dag(5, 1)), arguments, jit)
 
 
 @pytest.mark.parametrize("states", [False, True])
